@@ -1,0 +1,47 @@
+# Everything goes into .venv from requirements.lock; a fresh machine needs Python 3.11, git and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+UV := $(BIN)/uv
+LOCK := requirements.lock
+
+.PHONY: install demo test bench check format lock clean
+
+install: .venv/installed
+
+# pip fetches uv in the locked version; uv installs the rest (hashes checked) and removes what the lock doesn't name.
+.venv/installed: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Mergeline needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the locked packages into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' $(LOCK))"
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCK)
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+demo: install
+	$(BIN)/mergeline up
+
+test: install
+	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python -m pytest benchmarks --benchmark-columns=median,iqr,ops,rounds
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(UV) pip check --quiet --python $(BIN)/python
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# After a change of the dependencies in pyproject.toml.
+lock: install
+	$(UV) pip compile pyproject.toml --extra cpu --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+
+clean:
+	@test ! -x $(BIN)/mergeline || $(BIN)/mergeline down
+	rm -rf .venv .mergeline

@@ -1,0 +1,199 @@
+"""A model bundle: a folder whose `manifest.json` lists every other file; the manifest's SHA-256 is its digest."""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from gitops.errors import BundleError
+from gitops.manifest import BundleFile, BundleManifest
+from gitops.state import folder_written_whole, write_atomically
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+MANIFEST = "manifest.json"
+BLOCK_BYTES = 1 << 20
+
+_T = TypeVar("_T")
+
+
+def list_files(folder: Path) -> tuple[BundleFile, ...]:
+    """Every file below `folder` but the manifest, with digest and size in bytes, sorted by path.
+
+    Raises:
+        BundleError: the folder cannot be read, or holds something that is neither a file nor a folder (a link, say).
+    """
+    files = []
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BundleError(f"bundle {folder}: {name} is a link or a special file; a bundle holds plain files only")
+        if path.is_file() and name != MANIFEST:
+            files.append(BundleFile(path=name, sha256=_file_sha256(path), bytes=path.stat().st_size))
+    return tuple(files)
+
+
+def seal(folder: Path, manifest: BundleManifest) -> str:
+    """Write `manifest.json` with the files that lie in `folder` (whatever `manifest.files` says); return the digest."""
+    sealed = manifest.model_copy(update={"files": list_files(folder)})
+    _check_references(sealed, str(folder))
+    write_atomically(folder / MANIFEST, sealed.to_json())
+    return digest(folder)
+
+
+def digest(folder: Path) -> str:
+    """The bundle's digest: SHA-256 of the bytes of its manifest.
+
+    Raises:
+        BundleError: there is no manifest.
+    """
+    try:
+        return _file_sha256(folder / MANIFEST)
+    except OSError as error:
+        raise BundleError(f"no bundle in {folder}: cannot read {MANIFEST} ({error.strerror})") from error
+
+
+def verify(folder: Path, sha256: str) -> BundleManifest:
+    """The manifest of a bundle in which every file is there, whole, and nothing is extra.
+
+    Raises:
+        BundleError: it says which file is missing, changed or extra.
+    """
+    manifest = _parse(_read(folder / MANIFEST), sha256, str(folder))
+    listed = {file.path: file for file in manifest.files}
+    found = {file.path: file for file in list_files(folder)}
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise BundleError(f"bundle {folder}: {name} is missing; export or copy the bundle again")
+        if name not in listed:
+            raise BundleError(f"bundle {folder}: {name} is not in its manifest; remove it")
+        if listed[name] != found[name]:
+            raise BundleError(f"bundle {folder}: {name} was changed or cut short; export or copy the bundle again")
+    return manifest
+
+
+def read_manifest(uri: str, sha256: str) -> BundleManifest:
+    """The manifest of the bundle at `uri`, checked against its digest; no other file is read.
+
+    Raises:
+        BundleError: the manifest cannot be read, or is another one.
+    """
+    if (folder := local_folder(uri)) is not None:
+        return _parse(_read(folder / MANIFEST), sha256, uri)
+    filesystem, root = _open(uri)
+    return _parse(_reading(uri, partial(_download, filesystem, f"{root}/{MANIFEST}")), sha256, uri)
+
+
+def fetch(uri: str, sha256: str, cache: Path) -> Path:
+    """The folder of a verified bundle: in place for file://, else copied to `cache/<sha256>`, whole or not at all.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete or not what its digest says.
+    """
+    if (folder := local_folder(uri)) is not None:
+        verify(folder, sha256)
+        return folder
+    target = cache / sha256
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f".{sha256}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # replicas start at once, and one copies for all
+        try:
+            verify(target, sha256)
+        except BundleError:  # not there yet, or damaged since
+            shutil.rmtree(target, ignore_errors=True)
+            _copy(uri, sha256, target)
+    return target
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder that a file:// URI names; None for another kind of URI.
+
+    Raises:
+        BundleError: `uri` has no scheme.
+    """
+    parts = urlsplit(uri)
+    if not parts.scheme:
+        raise BundleError(f"{uri!r} is no URI: write file:// and an absolute path, s3://… or gs://…")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _copy(uri: str, sha256: str, target: Path) -> None:
+    manifest = read_manifest(uri, sha256)
+    filesystem, root = _open(uri)
+    with folder_written_whole(target) as folder:
+        for file in manifest.files:
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_reading(uri, partial(_download, filesystem, f"{root}/{file.path}")))
+        (folder / MANIFEST).write_bytes(_reading(uri, partial(_download, filesystem, f"{root}/{MANIFEST}")))
+        verify(folder, sha256)
+
+
+def _open(uri: str) -> tuple["FileSystem", str]:
+    from pyarrow import fs
+
+    def open_filesystem() -> tuple["FileSystem", str]:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+        return filesystem, root.rstrip("/")
+
+    return _reading(uri, open_filesystem)
+
+
+def _download(filesystem: "FileSystem", path: str) -> bytes:
+    with filesystem.open_input_stream(path) as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def _reading(uri: str, action: Callable[[], _T]) -> _T:
+    try:
+        return action()
+    except (OSError, ValueError) as error:  # ValueError: pyarrow's ArrowInvalid, for a scheme that it doesn't know
+        raise BundleError(f"cannot read the bundle {uri}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"no bundle in {path.parent}: cannot read {path.name} ({error.strerror})") from error
+
+
+def _parse(data: bytes, sha256: str, source: str) -> BundleManifest:
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise BundleError(f"bundle {source} has the digest {found}, wanted was {sha256}; one of the two is wrong")
+    try:
+        manifest = BundleManifest.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"bundle {source}: {MANIFEST} is not a valid manifest: {error}") from error
+    _check_references(manifest, source)
+    return manifest
+
+
+def _check_references(manifest: BundleManifest, source: str) -> None:
+    """Paths stay inside the bundle, and the files that the manifest names are listed."""
+    paths = [file.path for file in manifest.files]
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path == MANIFEST:
+            raise BundleError(f"bundle {source}: its manifest lists {path!r}, which is no path inside a bundle")
+    for name in (manifest.engine_file, manifest.reference, manifest.probe.path):
+        if name not in paths:
+            raise BundleError(f"bundle {source}: its manifest names {name!r}, but lists no such file")
+    if not any(path.startswith(manifest.saved_model.rstrip("/") + "/") for path in paths):
+        raise BundleError(f"bundle {source}: there is no file of the SavedModel {manifest.saved_model!r}")
+
+
+def _file_sha256(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,372 @@
+"""An environment's `serve-config.yaml`: plain Ray Serve configuration, read strictly and edited in its own lines only.
+
+Ray Serve's REST API takes unknown keys and unknown deployments without a word, so they are refused here.
+"""
+
+import difflib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from gitops.errors import ContractError
+from gitops.manifest import ServedModel
+from gitops.serve_keys import KNOWN_KEYS
+
+PROJECT_PATH = "project.yaml"
+"""Where a deployments repository keeps the project file."""
+ENVIRONMENTS = "gitops/environments"
+MODELS = "gitops/models"
+SEED = "local"
+"""The packaged environment that one of an unknown name starts from."""
+DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
+BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier",)}
+"""The deployments that each application builder of ours makes; other builders are not checked."""
+
+_SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
+_MODEL = re.compile(r"^gitops/models/([a-z0-9-]+)/([1-9][0-9]{0,8})\.yaml\Z")
+
+
+def serve_config_path(environment: str) -> str:
+    """Where a deployments repository keeps an environment."""
+    return f"{ENVIRONMENTS}/{environment}/serve-config.yaml"
+
+
+def parse_serve_config_path(path: str) -> str | None:
+    """The environment whose serve-config.yaml `path` is, or None."""
+    match = _SERVE_CONFIG.match(path)
+    return match[1] if match else None
+
+
+def model_path(name: str, version: str) -> str:
+    """Where a deployments repository keeps a registered version of a model."""
+    return f"{MODELS}/{name}/{version}.yaml"
+
+
+def parse_model_path(path: str) -> tuple[str, str] | None:
+    """Name and version of the model whose manifest `path` is, or None."""
+    match = _MODEL.match(path)
+    return (match[1], match[2]) if match else None
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application of an environment."""
+
+    name: str
+    route_prefix: str | None
+    """Where its HTTP routes begin; None: it has none."""
+    deployment: str | None
+    """The deployment whose `user_config` has the key `model`; None: the application serves no model of ours."""
+    model: ServedModel | None
+    """The model that it shall serve; None: nothing was promoted yet."""
+    config: Mapping[str, Any]
+    """Its part of the configuration as Ray Serve's REST API takes it."""
+
+    def settings(self) -> dict[str, Any]:
+        """A copy of the configuration without the model: all that a promotion leaves alone."""
+        copy: dict[str, Any] = json.loads(json.dumps(self.config))
+        for deployment in copy.get("deployments") or ():
+            if deployment["name"] == self.deployment:
+                deployment["user_config"]["model"] = None
+        return copy
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What an environment wants, as its serve-config.yaml says."""
+
+    config: dict[str, Any]
+    """All of it as Ray Serve's REST API takes it."""
+    applications: Mapping[str, Application]
+    """Applications by name, in the file's order."""
+    http_host: str
+    http_port: int
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "Environment":
+        """Read a serve-config.yaml; `source` is named in errors.
+
+        Raises:
+            ContractError: it is not YAML, a key is unknown or double, or a model is not described wholly.
+        """
+        config = _load(text, source)
+        _check_keys(config, "", source, "")
+        for section in ("http_options", "grpc_options"):
+            _check_section(config, section, source, "")
+        applications = [_application(entry, source) for entry in _entries(config, "applications", source, "")]
+        _refuse_doubles([app.name for app in applications], "application", source)
+        routes = [app.route_prefix for app in applications if app.route_prefix is not None]
+        _refuse_doubles(routes, "route_prefix", source)
+        http = config.get("http_options") or {}
+        host, port = http.get("host", DEFAULT_HTTP[0]), http.get("port", DEFAULT_HTTP[1])
+        if not isinstance(host, str) or not isinstance(port, int):
+            raise ContractError(f"{source}: http_options wants a text as host and a number as port")
+        return cls(config, {app.name: app for app in applications}, host, port)
+
+    def served(self) -> dict[str, ServedModel | None]:
+        """The model that each application shall serve; None where nothing was promoted yet."""
+        return {name: app.model for name, app in self.applications.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """All of the configuration but the models."""
+        return self.config | {"applications": [app.settings() for app in self.applications.values()]}
+
+    def find(self, application: str | None, model: str | None, source: str) -> Application:
+        """The application that a model goes to: the named one, the one of the model's name, or the only one.
+
+        Args:
+            application: its name, if one was asked for.
+            model: the model's name, if one is meant.
+            source: named in errors.
+
+        Raises:
+            ContractError: there is none, or it is not clear which.
+        """
+        taking = {name: app for name, app in self.applications.items() if app.deployment is not None}
+        wanted = application or model
+        if application is None and wanted not in taking:
+            wanted = next(iter(taking)) if len(taking) == 1 else None
+        if wanted in taking:
+            return taking[wanted]
+        names = ", ".join(taking) or "none: `user_config: {model: null}` under a deployment makes one"
+        asked = (
+            f"no application {wanted!r} that serves a model" if wanted else "not one application to take for granted"
+        )
+        raise ContractError(f"{source} has {asked}; name one of those that serve a model ({names})")
+
+
+def promote(text: str, application: str | None, model: ServedModel, source: str = "serve-config.yaml") -> str:
+    """The text with `model` in the application's `user_config.model`; every other character stays.
+
+    Args:
+        text: a serve-config.yaml.
+        application: whose model; None: the application of the model's name, or the only one.
+        model: what it shall serve.
+        source: named in errors.
+
+    Raises:
+        ContractError: the text is not valid, or its `model` cannot be edited in place (an alias, say).
+    """
+    before = Environment.parse(text, source)
+    target = before.find(application, model.name, source)
+    edited = _write_model(text, target, model)
+    after = Environment.parse(edited, source)
+    expected = before.served() | {target.name: model}
+    if after.served() != expected or after.settings() != before.settings():
+        raise ContractError(
+            f"{source}: cannot edit the model of {target.name} alone; write it without anchors or aliases"
+        )
+    return edited
+
+
+def seed_environment(project: str, environment: str, port: int | None = None) -> str:
+    """The packaged serve-config.yaml of an environment (`local`'s where there is none) with the project's name.
+
+    Args:
+        project: name of the application.
+        environment: which environment.
+        port: HTTP port; None: the packaged one.
+    """
+    folder = importlib.resources.files("gitops") / "environments"
+    packaged = folder / environment / "serve-config.yaml"
+    text = (packaged if packaged.is_file() else folder / SEED / "serve-config.yaml").read_text()
+    name = _pair(_pair(_compose(text), "applications")[1].value[0], "name")[1]
+    text = _replace(text, _span(name), _scalar(project))
+    if port is not None:
+        text = _replace(text, _span(_find(_compose(text), "http_options", "port")), str(port))
+    return text
+
+
+def with_port(text: str, port: int) -> str:
+    """The text with another HTTP port; every other character stays.
+
+    Raises:
+        ContractError: the text names no port.
+    """
+    node = _find(_compose(text), "http_options", "port")
+    return _replace(text, _span(node), str(port))
+
+
+# --- reading strictly -------------------------------------------------------------------------------------------------
+
+
+def _load(text: str, source: str) -> dict[str, Any]:
+    try:
+        config = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:  # ValueError: ruamel's, for an impossible date, say
+        raise ContractError(f"{source} is not YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ContractError(f"{source} is not a Ray Serve configuration: it needs the key `applications`")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError) as error:  # a date, a set, infinity
+        raise ContractError(f"{source} holds a value that Ray Serve's REST API cannot take: {error}") from error
+    return plain
+
+
+def _application(entry: dict[str, Any], source: str) -> Application:
+    name = _name(entry, "application", source)
+    where = f"application {name}"
+    _check_keys(entry, "applications", source, where)
+    if not isinstance(entry.get("import_path"), str):
+        raise ContractError(f"{source}: {where} needs an `import_path` such as serve.app:build")
+    deployments = _entries(entry, "deployments", source, where, required=False)
+    for deployment in deployments:
+        _check_deployment(deployment, entry["import_path"], source, where)
+    _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
+    taking = [deployment for deployment in deployments if "model" in (deployment.get("user_config") or {})]
+    if len(taking) > 1:
+        raise ContractError(f"{source}: {where} has `user_config.model` in several deployments; one may have it")
+    model = taking[0]["user_config"]["model"] if taking else None
+    return Application(
+        name=name,
+        route_prefix=entry.get("route_prefix", "/"),
+        deployment=taking[0]["name"] if taking else None,
+        model=None if model is None else ServedModel.parse(model, f"{source}: the model of {where}"),
+        config=entry,
+    )
+
+
+def _check_deployment(deployment: dict[str, Any], import_path: str, source: str, where: str) -> None:
+    name = _name(deployment, "deployment", source)
+    where = f"{where}, deployment {name}"
+    known = BUILDER_DEPLOYMENTS.get(import_path)
+    if known and name not in known:
+        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, known)}")
+    _check_keys(deployment, "deployments", source, where)
+    for section in ("autoscaling_config", "ray_actor_options"):
+        _check_section(deployment, section, source, where)
+    user_config = deployment.get("user_config") or {}
+    if not isinstance(user_config, dict):
+        raise ContractError(f"{source}: {where}: user_config must be a mapping")
+    if known:
+        _refuse_unknown(user_config, ("model",), source, f"{where}, user_config")
+
+
+def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:
+    found = parent.get(section)
+    if found is None:
+        return
+    where = f"{where}, {section}" if where else section
+    if not isinstance(found, dict):
+        raise ContractError(f"{source}: {where} must be a mapping")
+    _check_keys(found, section, source, where)
+
+
+def _check_keys(found: Mapping[str, Any], section: str, source: str, where: str) -> None:
+    _refuse_unknown(found, KNOWN_KEYS[section], source, where or "the top level")
+
+
+def _refuse_unknown(found: Iterable[Any], known: tuple[str, ...], source: str, where: str) -> None:
+    for key in found:
+        if key not in known:
+            raise ContractError(f"{source}: {where}: unknown key {key!r}{_hint(str(key), known)}")
+
+
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _entries(
+    parent: Mapping[str, Any], key: str, source: str, where: str, *, required: bool = True
+) -> list[dict[str, Any]]:
+    entries = parent.get(key)
+    if entries is None and not required:
+        return []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ContractError(f"{source}: {where or 'the top level'} needs `{key}`, a list of mappings")
+    return entries
+
+
+def _name(entry: Mapping[str, Any], noun: str, source: str) -> str:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name:
+        raise ContractError(f"{source}: an entry without `name` stands among the {noun}s; give it one")
+    return name
+
+
+def _refuse_doubles(names: list[str], noun: str, source: str) -> None:
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ContractError(f"{source}: {noun} {doubles[0]!r} stands there twice; rename or remove one")
+
+
+# --- editing in place -------------------------------------------------------------------------------------------------
+# ruamel.yaml's nodes know where in the text they stand. Only that stretch is replaced, because writing the whole
+# document anew would keep comments, but fold long lines and move indentation that the promotion has no business with.
+
+
+def _write_model(text: str, target: Application, model: ServedModel) -> str:
+    deployment = (target.deployment or "", "user_config")
+    user_config = _find(_compose(text), "applications", target.name, "deployments", *deployment)
+    key, node = _pair(user_config, "model")
+    values: dict[str, str] = model.model_dump()
+    if isinstance(node, MappingNode):  # value by value, so that comments between them stay
+        for field, value in sorted(node.value, key=lambda pair: -pair[1].start_mark.index):
+            text = _replace(text, _span(value), _scalar(values[field.value]))
+        return text
+    lines = [f"{name}: {_scalar(value)}" for name, value in values.items()]
+    if isinstance(user_config, MappingNode) and user_config.flow_style:
+        return _replace(text, _span(node), f"{{{', '.join(lines)}}}")
+    indent = "\n" + " " * (user_config.start_mark.column + 2)
+    return _replace_below(text, key, node, "".join(indent + line for line in lines))
+
+
+def _compose(text: str) -> Node:
+    node: Node = YAML(typ="safe", pure=True).compose(text)
+    return node
+
+
+def _find(node: Node, *steps: str) -> Node:
+    """The node that `steps` lead to: keys of mappings, and names of the mappings in a list."""
+    for step in steps:
+        if isinstance(node, SequenceNode):
+            node = next(item for item in node.value if _pair(item, "name")[1].value == step)
+        else:
+            node = _pair(node, step)[1]
+    return node
+
+
+def _pair(node: Node, key: str) -> tuple[Node, Node]:
+    for pair in node.value:
+        if pair[0].value == key:
+            return pair[0], pair[1]
+    line = node.start_mark.line + 1
+    raise ContractError(
+        f"cannot edit the mapping on line {line}: its {key!r} must stand there, not come from elsewhere"
+    )
+
+
+def _span(node: Node) -> tuple[int, int]:
+    return node.start_mark.index, node.end_mark.index
+
+
+def _replace(text: str, span: tuple[int, int], value: str) -> str:
+    return text[: span[0]] + value + text[span[1] :]
+
+
+def _replace_below(text: str, key: Node, node: Node, lines: str) -> str:
+    """Replace the scalar behind a key by `lines` below it; a comment behind the key stays there."""
+    start, end = _span(node)
+    if start == end:  # an empty value is said to stand where the next thing begins
+        start = end = text.index(":", key.end_mark.index) + 1
+    line_end = text.find("\n", end) if "\n" in text[end:] else len(text)
+    comment = text[end:line_end].strip()
+    return text[:start].rstrip(" ") + (f" {comment}" if comment else "") + lines + text[line_end:]
+
+
+def _scalar(value: str) -> str:
+    """`value` in YAML, quoted where it would otherwise be read as something else."""
+    try:
+        plain = YAML(typ="safe", pure=True).load(f"[{value}]") == [value]
+    except (YAMLError, ValueError):
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)

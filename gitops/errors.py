@@ -1,0 +1,58 @@
+"""The errors that Mergeline raises on purpose; the command line prints their text and exits with 1.
+
+MergelineError              anything a user can mend: says which object, what was found, what to do
+├── ContractError           a file or a value that breaks a contract (project file, manifest, report)
+├── StageError              a stage of the line that cannot go on
+│   ├── DataError           the data source or its images
+│   └── TrainingError       training or export
+├── BundleError             a model bundle that is missing, incomplete or not what its digest says
+├── GitError                a Git command that failed
+├── GateError               a change that the gates refuse
+└── ReconcileError          a commit that cannot be made true
+    ├── StalledError        a person must act: trying again changes nothing
+    └── WaitingError        trying again later may help
+"""
+
+
+class MergelineError(Exception):
+    """Anything a user can mend."""
+
+
+class ContractError(MergelineError):
+    """A file or a value that breaks a contract."""
+
+
+class StageError(MergelineError):
+    """A stage of the line that cannot go on."""
+
+
+class DataError(StageError):
+    """The data source or its images cannot be used."""
+
+
+class TrainingError(StageError):
+    """Training or export failed."""
+
+
+class BundleError(MergelineError):
+    """A model bundle is missing, incomplete or not what its digest says."""
+
+
+class GitError(MergelineError):
+    """A Git command failed."""
+
+
+class GateError(MergelineError):
+    """The gates refuse a change."""
+
+
+class ReconcileError(MergelineError):
+    """A commit cannot be made true."""
+
+
+class StalledError(ReconcileError):
+    """A person must act: trying again changes nothing."""
+
+
+class WaitingError(ReconcileError):
+    """Trying again later may help."""

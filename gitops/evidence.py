@@ -1,0 +1,76 @@
+"""What the evaluation report of a model must show before the model may be merged; pure functions of values."""
+
+import math
+from collections.abc import Iterator
+
+from gitops.environment import PROJECT_PATH
+from gitops.errors import ContractError
+from gitops.findings import Finding, accept, refuse
+from gitops.manifest import EvaluationReport, Gate, ModelVersion, Project
+
+ROUNDING = 1e-3
+"""How far a report's accuracy may lie from that of its own confusion matrix."""
+
+
+def judge_report(version: ModelVersion) -> Iterator[Finding]:
+    """The report is about this bundle, on images that nothing was fitted to, and agrees with itself."""
+    report, label = version.evaluation, f"the report of {version.model.name} {version.model.version}"
+    if report.bundle != version.model.sha256:
+        found = f"{label} is about the bundle {report.bundle[:12]}, served is {version.model.sha256[:12]}"
+        yield refuse("report", found, "evaluate the bundle that shall be served (`mergeline submit evaluate`)")
+    elif report.split != "test" or report.threshold.split == "test":
+        found = f"{label} judges on the {report.split} split a threshold chosen on {report.threshold.split}"
+        yield refuse("report", found, "choose the threshold on validation data, and evaluate on the test split")
+    elif contradiction := _contradiction(report):
+        yield refuse("report", f"{label} contradicts itself: {contradiction}", "evaluate again; edit no report by hand")
+    else:
+        yield accept("report", f"{label} is about this bundle, on {report.images} held-out images")
+
+
+def _contradiction(report: EvaluationReport) -> str | None:
+    images = sum(count for row in report.confusion.values() for count in row.values())
+    if images != report.images or images == 0:
+        return f"it counts {report.images} images, its confusion matrix {images}"
+    accuracy = sum(row.get(label, 0) for label, row in report.confusion.items()) / images
+    stated = report.metrics.get("accuracy", accuracy)
+    if abs(stated - accuracy) > ROUNDING:
+        return f"it states an accuracy of {stated:.4f}, its confusion matrix gives {accuracy:.4f}"
+    return None
+
+
+def judge_bars(project: str | None, version: ModelVersion) -> Iterator[Finding]:
+    """Every bar of the project file (None: there is none, and nothing passes) against the version's metrics."""
+    try:
+        gates = Project.from_yaml(project or "", PROJECT_PATH).gates
+    except ContractError as error:
+        yield refuse("project", f"the bars before this change cannot be read: {error}", f"merge a valid {PROJECT_PATH}")
+        return
+    for gate in gates:
+        yield _bar(gate, version)
+
+
+def _bar(gate: Gate, version: ModelVersion) -> Finding:
+    value = version.evaluation.metrics.get(gate.metric)
+    label, bar = f"{version.model.name} {version.model.version}", describe(gate)
+    if value is None or not math.isfinite(value):
+        found = "has no such metric" if value is None else f"has {value}"
+        return refuse(
+            gate.metric, f"{label} {found}; the bar is {bar}", "evaluate again and see why it is not measured"
+        )
+    if meets(gate, value):
+        return accept(gate.metric, f"{label} has {value:.4f}; the bar is {bar}")
+    remedy = "train a better model, or lower the bar in a change of its own that its owner merges"
+    return refuse(gate.metric, f"{label} has {value:.4f}; the bar is {bar}", remedy)
+
+
+def meets(gate: Gate, value: float) -> bool:
+    """Whether a metric's value reaches its bar; NaN reaches none."""
+    low, high = -math.inf if gate.min is None else gate.min, math.inf if gate.max is None else gate.max
+    return math.isfinite(value) and low <= value <= high
+
+
+def describe(gate: Gate) -> str:
+    """A bar in words."""
+    ends = [f"at least {gate.min:g}"] if gate.min is not None else []
+    ends += [f"at most {gate.max:g}"] if gate.max is not None else []
+    return " and ".join(ends) or "any figure"

@@ -1,0 +1,51 @@
+"""What a gate says of a change: which gate, how it decided, why, and what to do next."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from gitops.manifest import Contract
+
+
+class Phase(StrEnum):
+    """How a gate decided."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class Finding(Contract):
+    """What one gate says of a change."""
+
+    key: str
+    """The gate: environment, schema, scope, history, project, manifest, bundle, report, or a metric for its bar."""
+    phase: Phase
+    reason: str
+    """Which object, and what was found."""
+    remedy: str = ""
+    """What to do next; empty where all is well."""
+
+    def __str__(self) -> str:
+        """The finding for a person to read."""
+        word = "passed " if self.phase is Phase.SUCCESS else "REFUSED"
+        return f"{word} {self.key}: {self.reason}" + (f"\n        to do: {self.remedy}" if self.remedy else "")
+
+
+def accept(key: str, reason: str) -> Finding:
+    """A gate that lets pass."""
+    return Finding(key=key, phase=Phase.SUCCESS, reason=reason)
+
+
+def refuse(key: str, reason: str, remedy: str) -> Finding:
+    """A gate that stands against the merge."""
+    return Finding(key=key, phase=Phase.FAILURE, reason=reason, remedy=remedy)
+
+
+def failed(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that stand against a merge."""
+    return [finding for finding in findings if finding.phase is Phase.FAILURE]
+
+
+def explain(findings: Iterable[Finding]) -> str:
+    """Findings for a person to read: what was refused first, each with its remedy."""
+    ordered = sorted(findings, key=lambda finding: finding.phase is Phase.SUCCESS)
+    return "\n".join(str(finding) for finding in ordered)

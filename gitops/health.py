@@ -1,0 +1,246 @@
+"""Whether applications are well: what Serve says of them, and what their replicas answer themselves."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import Field, ValidationError
+
+from gitops.errors import ContractError, StalledError
+from gitops.manifest import BundleManifest, ServedModel
+from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails
+from gitops.status import Health
+
+ANSWER_SECONDS = 10.0
+"""Longest wait for one answer of a replica: under load a request waits its turn."""
+PROBE_REQUEST = "mergeline-probe"
+"""The request id of probes, by which logs and statistics can tell them from photographs."""
+_ASKS_PER_REPLICA = 8
+"""The proxy picks replicas by chance: of two, both are met within 16 questions but once in 30,000 rounds."""
+_ASK_AGAIN_SECONDS = 0.05
+_SHOWN_CHARACTERS = 600
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Slot(Foreign):
+    """Where an application's configuration says which model it serves."""
+
+    deployment: str
+    model: ServedModel | None
+
+
+class WantedAnswer(Foreign):
+    """What a replica's configuration asks of it."""
+
+    version: str
+    sha256: str
+
+
+class ReplicaAnswer(Foreign):
+    """`GET {route}/v2/models/{name}`: what one replica serves, and what it should."""
+
+    replica: str
+    version: str | None = None
+    sha256: str | None = None
+    wanted: WantedAnswer | None = None
+    load_error: str | None = None
+
+    def serves(self, model: ServedModel) -> bool:
+        """Whether this replica's answers come from `model`."""
+        return (self.version, self.sha256) == (model.version, model.sha256)
+
+    def is_asked_for(self, model: ServedModel) -> bool:
+        """Whether `model` has reached this replica's configuration."""
+        return self.wanted is not None and (self.wanted.version, self.wanted.sha256) == (model.version, model.sha256)
+
+
+class ProbeAnswer(Foreign):
+    """`POST {route}/predict`: the part of an answer that a probe is about."""
+
+    score: float
+    model_name: str
+    model_version: str
+    model_digest: str = Field(description="sha256:<hex>")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the replicas of an application answered."""
+
+    by_replica: Mapping[str, ReplicaAnswer]
+    silence: str = ""
+    """Why not every running replica answered; empty if each did."""
+    can_be_asked: bool = True
+    """False: the application has no HTTP route, so that there is only Serve's word."""
+
+
+NO_ANSWERS = Answers({})
+
+
+def slot_of(config: Mapping[str, Any]) -> Slot | None:
+    """The deployment of an application that has a model in its `user_config`, and that model; None without one.
+
+    Raises:
+        ContractError: the model is not one.
+    """
+    for deployment in config.get("deployments") or []:
+        user_config = deployment.get("user_config")
+        if isinstance(user_config, dict) and "model" in user_config:
+            model = user_config["model"]
+            where = f"user_config.model of {config.get('name')}.{deployment['name']}"
+            parsed = None if model is None else ServedModel.parse(model, where)
+            return Slot(deployment=deployment["name"], model=parsed)
+    return None
+
+
+def live_slot(live: Application) -> Slot | None:
+    """The slot of what runs; None as well where somebody has put a model there that is none."""
+    try:
+        return slot_of(live.deployed_app_config or {})
+    except ContractError:
+        return None
+
+
+def address_of(details: ServeDetails, app: Application, dashboard_url: str) -> str | None:
+    """The URL under which an application answers, without a final slash; None if it has no route."""
+    if app.route_prefix is None or details.http_options is None:
+        return None
+    host = details.http_options.host
+    if host in ANY_INTERFACE:
+        host = urlsplit(dashboard_url).hostname or "127.0.0.1"
+    authority = f"[{host}]" if ":" in host else host
+    return f"http://{authority}:{details.http_options.port}{app.route_prefix.rstrip('/')}"
+
+
+def ask_replicas(url: str, name: str, running: frozenset[str]) -> Answers:
+    """Ask for a model's metadata, on a new connection each time, until every running replica has answered."""
+    answers: dict[str, ReplicaAnswer] = {}
+    silence = "not every replica was met"
+    for _ in range(_ASKS_PER_REPLICA * max(1, len(running))):
+        try:
+            response = httpx.get(f"{url}/v2/models/{name}", timeout=ANSWER_SECONDS, trust_env=False)
+            answer = ReplicaAnswer.parse(response.raise_for_status().json(), str(response.url))
+        except (httpx.HTTPError, ValueError, ContractError) as error:
+            silence = f"{url}/v2/models/{name}: {_reason(error)}"
+            if isinstance(error, httpx.TimeoutException):
+                break
+            time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
+            continue
+        answers[answer.replica] = answer
+        if running <= answers.keys():
+            return Answers(answers)
+    return Answers(answers, silence)
+
+
+def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) -> str:
+    """Post the bundle's probe image; empty if `model` itself gave the score that it must, else what is not so yet.
+
+    Raises:
+        StalledError: `model` answered, but with another score than at its export.
+    """
+    image = (bundle / manifest.probe.path).read_bytes()
+    try:
+        response = httpx.post(
+            f"{url}/predict",
+            content=image,
+            headers={"Content-Type": "application/octet-stream", "X-Request-Id": PROBE_REQUEST},
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+        )
+        response.raise_for_status()
+        answer = ProbeAnswer.model_validate_json(response.content)
+    except (httpx.HTTPError, ValidationError) as error:
+        return f"the probe request to {url}/predict failed: {_reason(error)}"
+    if (answer.model_name, answer.model_version, answer.model_digest) != (
+        model.name,
+        model.version,
+        f"sha256:{model.sha256}",
+    ):
+        return f"{url}/predict is still answered by {answer.model_name} version {answer.model_version}"
+    if abs(answer.score - manifest.probe.score) > manifest.probe.tolerance:
+        raise StalledError(
+            f"{model.name} version {model.version} gives its probe image the score {answer.score:.4f}, at its export "
+            f"it was {manifest.probe.score:.4f} ± {manifest.probe.tolerance}; promote another version or revert"
+        )
+    return ""
+
+
+def assess(name: str, live: Application | None, slot: Slot | None, answers: Answers = NO_ANSWERS) -> Health:
+    """How an application is.
+
+    Args:
+        name: of the application.
+        live: what Serve says of it; None if it has no such application.
+        slot: the deployment with a model and the model that its configuration asks for.
+        answers: what the replicas said; looked at only where Serve says that the application runs.
+    """
+    if live is None:
+        return Health(status="Missing", message=f"{name} is not deployed")
+    if live.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        return Health(status="Degraded", message=f"{name} is {live.status}: {serve_message(live)}")
+    if live.status != "RUNNING":
+        return Health(status="Progressing", message=f"{name} is {live.status}")
+    if slot is None:
+        return Health(status="Healthy")
+    if slot.model is None:
+        return Health(status="Missing", message="nothing promoted yet")
+    return _of_replicas(name, slot.model, live.deployments.get(slot.deployment), answers)
+
+
+def refusals(model: ServedModel, answers: Answers) -> list[ReplicaAnswer]:
+    """The answers of replicas that were asked for `model` and cannot load it."""
+    return [answer for answer in answers.by_replica.values() if answer.load_error and answer.is_asked_for(model)]
+
+
+def _of_replicas(name: str, model: ServedModel, deployment: Deployment | None, answers: Answers) -> Health:
+    if not answers.can_be_asked:
+        return Health(status="Healthy", message=f"{name} has no HTTP route: its replicas were not asked")
+    running = deployment.running if deployment else frozenset()
+    if not running and not answers.by_replica:
+        idle = deployment is not None and deployment.target_num_replicas == 0
+        return Health(status="Healthy" if idle else "Progressing", message=f"{name} has no running replica")
+    known = [answer for replica, answer in answers.by_replica.items() if replica in running or not running]
+    if refused := refusals(model, answers):
+        return Health(status="Degraded", message=_refused(refused[0], model, len(refused), len(running)))
+    if answers.silence and not known:
+        return Health(status="Degraded", message=f"{name} does not answer: {answers.silence}")
+    behind = [answer for answer in known if not answer.serves(model)]
+    missing = running - {answer.replica for answer in known}
+    if behind or missing:
+        text = f"{len(known) - len(behind)} of {len(running)} replicas serve {model.name} version {model.version}"
+        return Health(status="Progressing", message=text)
+    return Health(status="Healthy")
+
+
+def _refused(answer: ReplicaAnswer, model: ServedModel, replicas: int, running: int) -> str:
+    still = f"version {answer.version} goes on answering" if answer.version else "no version answers"
+    return (
+        f"wanted is {model.name} version {model.version}, but {still}; "
+        f"{replicas} of {running} replicas say: {answer.load_error}"
+    )
+
+
+def serve_message(live: Application) -> str:
+    """What Serve says of an application and its deployments; of a traceback its last line only."""
+    texts = [live.message, *(deployment.message for deployment in live.deployments.values())]
+    said = dict.fromkeys(_without_traceback(text) for text in texts if text.strip())
+    return "\n".join(said) or "Serve gives no reason; see Ray's logs"
+
+
+def _without_traceback(text: str) -> str:
+    plain = _COLOUR.sub("", text).strip()
+    head, found, tail = plain.partition("Traceback (most recent call last)")
+    if found:
+        plain = f"{head.strip()} {tail.splitlines()[-1].strip()}".strip()
+    return plain if len(plain) <= _SHOWN_CHARACTERS else f"{plain[:_SHOWN_CHARACTERS]} …"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.response.status_code} {error.response.text.strip()[:200]}"
+    return str(error) or type(error).__name__

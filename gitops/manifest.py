@@ -1,0 +1,397 @@
+"""The contracts between stages: what one part of the line writes and another reads (pydantic only)."""
+
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gitops.errors import ContractError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""A DNS-like label: it becomes part of paths, branches, routes and Kubernetes names."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+"""A model version as MLflow's registry counts them: 1, 2, 3 …"""
+Share = Annotated[float, Field(ge=0, le=1)]
+Split = Literal["train", "validation", "test"]
+
+
+class Contract(BaseModel):
+    """Base of all contracts: frozen, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: object, source: str) -> Self:
+        """Validate `data`, naming `source` and every offending key in the error.
+
+        Raises:
+            ContractError: a key is unknown (the nearest known one is named), missing or wrong.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = "\n".join(f"  {line}" for line in _explain(cls, error))
+            raise ContractError(f"{source} is not a valid {cls.__name__}:\n{lines}") from error
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str) -> Self:
+        """Parse YAML (or JSON) text; `source` is named in errors."""
+        try:
+            data = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise ContractError(f"{source} is not YAML: {error}") from error
+        return cls.parse(data, source)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a YAML or JSON file."""
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise ContractError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{path} is not UTF-8 text: {error}") from error
+        if path.suffix == ".json":  # JSON is YAML, but YAML's parser is a hundred times slower
+            try:
+                return cls.parse(json.loads(text), str(path))
+            except json.JSONDecodeError as error:
+                raise ContractError(f"{path} is not JSON: {error}") from error
+        return cls.from_yaml(text, str(path))
+
+    def to_json(self) -> str:
+        """Indented JSON with a final newline; the same value always gives the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "(the whole file)"
+        text = item["msg"]
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(cls, item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+            text = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+        lines.append(f"{where}: {text}")
+    return lines
+
+
+def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model at `path`: pydantic reports the path, but not the model that stands there."""
+    models = [cls]
+    for part in path:
+        fields = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if fields:  # an index into a list, or the tag of a union, leaves the models as they are
+            models = [model for field in fields for model in _models_in(field)]
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+# --- the project file -------------------------------------------------------------------------------------------------
+
+
+class DataSource(Contract):
+    """Where the photographs come from."""
+
+    source: Literal["rendered", "folder", "kaggle"] = Field(description="Which kind of source.")
+    path: str | None = Field(default=None, description="folder: the folder, in Kaggle's layout or one folder a class.")
+    kaggle: str | None = Field(default=None, description="kaggle: owner/dataset.")
+    labels: str | None = Field(default=None, description="A Label Studio JSON export that overrides the labels.")
+    kind_pattern: str | None = Field(
+        default=None, description="A regular expression over file names whose group `kind` is the type of defect."
+    )
+    rendered_images: int = Field(default=300, ge=20, description="rendered: how many images to draw.")
+    rendered_defective_share: Share = Field(default=0.35, description="rendered: share of defective ones.")
+    seed: int = Field(default=7, description="rendered: seed of the drawing.")
+    max_quarantine_share: Share = Field(
+        default=0.05, description="The extraction fails when more than this share of files cannot be read."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.source == "folder" and not self.path:
+            raise ValueError("source 'folder' needs `path`")
+        if self.source == "kaggle" and not self.kaggle:
+            raise ValueError("source 'kaggle' needs `kaggle: owner/dataset`")
+        return self
+
+
+class Preprocessing(Contract):
+    """From the bytes of a photograph to the model's input; the same for training and serving."""
+
+    align: Literal["foreground", "none"] = Field(
+        default="foreground", description="foreground: find the part on its plain background and straighten it."
+    )
+    height: int = Field(default=160, ge=32, le=2048, description="Height of the model's input, in pixels.")
+    width: int = Field(default=512, ge=32, le=2048, description="Width of the model's input, in pixels.")
+    channels: Literal[1, 3] = Field(default=1, description="1: gray, 3: RGB.")
+    margin: float = Field(default=0.04, ge=0, le=1, description="Free space around the part, as a share of its length.")
+
+
+class SplitShares(Contract):
+    """Shares of the splits; the rest trains."""
+
+    validation: Share = Field(default=0.2, description="Chooses epoch and threshold.")
+    test: Share = Field(default=0.2, description="Held out: only the evaluation reads it.")
+    seed: int = Field(default=0, description="Changes which images fall where.")
+
+
+class Assertion(Contract):
+    """What must hold for the images of a dataset before anything is trained on it."""
+
+    measure: str = Field(description="Name of a per-image measure, or of a measure of the whole dataset.")
+    min: float | None = Field(default=None, description="Smallest allowed value, inclusive.")
+    max: float | None = Field(default=None, description="Largest allowed value, inclusive.")
+    share: Share = Field(default=1.0, description="Share of the images for which it must hold.")
+
+
+class Training(Contract):
+    """How the model is trained."""
+
+    backbone: Literal["efficientnet_lite0", "small_cnn"] = Field(
+        default="efficientnet_lite0", description="The network below the classification head."
+    )
+    weights: Literal["imagenet", "none"] = Field(
+        default="imagenet", description="imagenet: start from weights that an installed package ships."
+    )
+    head: Literal["fitted", "random"] = Field(
+        default="random", description="fitted: the head begins as a logistic regression on the backbone's features."
+    )
+    epochs: int = Field(default=20, ge=1, description="Most epochs.")
+    patience: int = Field(default=6, ge=1, description="Stop after so many epochs without a better validation loss.")
+    batch_size: int = Field(default=16, ge=1, description="Global batch: all workers together.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak of the schedule, for the head.")
+    backbone_rate: Share = Field(default=0.3, description="The backbone's learning rate as a share of the head's.")
+    frozen_epochs: int = Field(default=1, ge=0, description="First epochs, in which only the head learns.")
+    warmup_epochs: float = Field(default=1, ge=0, description="Epochs in which the learning rate rises to its peak.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="AdamW's decay.")
+    clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a step's gradient.")
+    feature_strides: tuple[Literal[8, 16, 32], ...] = Field(
+        default=(16, 32),
+        min_length=1,
+        description="The backbone's features that the head pools, by how many input pixels lie between two of them.",
+    )
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of the pooled features left out in training.")
+    augmentation: Share = Field(default=0.5, description="How strongly training images are varied; 0: not at all.")
+    workers: int = Field(default=2, ge=1, description="Ray Train workers.")
+    seed: int = Field(default=0, description="Seed of initial weights, shuffling and augmentation.")
+
+
+class Gate(Contract):
+    """A bar that a model's evaluation must reach before it may be merged."""
+
+    metric: str = Field(description="A field of EvaluationReport.metrics.")
+    min: float | None = Field(default=None, description="Smallest allowed value, inclusive.")
+    max: float | None = Field(default=None, description="Largest allowed value, inclusive.")
+
+
+class Project(Contract):
+    """project.yaml: the scope that every stage obeys."""
+
+    name: Name = Field(description="Name of the project and of its model.")
+    goal: str = Field(description="What the model is for, in a sentence.")
+    owner: str = Field(description="Who answers for it.")
+    classes: tuple[Name, ...] = Field(min_length=2, description="Class names; the first is the good one.")
+    data: DataSource
+    preprocessing: Preprocessing = Preprocessing()
+    split: SplitShares = SplitShares()
+    quality: tuple[Assertion, ...] = Field(default=(), description="What a dataset must fulfil.")
+    training: Training = Training()
+    measurement: tuple[str, ...] = Field(default=("accuracy", "loss"), description="The metrics that are shown first.")
+    gates: tuple[Gate, ...] = Field(default=(), description="The bars that a promotion must reach.")
+    environments: tuple[Name, ...] = Field(min_length=1, description="Environments, in the order of promotion.")
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------------
+
+
+class Quarantined(Contract):
+    """A file that was set aside."""
+
+    filename: str
+    reason: str = Field(description="Why it was set aside, in words.")
+
+
+class DatasetManifest(Contract):
+    """What a dataset is: `datasets/<digest>/manifest.json`."""
+
+    digest: Sha256 = Field(description="Of the images' contents, their labels, splits and the parameters.")
+    project: Name
+    source: str = Field(description="Where the images came from, as a URI or path.")
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    images: int = Field(description="Rows in the Parquet shards.")
+    counts: dict[Split, dict[str, int]] = Field(description="Images by split and class.")
+    kinds: dict[str, int] = Field(default={}, description="Images by type of defect, where it is known.")
+    duplicates: int = Field(description="Images that are a near-duplicate of another.")
+    quarantined: tuple[Quarantined, ...] = ()
+    shards: tuple[str, ...] = Field(description="Parquet files, relative to the manifest.")
+
+
+class ImageFinding(Contract):
+    """One assertion's outcome."""
+
+    assertion: Assertion
+    passed: bool
+    failing_share: Share
+    failing_images: tuple[str, ...] = Field(default=(), description="File names that break it.")
+
+
+class QualityReport(Contract):
+    """The profile of a dataset and the outcome of its assertions."""
+
+    dataset: Sha256
+    images: int
+    measures: dict[str, dict[str, float]] = Field(description="Per measure: min, p05, median, p95, max, mean.")
+    class_balance: dict[str, int]
+    duplicate_groups: tuple[tuple[str, ...], ...] = Field(default=(), description="File names that look the same.")
+    findings: tuple[ImageFinding, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every assertion holds."""
+        return all(finding.passed for finding in self.findings)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class EpochMetrics(Contract):
+    """Figures of one epoch."""
+
+    epoch: int
+    loss: float = Field(description="Mean training loss (cross-entropy, nats).")
+    validation_loss: float
+    validation_accuracy: Share
+    learning_rate: float
+    seconds: float
+    weights: Sha256 | None = Field(default=None, description="Digest of the weights, which all workers have alike.")
+
+
+class TrainingResult(Contract):
+    """What training leaves behind: `runs/<id>/result.json`."""
+
+    dataset: Sha256
+    mlflow_run_id: str
+    checkpoint: str = Field(description="Path of the best epoch's `model.keras`, relative to this file.")
+    best_epoch: int
+    epochs: tuple[EpochMetrics, ...]
+    workers: int
+    training: Training
+    restarts: int = Field(default=0, description="How often training was resumed from a checkpoint.")
+
+
+class BundleFile(Contract):
+    """A file of a bundle."""
+
+    path: str = Field(description="Relative to the bundle.")
+    sha256: Sha256
+    bytes: int
+
+
+class ThresholdChoice(Contract):
+    """The decision threshold, and how it was chosen."""
+
+    value: Share = Field(description="A photograph whose score is at least this is not good.")
+    method: str = Field(description="How it was chosen, in words.")
+    split: Split = Field(default="validation", description="The data that it was chosen on.")
+
+
+class Probe(Contract):
+    """A question with a known answer, asked before a replica swaps to the bundle."""
+
+    path: str = Field(description="An image file of the bundle; drawn, not a photograph.")
+    score: Share = Field(description="The score that the engine gave when the bundle was exported.")
+    tolerance: float = Field(default=0.02, description="Largest allowed difference; engines differ a little by CPU.")
+
+
+class Distribution(Contract):
+    """How values were distributed: quantiles, from which any bins can be made."""
+
+    count: int = Field(description="Values; those that are missing are not counted.")
+    quantiles: tuple[float, ...] = Field(description="At evenly spaced shares, from the smallest value to the largest.")
+
+
+class ReferenceStatistics(Contract):
+    """What drift is measured against: the bundle's `reference` file."""
+
+    measures: dict[str, Distribution] = Field(description="Measure → over the images it was trained and chosen on.")
+    scores: Distribution = Field(description="Over validation images: on those it was trained on, a model is surer.")
+
+
+class BundleManifest(Contract):
+    """`manifest.json` of a bundle. Its SHA-256 is the bundle's digest, so it holds nothing that changes by itself."""
+
+    name: Name
+    classes: tuple[str, ...] = Field(description="The first is the good one.")
+    preprocessing: Preprocessing
+    threshold: ThresholdChoice
+    engine: Literal["openvino"] = Field(description="What runs the engine file.")
+    engine_file: str = Field(description="The engine file, relative to the bundle.")
+    saved_model: str = Field(description="The SavedModel's folder, relative to the bundle.")
+    reference: str = Field(description="Reference statistics for drift, relative to the bundle.")
+    probe: Probe
+    agreement: float = Field(description="Largest difference between the engine's and Keras's outputs on validation.")
+    dataset: Sha256
+    training: Training
+    frameworks: dict[str, str] = Field(description="Versions that made the bundle.")
+    files: tuple[BundleFile, ...] = Field(description="Every file but this one, sorted by path.")
+
+
+class Prediction(Contract):
+    """One image of the held-out split as the bundle judged it."""
+
+    filename: str
+    label: str = Field(description="The truth.")
+    predicted: str
+    score: Share = Field(description="Probability that the part is not good.")
+    kind: str | None = None
+
+
+class EvaluationReport(Contract):
+    """How a bundle does on images that nothing was fitted to."""
+
+    bundle: Sha256
+    dataset: Sha256
+    split: Split = "test"
+    images: int
+    metrics: dict[str, float] = Field(
+        description="accuracy, loss (nats), balanced_accuracy, auroc, precision, recall, f1, brier, …, by name."
+    )
+    threshold: ThresholdChoice
+    confusion: dict[str, dict[str, int]] = Field(description="Truth → predicted → images.")
+    per_class: dict[str, dict[str, float]] = Field(description="Class → precision, recall, f1, images.")
+    per_kind: dict[str, dict[str, float]] = Field(default={}, description="Type of defect → recall, images.")
+    calibration: tuple[tuple[float, float, int], ...] = Field(
+        default=(), description="Reliability bins: mean score, share of defective, images."
+    )
+
+
+class ServedModel(Contract):
+    """The model an environment wants: `user_config.model` of a deployment."""
+
+    name: Name
+    version: Version
+    uri: str = Field(description="The bundle's folder: file://, s3://, or whatever pyarrow.fs knows.")
+    sha256: Sha256 = Field(description="The bundle's digest.")
+
+
+class ModelVersion(Contract):
+    """`gitops/models/<name>/<version>.yaml`: a registered version, as Git keeps it."""
+
+    model: ServedModel
+    created: str = Field(description="When it was registered, RFC 3339 in UTC.")
+    mlflow_run_id: str
+    evaluation: EvaluationReport

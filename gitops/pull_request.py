@@ -1,0 +1,149 @@
+"""Pull requests on GitHub: through the `gh` command where it is signed in, else the REST API with a token."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gitops.errors import GitError
+from gitops.findings import Finding, Phase
+from gitops.manifest import EvaluationReport, ModelVersion
+
+API_URL = "https://api.github.com"
+TIMEOUT_S = 30.0
+
+_LOCATION = re.compile(
+    r"^(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[\w.-]+@)(?P<host>[^/:]+)(?::\d+)?[:/]"
+    r"(?P<owner>[^/]+)/(?P<name>[^/]+?)(?:\.git)?/?$"
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository on GitHub, or on a GitHub Enterprise server."""
+
+    host: str
+    owner: str
+    name: str
+
+    @classmethod
+    def of(cls, location: str) -> "Remote | None":
+        """The GitHub repository that a Git URL names; None for any other host (Enterprise hosts come from GITHUB_*)."""
+        match = _LOCATION.match(location)
+        hosts = {"github.com", os.environ.get("GH_HOST", "")}
+        hosts |= {urlsplit(os.environ.get(key, "")).hostname or "" for key in ("GITHUB_SERVER_URL", "GITHUB_API_URL")}
+        if match is None or match["host"] not in hosts:
+            return None
+        return cls(match["host"], match["owner"], match["name"])
+
+    def compare_url(self, base: str, branch: str) -> str:
+        """The page on which a person opens the pull request."""
+        return f"https://{self.host}/{self.owner}/{self.name}/compare/{base}...{branch}?expand=1"
+
+
+def open_pull_request(remote: Remote, branch: str, base: str, title: str, body: str) -> str | None:
+    """Open a pull request, or renew the text of the one that is open; return its URL, or None without credentials.
+
+    Raises:
+        GitError: GitHub refuses; the branch is pushed all the same.
+    """
+    if _gh_is_signed_in(remote):
+        return _open_with_gh(remote, branch, base, title, body)
+    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN")
+    return _open_with_api(remote, branch, base, title, body, token) if token else None
+
+
+def report_markdown(version: ModelVersion, findings: Iterable[Finding]) -> str:
+    """The evaluation of a version and what the gates say of its promotion, for the body of a pull request."""
+    report, model = version.evaluation, version.model
+    parts = [
+        f"**{model.name} {model.version}**, judged on {report.images} images that nothing was fitted to.",
+        _table(("gate", "", "found"), [_finding_row(finding) for finding in findings]),
+        _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in report.metrics.items()]),
+        "Confusion (truth by row):\n\n" + _confusion(report),
+    ]
+    if report.per_kind:
+        rows = [(kind, f"{found['recall']:.3f}", f"{found['images']:.0f}") for kind, found in report.per_kind.items()]
+        parts.append("By type of defect:\n\n" + _table(("type", "recall", "images"), rows))
+    origin = [
+        ("bundle", f"`{model.uri}`"),
+        ("SHA-256", f"`{model.sha256}`"),
+        ("dataset", f"`{report.dataset}`"),
+        ("threshold", f"{report.threshold.value:.4f}, {report.threshold.method} ({report.threshold.split} split)"),
+        ("MLflow run", f"`{version.mlflow_run_id}`"),
+        ("registered", version.created),
+    ]
+    return "\n\n".join([*parts, _table(("origin", ""), origin)]) + "\n"
+
+
+def _finding_row(finding: Finding) -> tuple[str, str, str]:
+    passed = finding.phase is Phase.SUCCESS
+    found = finding.reason if passed else f"{finding.reason}. To do: {finding.remedy}"
+    return finding.key, "✅" if passed else "❌", found
+
+
+def _confusion(report: EvaluationReport) -> str:
+    columns = sorted({label for row in report.confusion.values() for label in row}, key=list(report.confusion).index)
+    rows = [(truth, *(str(row.get(label, 0)) for label in columns)) for truth, row in report.confusion.items()]
+    return _table(("", *columns), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(header), line("---" for _ in header), *(line(row) for row in rows)])
+
+
+def _gh_is_signed_in(remote: Remote) -> bool:
+    return shutil.which("gh") is not None and _gh("auth", "status", "--hostname", remote.host).returncode == 0
+
+
+def _open_with_gh(remote: Remote, branch: str, base: str, title: str, body: str) -> str:
+    place = ("--repo", f"{remote.host}/{remote.owner}/{remote.name}")
+    found = _gh("pr", "list", *place, "--head", branch, "--base", base, "--json", "url", "--jq", ".[].url")
+    if url := found.stdout.strip():
+        done = _gh("pr", "edit", url.split()[0], *place, "--title", title, "--body-file", "-", text=body)
+    else:
+        options = ("--head", branch, "--base", base, "--title", title, "--body-file", "-")
+        done = _gh("pr", "create", *place, *options, text=body)
+    if done.returncode != 0:
+        raise GitError(f"gh could not open the pull request of {branch}, which is pushed: {done.stderr.strip()}")
+    return done.stdout.strip().split()[-1] if done.stdout.strip() else url.split()[0]
+
+
+def _gh(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
+    return subprocess.run(
+        ["gh", *arguments], input=text, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def _open_with_api(remote: Remote, branch: str, base: str, title: str, body: str, token: str) -> str:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
+    server = os.environ.get("GITHUB_API_URL") or API_URL
+    pulls = f"{server.rstrip('/')}/repos/{remote.owner}/{remote.name}/pulls"
+    with httpx.Client(headers=headers, timeout=TIMEOUT_S) as client:
+
+        def ask(method: str, url: str, **options: Mapping[str, str]) -> list[dict[str, str]]:
+            try:
+                answer = client.request(method, url, params=options.get("params"), json=options.get("json"))
+            except httpx.HTTPError as error:
+                raise GitError(
+                    f"cannot reach {url}: {error}; {branch} is pushed, open the pull request there"
+                ) from error
+            if answer.is_error:
+                raise GitError(f"GitHub refuses the pull request of {branch} ({answer.status_code}): {answer.text}")
+            data = answer.json()
+            return data if isinstance(data, list) else [data]
+
+        query = {"head": f"{remote.owner}:{branch}", "base": base, "state": "open"}
+        if found := ask("GET", pulls, params=query):
+            return ask("PATCH", found[0]["url"], json={"title": title, "body": body})[0]["html_url"]
+        new = {"title": title, "head": branch, "base": base, "body": body}
+        return ask("POST", pulls, json=new)[0]["html_url"]

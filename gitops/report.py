@@ -1,0 +1,169 @@
+"""What one pass of the reconciler finds out, and the status that follows from it: pure functions of values."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gitops.attempt import failure_of
+from gitops.difference import Difference, applications
+from gitops.environment import Environment
+from gitops.errors import MergelineError, StalledError, WaitingError
+from gitops.health import NO_ANSWERS, Answers, Slot, assess, live_slot, slot_of
+from gitops.manifest import BundleManifest
+from gitops.repository import Commit
+from gitops.serve_api import Application, ServeDetails
+from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Pass:
+    """What one pass has found out so far; each step adds to it."""
+
+    previous: Status
+    request: str | None = None
+    """Id of the `mergeline sync` that asked for this pass."""
+    retrying: bool = True
+    """Whether a failed attempt may be followed by another one."""
+    session: str = ""
+    live: ServeDetails | None = None
+    commit: Commit | None = None
+    environment: Environment | None = None
+    desired: dict[str, Any] = field(default_factory=dict)
+    """The configuration that Git wants, as Serve reports it back."""
+    differences: list[Difference] | None = None
+    left_over: Mapping[str, Application] = field(default_factory=dict)
+    """Applications of the cluster that Git does not name."""
+    bundles: dict[str, tuple[Path, BundleManifest]] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
+    operation: OperationState | None = None
+    tracked: frozenset[str] = frozenset()
+
+    @property
+    def at(self) -> Commit:
+        """The commit that was fetched."""
+        return _found(self.commit, "commit")
+
+    @property
+    def wanted(self) -> Environment:
+        """The environment that was read."""
+        return _found(self.environment, "environment")
+
+    @property
+    def running(self) -> ServeDetails:
+        """What was seen on the cluster."""
+        return _found(self.live, "cluster")
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The applications that are not as Git has them."""
+        return frozenset(difference.application for difference in self.differences or [])
+
+    @property
+    def prunable(self) -> list[str]:
+        """The applications that this environment once put there, and that Git does not name any more."""
+        return [name for name in self.left_over if name in self.tracked]
+
+    def living(self, name: str) -> Application | None:
+        """The application as it is; None if there is none."""
+        return self.live.living.get(name) if self.live else None
+
+    def slot(self, name: str) -> Slot | None:
+        """What an application is to serve: Git's word where the cluster has it, else the cluster's own."""
+        config, live = applications(self.desired).get(name), self.living(name)
+        if config is not None and name not in self.changed:
+            return slot_of(config)
+        return live_slot(live) if live else None
+
+    def health(self, name: str) -> Health:
+        """How an application is."""
+        return assess(name, self.living(name), self.slot(name), self.answers.get(name, NO_ANSWERS))
+
+    def ours(self) -> list[str]:
+        """What Git names (what was ever put, where Git cannot be read), then what it names no longer."""
+        live = self.live.living if self.live else {}
+        named = list(applications(self.desired)) if self.desired else sorted(self.tracked & live.keys())
+        return named + [name for name in self.prunable if name not in named]
+
+
+def status_of(environment: str, found: Pass, error: MergelineError | None) -> Status:
+    """The environment's status.
+
+    Args:
+        environment: its name.
+        found: what is known.
+        error: why not all of it could be found out.
+    """
+    resources = tuple(_resource(found, name) for name in found.ours()) if found.live else found.previous.resources
+    sync = _sync(found)
+    return Status(
+        environment=environment,
+        sync=sync,
+        health=_health(found, sync, resources, error),
+        operation_state=found.operation,
+        resources=resources,
+        conditions=tuple(_conditions(found, error)),
+        tracked=tuple(sorted(found.tracked)),
+        reconciled_at=now(),
+    )
+
+
+def _resource(found: Pass, name: str) -> Resource:
+    models = found.environment.served() if found.environment else {}
+    answers = found.answers.get(name, NO_ANSWERS).by_replica.values()
+    extra = name in found.left_over
+    code: SyncCode = "Unknown"
+    if found.differences is not None:
+        code = "OutOfSync" if extra or name in found.changed else "Synced"
+    return Resource(
+        name=name,
+        status=code,
+        health=found.health(name),
+        requires_pruning=extra,
+        wanted=models.get(name),
+        served=tuple(sorted({f"{answer.version}@sha256:{answer.sha256}" for answer in answers if answer.sha256})),
+    )
+
+
+def _sync(found: Pass) -> Sync:
+    revision = found.commit.id if found.commit else found.previous.sync.revision
+    if found.differences is None:
+        return Sync(status="Unknown", revision=revision)
+    return Sync(status="OutOfSync" if found.changed or found.prunable else "Synced", revision=revision)
+
+
+def _health(found: Pass, sync: Sync, resources: tuple[Resource, ...], error: MergelineError | None) -> Health:
+    if found.live is None:
+        return Health(status="Unknown", message=str(error or "the cluster was not looked at yet"))
+    health = worst([resource.health for resource in resources if not resource.requires_pruning])
+    failure = failure_of(found.operation, found.commit.id if found.commit else None)
+    if failure and not (sync.status == "Synced" and health.status in ("Healthy", "Degraded")):
+        return Health(status="Degraded", message=failure)
+    return health
+
+
+def _conditions(found: Pass, error: MergelineError | None) -> Iterator[Condition]:
+    if error is not None:
+        invalid = found.commit is not None and not isinstance(error, WaitingError)
+        yield Condition(type="InvalidSpecError" if invalid else "ComparisonError", message=str(error))
+    failure = failure_of(found.operation, found.commit.id if found.commit else None)
+    if failure and failure != str(error):
+        yield Condition(type="SyncError", message=failure)
+    if foreign := sorted(found.left_over.keys() - found.tracked):
+        text = f"the cluster has applications that this environment never named: {', '.join(foreign)}"
+        yield Condition(type="OrphanedResourceWarning", message=text)
+    http, wanted = found.live.http_options if found.live else None, found.environment
+    if http and wanted and (http.host, http.port) != (wanted.http_host, wanted.http_port):
+        text = (
+            f"Git wants HTTP on {wanted.http_host}:{wanted.http_port}, but Serve listens on {http.host}:{http.port} "
+            "and cannot move while it runs: `mergeline down`, then `mergeline up`"
+        )
+        yield Condition(type="RestartRequiredWarning", message=text)
+
+
+def _found(value: _T | None, noun: str) -> _T:
+    if value is None:
+        raise StalledError(f"the step that finds the {noun} has not run: a mistake in Mergeline, please report it")
+    return value

@@ -1,0 +1,112 @@
+"""Where things lie under the state folder (`.mergeline/` unless `--state` says otherwise)."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops.manifest import ModelVersion
+
+
+@dataclass(frozen=True)
+class State:
+    """The state folder; asking for a path makes nothing."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path) -> "State":
+        """The state under `root`, which need not exist yet."""
+        return cls(root.expanduser().resolve())
+
+    @property
+    def sources(self) -> Path:
+        """Photographs as they came: one folder a source."""
+        return self.root / "sources"
+
+    @property
+    def datasets(self) -> Path:
+        """Datasets by digest: Parquet shards, manifest, quality report."""
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        """Training runs by id: checkpoints, result, evaluation."""
+        return self.root / "runs"
+
+    @property
+    def bundles(self) -> Path:
+        """Model bundles by digest."""
+        return self.root / "bundles"
+
+    @property
+    def models(self) -> Path:
+        """Registered versions: `<name>/<version>.yaml`."""
+        return self.root / "models"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.root / "mlflow"
+
+    @property
+    def repository(self) -> Path:
+        """The bare deployments repository that `mergeline up` makes."""
+        return self.root / "deployments.git"
+
+    @property
+    def reconciler(self) -> Path:
+        """Status, history and lock of the reconciler: one folder an environment."""
+        return self.root / "reconciler"
+
+    @property
+    def session(self) -> Path:
+        """What `mergeline up` started: process ids, addresses, the token, logs."""
+        return self.root / "session"
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """The registered versions of a model, oldest first."""
+        files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
+        return [ModelVersion.read(path) for path in files]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that becomes `target` if the block succeeds, and vanishes if not.
+
+    A target that exists already (another run was faster; its name says that its contents are the same) is kept.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if not target.exists():
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def stable_json(value: object) -> str:
+    """JSON whose bytes depend on the value only: what digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

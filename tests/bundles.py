@@ -1,0 +1,93 @@
+"""Builds tiny bundles that load and answer like real ones, in milliseconds and without TensorFlow."""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import openvino
+from openvino import opset13 as ops
+
+from gitops import bundle
+from gitops.manifest import BundleManifest, Preprocessing, Probe, ThresholdChoice, Training
+from gitops.state import State, folder_written_whole
+from ray_jobs.convert import write_engine
+from ray_jobs.probe import draw_probe
+from serve.predictor import INPUT, OUTPUT
+from serve.preprocess import Pixels, preprocess
+
+CLASSES = ("good", "defective")
+THRESHOLD = 0.5
+_CONTRAST = 4.0
+
+
+def make_bundle(
+    folder: Path, *, name: str = "screw", version_salt: float = 0.0, height: int = 32, width: int = 64
+) -> str:
+    """Write a servable bundle into `folder`, which becomes the bundle itself; what is bright is good.
+
+    Args:
+        folder: made if it isn't there.
+        name: of the model.
+        version_salt: shifts the scores, and with them the digest: bundles of different salts are told apart by both.
+        height: of the model's input, in pixels.
+        width: of the model's input, in pixels.
+
+    Returns:
+        The digest.
+    """
+    (folder / "saved_model").mkdir(parents=True)
+    (folder / "saved_model" / "README").write_text(
+        "A tiny bundle of the tests: its model exists as engine file only.\n"
+    )
+    (folder / "reference.json").write_text("{}\n")
+    (folder / "probe.png").write_bytes(draw_probe())
+    write_engine(brightness_model(height, width, version_salt), folder / "model.xml")
+    preprocessing = Preprocessing(height=height, width=width)
+    pixels = preprocess((folder / "probe.png").read_bytes(), preprocessing).pixels
+    manifest = BundleManifest(
+        name=name,
+        classes=CLASSES,
+        preprocessing=preprocessing,
+        threshold=ThresholdChoice(value=THRESHOLD, method="the middle"),
+        engine="openvino",
+        engine_file="model.xml",
+        saved_model="saved_model",
+        reference="reference.json",
+        probe=Probe(path="probe.png", score=expected_score(pixels, version_salt)),
+        agreement=0.0,
+        dataset="0" * 64,
+        training=Training(),
+        frameworks={"openvino": openvino.__version__},
+        files=(),
+    )
+    return bundle.seal(folder, manifest)
+
+
+def put_bundle(state: State, *, version_salt: float) -> str:
+    """Write a tiny bundle to where the line keeps bundles; returns its digest."""
+    with tempfile.TemporaryDirectory(dir=state.root) as temporary:
+        digest = make_bundle(Path(temporary) / "bundle", version_salt=version_salt)
+        with folder_written_whole(state.bundles / digest) as folder:
+            shutil.copytree(Path(temporary) / "bundle", folder, dirs_exist_ok=True)
+    return digest
+
+
+def expected_score(pixels: Pixels, version_salt: float = 0.0) -> float:
+    """The score that a tiny bundle gives to a model input, by plain arithmetic."""
+    return 1 / (1 + math.exp(2 * (_CONTRAST * (float(pixels.mean()) / 255 - 0.5) + version_salt)))
+
+
+def brightness_model(height: int, width: int, salt: float) -> openvino.Model:
+    """Mean brightness to probabilities: the brighter, the better."""
+    image = ops.parameter([-1, height, width, 1], np.uint8)
+    mean = ops.reduce_mean(ops.convert(image, "f32"), np.array([1, 2], np.int64), keep_dims=False)
+    middled = ops.subtract(ops.divide(mean, np.float32(255)), np.float32(0.5))
+    logits = ops.add(
+        ops.multiply(middled, np.array([[_CONTRAST, -_CONTRAST]], np.float32)), np.array([[salt, -salt]], np.float32)
+    )
+    probabilities = ops.softmax(logits, 1)
+    image.output(0).set_names({INPUT})
+    probabilities.output(0).set_names({OUTPUT})
+    return openvino.Model([probabilities], [image], "brightness")

@@ -1,0 +1,323 @@
+"""A serve-config.yaml is read strictly, and a promotion edits the lines of its model only."""
+
+import difflib
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from gitops.environment import (
+    BUILDER_DEPLOYMENTS,
+    Environment,
+    model_path,
+    parse_model_path,
+    parse_serve_config_path,
+    promote,
+    seed_environment,
+    serve_config_path,
+    with_port,
+)
+from gitops.errors import ContractError
+from gitops.manifest import ServedModel
+from gitops.serve_keys import KNOWN_KEYS
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
+
+LOCAL = seed_environment("screw", "local")
+MODEL = ServedModel(name="screw", version="3", uri="file:///a/b", sha256="ab" * 32)
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
+VERSIONS = st.integers(1, 999_999_999).map(str)
+
+BLOCK = """\
+applications:
+  - name: screw
+    import_path: other:build
+    deployments:
+    - name: A
+      user_config:
+        model: null
+"""
+TWO = """\
+applications:
+  - name: left # the first
+    route_prefix: /left
+    import_path: other:build
+    deployments: [{name: A, user_config: {model: null, shown: "yes"}}]
+  - {name: 'right', route_prefix: /right, import_path: other:build, deployments: [{name: B, user_config: {model: ~}}]}
+  - name: router
+    import_path: other:route
+"""
+
+
+@pytest.mark.parametrize("environment", ["local", "staging", "production"])
+def test_rays_schema_takes_the_seeds(environment: str) -> None:
+    from ray.serve.config import AutoscalingConfig
+    from ray.serve.schema import ServeDeploySchema
+
+    seed = Environment.parse(seed_environment("screw", environment), environment)
+    parsed = ServeDeploySchema.model_validate(seed.config)
+    deployment = parsed.applications[0].deployments[0]
+    assert deployment.max_surge_percent == 100
+    AutoscalingConfig.model_validate(deployment.autoscaling_config)
+    assert seed.served() == {"screw": None}
+
+
+def test_the_known_keys_are_rays() -> None:
+    from ray.serve import schema
+    from ray.serve.config import AutoscalingConfig
+
+    models: dict[str, type[BaseModel]] = {
+        "": schema.ServeDeploySchema,
+        "http_options": schema.HTTPOptionsSchema,
+        "grpc_options": schema.gRPCOptionsSchema,
+        "applications": schema.ServeApplicationSchema,
+        "deployments": schema.DeploymentSchema,
+        "autoscaling_config": AutoscalingConfig,
+        "ray_actor_options": schema.RayActorOptionsSchema,
+    }
+    assert {section: set(keys) for section, keys in KNOWN_KEYS.items()} == {
+        section: set(model.model_fields) for section, model in models.items()
+    }
+
+
+def test_our_own_application_takes_the_seeds() -> None:
+    from serve.app import DEPLOYMENT, ApplicationArguments, UserConfig
+
+    seed = Environment.parse(LOCAL, "local").config["applications"][0]
+    ApplicationArguments.parse(seed["args"], "args")
+    UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
+    assert BUILDER_DEPLOYMENTS[seed["import_path"]] == (DEPLOYMENT,)
+
+
+def test_the_local_environment_answers_on_loopback() -> None:
+    seed = Environment.parse(LOCAL, "local")
+    assert (seed.http_host, seed.http_port) == ("127.0.0.1", 8000)
+    assert seed.applications["screw"].route_prefix == "/"
+    assert seed.applications["screw"].deployment in BUILDER_DEPLOYMENTS["serve.app:build"]
+
+
+def test_a_seed_bears_the_projects_name() -> None:
+    assert list(Environment.parse(seed_environment("bolt", "staging"), "x").applications) == ["bolt"]
+    assert seed_environment("bolt", "line-7") == seed_environment("bolt", "local") == LOCAL.replace("screw", "bolt")
+    assert list(Environment.parse(seed_environment("123", "local"), "x").applications) == ["123"]
+
+
+def test_another_port_changes_that_line_only() -> None:
+    assert _changed_lines(LOCAL, with_port(LOCAL, 8123)) == ["-  port: 8000", "+  port: 8123"]
+    with pytest.raises(ContractError, match="'http_options' must stand there"):
+        with_port(TWO, 8123)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "reason"),
+    [
+        ("applications:", "aplications:", "the top level: unknown key 'aplications'; did you mean 'applications'?"),
+        ("  port: 8000", "  prt: 8000", "http_options: unknown key 'prt'; did you mean 'port'?"),
+        (
+            "route_prefix: /",
+            "route_prefx: /",
+            "application screw: unknown key 'route_prefx'; did you mean 'route_prefix'?",
+        ),
+        ("max_ongoing_requests", "max_ongoing_request", "did you mean 'max_ongoing_requests'?"),
+        (
+            "upscale_delay_s",
+            "upscale_delay",
+            "Classifier, autoscaling_config: unknown key 'upscale_delay'; did you mean",
+        ),
+        ("num_cpus: 0.5", "cpus: 0.5", "ray_actor_options: unknown key 'cpus'; did you mean 'num_cpus'?"),
+        ("model: null", "modle: null", "user_config: unknown key 'modle'; did you mean 'model'?"),
+        ("name: Classifier", "name: Classifer", "makes no deployment 'Classifer'; did you mean 'Classifier'?"),
+        ("import_path: serve.app:build", "runtime_env: {}", "application screw needs an `import_path`"),
+        ("  - name: screw", "  - route_prefix: /", "is not YAML"),  # the key is there twice then
+        ("- name: Classifier", "- num_replicas: 1", "an entry without `name` stands among the deployments"),
+        ("model: null", "model: {name: screw}", "the model of application screw is not a valid ServedModel"),
+        ("model: null", "model: screw", "the model of application screw is not a valid ServedModel"),
+        ("port: 8000", "port: eight", "http_options wants a text as host and a number as port"),
+        ("port: 8000", "port: 8000\n  port: 8001", "is not YAML"),
+        ("threads: 2", "threads: .inf", "a value that Ray Serve's REST API cannot take"),
+        ("threads: 2", "threads: 2026-01-01", "a value that Ray Serve's REST API cannot take"),
+        (
+            "ray_actor_options:\n",
+            "ray_actor_options: 5\n        logging_config:\n",
+            "ray_actor_options must be a mapping",
+        ),
+        ("user_config:\n", "user_config: 5\n        logging_config:\n", "user_config must be a mapping"),
+        ("applications:\n", "applications: 5\ntracing_config:\n", "needs `applications`, a list of mappings"),
+    ],
+)
+def test_a_file_that_ray_serve_would_misread_is_refused(right: str, wrong: str, reason: str) -> None:
+    assert right in LOCAL
+    with pytest.raises(ContractError) as error:
+        Environment.parse(LOCAL.replace(right, wrong), "local.yaml")
+    assert "local.yaml" in str(error.value)
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "words", "[1, 2]", "a: [", "\x00", "applications: *nowhere"])
+def test_what_is_no_configuration_is_refused(text: str) -> None:
+    with pytest.raises(ContractError, match=r"x\.yaml is not"):
+        Environment.parse(text, "x.yaml")
+
+
+def test_names_and_routes_stand_there_once() -> None:
+    with pytest.raises(ContractError, match="application 'left' stands there twice"):
+        Environment.parse(TWO.replace("'right'", "left"), "two")
+    with pytest.raises(ContractError, match="route_prefix '/left' stands there twice"):
+        Environment.parse(TWO.replace("/right", "/left"), "two")
+    doubled = TWO.replace("[{name: A,", "[{name: A}, {name: A,")
+    with pytest.raises(ContractError, match="deployment in application left 'A' stands there twice"):
+        Environment.parse(doubled, "two")
+    with pytest.raises(ContractError, match=r"`user_config\.model` in several deployments"):
+        Environment.parse(TWO.replace("[{name: A,", "[{name: C, user_config: {model: null}}, {name: A,"), "two")
+
+
+def test_several_applications_are_seen_by_name() -> None:
+    two = Environment.parse(promote(TWO, "right", MODEL), "two")
+    assert two.served() == {"left": None, "right": MODEL, "router": None}
+    assert [app.deployment for app in two.applications.values()] == ["A", "B", None]
+    assert two.applications["router"].route_prefix == "/"
+    assert two.http_port == 8000
+
+
+def test_settings_are_all_but_the_model() -> None:
+    before, after = Environment.parse(LOCAL, "a"), Environment.parse(promote(LOCAL, None, MODEL), "b")
+    assert before.settings() == after.settings()
+    assert before.settings() != Environment.parse(LOCAL.replace("threads: 2", "threads: 3"), "c").settings()
+    assert after.served() == {"screw": MODEL}, "taking the settings leaves the configuration as it is"
+
+
+# --- editing ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_promotion_writes_the_model_below_its_key() -> None:
+    assert _changed_lines(LOCAL, promote(LOCAL, None, MODEL)) == [
+        "-          model: null",
+        "+          model:",
+        "+            name: screw",
+        '+            version: "3"',
+        "+            uri: file:///a/b",
+        f"+            sha256: {MODEL.sha256}",
+    ]
+
+
+def test_the_next_promotion_changes_values_and_keeps_comments() -> None:
+    first = promote(LOCAL, None, MODEL).replace('version: "3"', "version: '3' # agreed on Monday")
+    second = promote(first, None, MODEL.model_copy(update={"version": "12", "uri": "s3://b/c"}))
+    assert _changed_lines(first, second) == [
+        "-            version: '3' # agreed on Monday",
+        "-            uri: file:///a/b",
+        '+            version: "12" # agreed on Monday',
+        "+            uri: s3://b/c",
+    ]
+
+
+def test_promoting_the_same_model_again_changes_nothing() -> None:
+    promoted = promote(LOCAL, None, MODEL)
+    assert promote(promoted, "screw", MODEL) == promoted
+
+
+@pytest.mark.parametrize(
+    "written", ["model:", "model: ~", "model: null # none yet", "model:   # none yet", '"model": null']
+)
+@pytest.mark.parametrize("end", ["", "\n", "\n\n# the end\n", "\n          # below\n"])
+def test_every_way_to_write_no_model_can_be_edited(written: str, end: str) -> None:
+    text = LOCAL.rstrip().replace("model: null", written) + end
+    edited = promote(text, None, MODEL)
+    assert Environment.parse(edited, "x").served() == {"screw": MODEL}
+    assert ("# none yet" in edited) == ("# none yet" in written)
+    assert edited.endswith(end)
+
+
+def test_flow_style_is_edited_where_it_stands() -> None:
+    edited = promote(TWO, "left", MODEL)
+    inline = f'{{name: screw, version: "3", uri: file:///a/b, sha256: {MODEL.sha256}}}'
+    assert edited == TWO.replace("model: null", f"model: {inline}")
+    assert Environment.parse(promote(edited, "left", MODEL.model_copy(update={"version": "4"})), "x")
+
+
+@pytest.mark.parametrize(
+    ("application", "model", "reason"),
+    [
+        (None, MODEL, r"not one application|no application 'screw'"),
+        (
+            "router",
+            MODEL,
+            "no application 'router' that serves a model; name one of those that serve a model \\(left, right\\)",
+        ),
+        ("absent", MODEL, "no application 'absent'"),
+    ],
+)
+def test_the_application_must_be_clear(application: str | None, model: ServedModel, reason: str) -> None:
+    with pytest.raises(ContractError, match=reason):
+        promote(TWO, application, model)
+
+
+def test_the_application_of_the_models_name_is_meant() -> None:
+    edited = promote(TWO, None, MODEL.model_copy(update={"name": "right"}))
+    assert [name for name, model in Environment.parse(edited, "x").served().items() if model] == ["right"]
+
+
+def test_a_model_that_is_shared_by_an_alias_is_not_edited() -> None:
+    text = promote(TWO, "left", MODEL).replace("model: {", "model: &shared {").replace("model: ~", "model: *shared")
+    with pytest.raises(ContractError, match="cannot edit the model of left alone"):
+        promote(text, "left", MODEL.model_copy(update={"version": "4"}))
+    merged = TWO.replace("user_config: {model: ~}", "user_config: {<<: {model: ~}}")
+    with pytest.raises(ContractError, match="'model' must stand there"):
+        promote(merged, "right", MODEL)
+
+
+@given(
+    uri=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40),
+    sha256=st.text("0123456789e", min_size=64, max_size=64)
+    | st.text(string.hexdigits.lower(), min_size=64, max_size=64),
+    version=VERSIONS,
+    text=st.sampled_from([BLOCK, promote(BLOCK, None, MODEL), TWO, promote(TWO, "left", MODEL)]),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_value_is_read_back_as_it_was_written(uri: str, sha256: str, version: str, text: str) -> None:
+    model = ServedModel.model_construct(name="screw", version=version, uri=uri, sha256=sha256)
+    application = "left" if "name: left" in text else "screw"
+    assert Environment.parse(promote(text, application, model), "x").served()[application] == model
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+@given(environment=LABELS)
+def test_environment_paths_are_read_back(environment: str) -> None:
+    assert parse_serve_config_path(serve_config_path(environment)) == environment
+    assert parse_model_path(serve_config_path(environment)) is None
+
+
+@given(name=LABELS, version=VERSIONS)
+def test_model_paths_are_read_back(name: str, version: str) -> None:
+    assert parse_model_path(model_path(name, version)) == (name, version)
+    assert parse_serve_config_path(model_path(name, version)) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gitops/models/screw/0.yaml",
+        "gitops/models/screw/latest.yaml",
+        "gitops/models/screw/1.yaml\n",
+        "gitops/models/a/b/1.yaml",
+        "x/gitops/models/screw/1.yaml",
+        "gitops/environments/local/other.yaml",
+        "gitops/environments//serve-config.yaml",
+        "gitops/environments/local/serve-config.yaml\n",
+    ],
+)
+def test_other_paths_are_neither(path: str) -> None:
+    assert parse_model_path(path) is None
+    assert parse_serve_config_path(path) is None
+
+
+def _changed_lines(before: str, after: str) -> list[str]:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    return [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]

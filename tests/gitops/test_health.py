@@ -1,0 +1,106 @@
+"""From what Serve and the replicas say to a health."""
+
+from typing import Any
+
+import pytest
+
+from gitops.errors import ContractError
+from gitops.health import Answers, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
+from gitops.manifest import ServedModel
+from gitops.serve_api import Application, ServeDetails
+from gitops.status import HealthCode
+
+MODEL = ServedModel(name="screw", version="2", uri="file:///bundle", sha256="2" * 64)
+OLD = {"version": "1", "sha256": "1" * 64}
+NEW = {"version": "2", "sha256": "2" * 64}
+SLOT = Slot(deployment="Classifier", model=MODEL)
+
+
+def running(*replicas: str, status: str = "RUNNING", target: int = 2, **changed: Any) -> Application:
+    deployment = {
+        "name": "Classifier",
+        "status": "HEALTHY",
+        "target_num_replicas": target,
+        "replicas": [{"replica_id": replica, "state": "RUNNING"} for replica in replicas],
+    }
+    raw = {"name": "screw", "status": status, "deployments": {"Classifier": deployment}, **changed}
+    return Application.parse(raw, "a test")
+
+
+def said(**answers: dict[str, Any]) -> Answers:
+    return Answers({key: ReplicaAnswer.parse({"replica": key, **value}, "a test") for key, value in answers.items()})
+
+
+def verdict(live: Application | None, answers: Answers, slot: Slot | None = SLOT) -> tuple[HealthCode, str]:
+    health = assess("screw", live, slot, answers)
+    return health.status, health.message
+
+
+@pytest.mark.parametrize(
+    ("live", "answers", "status", "message"),
+    [
+        (None, said(), "Missing", "screw is not deployed"),
+        (running(status="DEPLOYING"), said(), "Progressing", "DEPLOYING"),
+        (running(status="DEPLOY_FAILED", message="no such module"), said(), "Degraded", "no such module"),
+        (running("a", status="UNHEALTHY"), said(a={**NEW, "wanted": NEW}), "Degraded", "no reason"),
+        (running("a", "b"), said(a={**NEW, "wanted": NEW}, b={**NEW, "wanted": NEW}), "Healthy", ""),
+        (running("a", "b"), said(a={**NEW, "wanted": NEW}), "Progressing", "1 of 2 replicas"),
+        (running("a", "b"), said(a={**NEW, "wanted": NEW}, b={**OLD, "wanted": OLD}), "Progressing", "1 of 2"),
+        (running("a"), said(a={**NEW, "wanted": NEW}, gone={**OLD, "wanted": OLD}), "Healthy", ""),
+        (running("a"), said(a={**OLD, "wanted": NEW, "load_error": "broken"}), "Degraded", "version 1 goes on"),
+        (running("a"), said(a={"wanted": NEW, "load_error": "broken"}), "Degraded", "no version answers"),
+        (running("a"), said(a={**OLD, "wanted": OLD, "load_error": "an older one"}), "Progressing", "0 of 1"),
+        (running("a"), Answers({}, "connection refused"), "Degraded", "connection refused"),
+        (running("a"), Answers({}, can_be_asked=False), "Healthy", "no HTTP route"),
+        (running(target=0), said(), "Healthy", "no running replica"),
+        (running(target=1), said(), "Progressing", "no running replica"),
+    ],
+)
+def test_health_of_an_application(live: Application | None, answers: Answers, status: str, message: str) -> None:
+    found, text = verdict(live, answers)
+    assert found == status
+    assert message in text
+    assert message or not text
+
+
+def test_an_application_without_a_model_is_missing_one() -> None:
+    assert verdict(running("a"), said(), Slot(deployment="Classifier", model=None)) == (
+        "Missing",
+        "nothing promoted yet",
+    )
+    assert verdict(running("a"), said(), None) == ("Healthy", "")
+
+
+def test_where_the_model_stands_in_a_configuration() -> None:
+    def config(user_config: object) -> dict[str, Any]:
+        return {"name": "screw", "deployments": [{"name": "Other"}, {"name": "Classifier", "user_config": user_config}]}
+
+    assert slot_of(config({"model": MODEL.model_dump()})) == SLOT
+    assert slot_of(config({"model": None})) == Slot(deployment="Classifier", model=None)
+    assert slot_of(config({})) is None
+    assert slot_of({"name": "screw"}) is None
+    with pytest.raises(ContractError, match=r"user_config.model of screw.Classifier"):
+        slot_of(config({"model": {"name": "screw"}}))
+
+
+@pytest.mark.parametrize(
+    ("http", "route", "url"),
+    [
+        ({"host": "127.0.0.1", "port": 81}, "/", "http://127.0.0.1:81"),
+        ({"host": "0.0.0.0", "port": 81}, "/screw", "http://cluster:81/screw"),
+        ({"host": "::1", "port": 81}, "/", "http://[::1]:81"),
+        ({"host": "127.0.0.1", "port": 81}, None, None),
+        (None, "/", None),
+    ],
+)
+def test_address(http: dict[str, Any] | None, route: str | None, url: str | None) -> None:
+    details = ServeDetails.parse({"http_options": http}, "a test")
+    assert address_of(details, running("a", route_prefix=route), "http://cluster:8265") == url
+
+
+def test_a_traceback_is_told_by_its_last_line() -> None:
+    trace = (
+        'Deploying failed:\n\x1b[36mTraceback (most recent call last):\n  File "a.py", line 1\nRuntimeError: no room\n'
+    )
+    assert serve_message(running("a", message=trace)) == "Deploying failed: RuntimeError: no room"
+    assert len(serve_message(running("a", message="long " * 1000))) < 700

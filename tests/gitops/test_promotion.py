@@ -1,0 +1,400 @@
+"""Promotion and rollback on real repositories, and pull requests against a local GitHub of a few lines."""
+
+import json
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gitops import gates
+from gitops.environment import PROJECT_PATH, Environment, model_path
+from gitops.errors import ContractError, GateError, GitError
+from gitops.findings import failed
+from gitops.manifest import ModelVersion
+from gitops.promotion import BranchName, promote, rollback, to_yaml
+from gitops.pull_request import Remote, report_markdown
+from gitops.repository import MAIN, Repository
+from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
+
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
+BRANCH = "promote/local/screw-1"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return make_repository(tmp_path / "bare.git")
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> ModelVersion:
+    return make_version(tmp_path, "1")
+
+
+def _served(repository: Repository, revision: str = MAIN) -> str | None:
+    commit = repository.fetch(revision).id
+    model = Environment.parse(repository.read(commit, LOCAL), LOCAL).served()["screw"]
+    return model.version if model else None
+
+
+# --- promotion --------------------------------------------------------------------------------------------------------
+
+
+def test_a_promotion_is_a_branch_with_one_commit(repository: Repository, version: ModelVersion) -> None:
+    tip = repository.fetch(MAIN).id
+    outcome = promote(repository, version, "local")
+    assert (outcome.branch, outcome.merged, outcome.url) == (BRANCH, False, None)
+    assert [commit.id for commit in repository.log(BRANCH)] == [outcome.commit, tip]
+    assert repository.changed(tip, outcome.commit) == [LOCAL, model_path("screw", "1")]
+    assert _served(repository, BRANCH) == "1"
+    assert _served(repository) is None
+    assert failed(outcome.findings) == []
+    assert repository.fetch(BRANCH).subject == "Promote screw 1 to local"
+
+
+def test_what_is_printed_can_be_typed(repository: Repository, version: ModelVersion, tmp_path: Path) -> None:
+    outcome = promote(repository, version, "local")
+    for command in outcome.commands:
+        assert command in outcome.text
+        typed = command.replace("git ", "git -c user.name=Ada -c user.email=a@b.c ", 1)
+        subprocess.run(typed, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    assert _served(repository) == "1"
+
+
+def test_a_checkout_is_merged_where_it_lies(repository: Repository, version: ModelVersion, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", "bare.git", "work tree")
+    checkout = Repository(tmp_path / "work tree")
+    for command in promote(checkout, version, "local").commands:
+        typed = command.replace("git ", "git -c user.name=Ada -c user.email=a@b.c ", 1)
+        subprocess.run(typed, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    assert _served(checkout) == "1"
+
+
+def test_merging_serves_it(repository: Repository, version: ModelVersion) -> None:
+    outcome = promote(repository, version, "local", merge=True)
+    assert outcome.merged
+    assert repository.fetch(MAIN).id == outcome.commit
+    assert _served(repository) == "1"
+    assert ModelVersion.from_yaml(repository.read(MAIN, model_path("screw", "1")), "manifest") == version
+    assert outcome.text == f"Promote screw 1 to local: merged as {outcome.commit[:12]}"
+
+
+def test_promoting_what_is_served_does_nothing(repository: Repository, version: ModelVersion) -> None:
+    merged = promote(repository, version, "local", merge=True).commit
+    again = promote(repository, version, "local", merge=True)
+    assert (again.branch, again.commit, again.merged) == (None, merged, True)
+    assert "nothing to do" in again.text
+    assert len(repository.log(MAIN)) == 3
+
+
+def test_an_unmerged_branch_is_used_again(repository: Repository, version: ModelVersion) -> None:
+    first = promote(repository, version, "local")
+    assert promote(repository, version, "local").commit == first.commit
+    repository.commit(MAIN, MAIN, {"README.md": "news"}, "News", replace=True)
+    renewed = promote(repository, version, "local")
+    assert renewed.commit != first.commit
+    assert repository.merge_base(renewed.commit, MAIN) == repository.fetch(MAIN).id
+    assert promote(repository, version, "local", merge=True).merged
+
+
+def test_a_branch_that_somebody_touched_is_made_anew(repository: Repository, version: ModelVersion) -> None:
+    promote(repository, version, "local")
+    repository.commit(BRANCH, BRANCH, {"README.md": "x"}, "Slipped in", replace=True)
+    outcome = promote(repository, version, "local")
+    assert repository.changed(MAIN, outcome.commit) == [LOCAL, model_path("screw", "1")]
+
+
+def test_a_refused_promotion_shows_its_branch_but_does_not_merge(repository: Repository, tmp_path: Path) -> None:
+    bad = make_version(tmp_path, "2", wrong=50)
+    tip = repository.fetch(MAIN).id
+    with pytest.raises(GateError) as error:
+        promote(repository, bad, "local", merge=True)
+    assert "REFUSED accuracy: screw 2 has 0.5000; the bar is at least 0.95" in str(error.value)
+    assert repository.tip("promote/local/screw-2") is None
+    outcome = promote(repository, bad, "local")
+    assert [finding.key for finding in failed(outcome.findings)] == ["accuracy"]
+    assert "the gates refuse it as it is" in outcome.text
+    assert repository.tip("promote/local/screw-2") == outcome.commit
+    assert repository.fetch(MAIN).id == tip
+
+
+def test_a_version_that_was_registered_otherwise_is_refused(repository: Repository, version: ModelVersion) -> None:
+    other = version.model_copy(update={"mlflow_run_id": "other"})
+    repository.commit(MAIN, MAIN, {model_path("screw", "1"): to_yaml(other)}, "Register", replace=True)
+    with pytest.raises(GateError, match="a registered version stays"):
+        promote(repository, version, "local", merge=True)
+
+
+def test_a_version_that_is_registered_already_is_not_written_again(
+    repository: Repository, version: ModelVersion
+) -> None:
+    repository.commit(MAIN, MAIN, {model_path("screw", "1"): version.to_json()}, "Register", replace=True)
+    outcome = promote(repository, version, "local", merge=True)
+    assert repository.read(outcome.commit, model_path("screw", "1")) == version.to_json()
+
+
+def test_an_environment_or_application_that_is_none_names_the_known_ones(
+    repository: Repository, version: ModelVersion
+) -> None:
+    with pytest.raises(GitError, match=r"no environment 'moon' .* it has local, staging"):
+        promote(repository, version, "moon")
+    with pytest.raises(ContractError, match=r"no application 'nut' .*\(screw\)"):
+        promote(repository, version, "local", application="nut")
+
+
+def test_environments_are_promoted_one_by_one(repository: Repository, version: ModelVersion) -> None:
+    promote(repository, version, "local", merge=True)
+    outcome = promote(repository, version, "staging", merge=True)
+    assert repository.changed(f"{outcome.commit}^", outcome.commit) == ["gitops/environments/staging/serve-config.yaml"]
+
+
+# --- the way back -----------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_returns_to_the_model_before(repository: Repository, tmp_path: Path) -> None:
+    for number in ("1", "2", "3"):
+        promote(repository, make_version(tmp_path, number), "local", merge=True)
+        text = repository.read(MAIN, LOCAL)
+    repository.commit(MAIN, MAIN, {LOCAL: text.replace("threads: 2", "threads: 3")}, "Tune", replace=True)
+    third = repository.log(MAIN, first_parent=True)[1].id
+    outcome = rollback(repository, "local")
+    assert (outcome.branch, _served(repository, "rollback/local/screw-2")) == ("rollback/local/screw-2", "2")
+    assert f"This reverts what commit {third} served." in git(
+        repository.git_dir, "log", "-1", "--format=%B", outcome.commit
+    )
+    merged = rollback(repository, "local", merge=True)
+    assert _served(repository) == "2"
+    assert "threads: 3" in repository.read(MAIN, LOCAL), "settings are not rolled back"
+    assert repository.exists(merged.commit, model_path("screw", "3")), "what was registered stays so"
+
+
+def test_after_a_rollback_the_version_can_be_promoted_again(repository: Repository, tmp_path: Path) -> None:
+    first, second = make_version(tmp_path, "1"), make_version(tmp_path, "2")
+    promote(repository, first, "local", merge=True)
+    promote(repository, second, "local", merge=True)
+    rollback(repository, "local", merge=True)
+    assert _served(repository) == "1"
+    assert promote(repository, second, "local", merge=True).merged
+    assert _served(repository) == "2"
+    rollback(repository, "local", merge=True)
+    assert _served(repository) == "1"
+
+
+def test_a_rollback_passes_the_gates_of_today(repository: Repository, tmp_path: Path) -> None:
+    promote(repository, make_version(tmp_path, "1", wrong=4), "local", merge=True)
+    promote(repository, make_version(tmp_path, "2", wrong=0), "local", merge=True)
+    stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99")}
+    repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    with pytest.raises(GateError, match=r"screw 1 has 0\.9600; the bar is at least 0\.99"):
+        rollback(repository, "local", merge=True)
+    assert _served(repository) == "2"
+
+
+def test_without_an_earlier_model_there_is_no_way_back(repository: Repository, version: ModelVersion) -> None:
+    with pytest.raises(GitError, match=r"local has no earlier model to return to \(now: none\)"):
+        rollback(repository, "local")
+    promote(repository, version, "local", merge=True)
+    with pytest.raises(GitError, match=r"no earlier model to return to \(now: screw 1\)"):
+        rollback(repository, "local")
+
+
+def test_a_broken_commit_in_between_is_passed_over(repository: Repository, tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        promote(repository, make_version(tmp_path, number), "local", merge=True)
+    text = repository.read(MAIN, LOCAL)
+    repository.commit(MAIN, MAIN, {LOCAL: "a: ["}, "Break", replace=True)
+    repository.commit(MAIN, MAIN, {LOCAL: None}, "Delete", replace=True)
+    repository.commit(MAIN, MAIN, {LOCAL: text}, "Mend", replace=True)
+    assert rollback(repository, "local").branch == "rollback/local/screw-1"
+
+
+# --- names and texts --------------------------------------------------------------------------------------------------
+
+
+@given(
+    kind=st.sampled_from(["promote", "rollback"]), environment=LABELS, name=LABELS, version=st.integers(1, 999_999_999)
+)
+def test_branch_names_are_read_back(kind: str, environment: str, name: str, version: int) -> None:
+    branch = BranchName("promote" if kind == "promote" else "rollback", environment, name, str(version))
+    assert BranchName.parse(str(branch)) == branch
+
+
+@pytest.mark.parametrize("branch", ["main", "promote/local/screw", "promote/screw-1", "promote/a/b-01", f"x/{BRANCH}"])
+def test_other_branches_are_for_nothing_known(branch: str) -> None:
+    assert BranchName.parse(branch) is None
+
+
+def test_a_version_is_written_so_that_it_is_read_back(version: ModelVersion) -> None:
+    text = to_yaml(version)
+    assert ModelVersion.from_yaml(text, "x") == version
+    assert text == to_yaml(ModelVersion.from_yaml(text, "x"))
+    assert "    - [0.1, 0.05, 60]\n" in text
+    assert "version: '1'\n" in text
+
+
+def test_the_report_is_a_page_to_read(version: ModelVersion) -> None:
+    finding = gates.Finding(key="accuracy", phase=gates.Phase.FAILURE, reason="too low", remedy="train")
+    page = report_markdown(version, [finding])
+    assert "| accuracy | ❌ | too low. To do: train |" in page
+    assert "| accuracy | 0.9800 |" in page
+    assert "|  | good | defective |\n| --- | --- | --- |\n| good | 58 | 2 |\n| defective | 0 | 40 |" in page
+    assert "| dent\\|deep | 0.900 | 40 |" in page
+    assert version.model.sha256 in page
+
+
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        ("https://github.com/acme/parts.git", ("github.com", "acme", "parts")),
+        ("https://token@github.com/acme/parts", ("github.com", "acme", "parts")),
+        ("git@github.com:acme/my.parts.git", ("github.com", "acme", "my.parts")),
+        ("ssh://git@github.com:22/acme/parts/", ("github.com", "acme", "parts")),
+        ("https://ghe.acme.example/team/parts", ("ghe.acme.example", "team", "parts")),
+        ("https://gitlab.com/acme/parts", None),
+        ("/srv/github.com/acme/parts", None),
+        ("file:///github.com/acme/parts", None),
+    ],
+)
+def test_github_is_known_by_its_url(
+    location: str, found: tuple[str, str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_API_URL", "https://ghe.acme.example/api/v3")
+    assert Remote.of(location) == (Remote(*found) if found else None)
+
+
+# --- pull requests ----------------------------------------------------------------------------------------------------
+
+
+class _GitHub(BaseHTTPRequestHandler):
+    """Just enough of GitHub's REST API for pull requests; it remembers what it was asked."""
+
+    asked: list[tuple[str, str, str, dict[str, str]]]
+    pulls: list[dict[str, str]]
+    status: int
+
+    def _answer(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        self.asked.append((self.command, self.path, self.headers.get("Authorization", ""), body))
+        data: object = self.pulls
+        if self.command != "GET":
+            here = f"http://{self.headers['Host']}"
+            pull = {"url": f"{here}/repos/acme/parts/pulls/7", "html_url": "https://github.com/acme/parts/pull/7"}
+            self.pulls[:] = [pull]
+            data = pull
+        text = json.dumps(data if self.status < 400 else {"message": "no"}).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - the base class calls these
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Repository) -> Iterator[type[_GitHub]]:
+    """A GitHub whose API is local, and whose repository is the bare one (Git is told to look for it there)."""
+    handler = type("Handler", (_GitHub,), {"asked": [], "pulls": [], "status": 200})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{_only_git(tmp_path)}")
+    monkeypatch.delenv("GH_TOKEN", raising=False)
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    config = tmp_path / "gitconfig"
+    config.write_text(f'[url "{repository.git_dir.as_uri()}"]\ninsteadOf = https://github.com/acme/parts.git\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    yield handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], version: ModelVersion) -> None:
+    remote = Repository("https://github.com/acme/parts.git")
+    outcome = promote(remote, version, "local")
+    assert outcome.url == "https://github.com/acme/parts/pull/7"
+    assert outcome.url in outcome.text
+    (query, opened) = github.asked
+    assert query[:3] == (
+        "GET",
+        "/repos/acme/parts/pulls?head=acme%3Apromote%2Flocal%2Fscrew-1&base=main&state=open",
+        "Bearer secret",
+    )
+    assert opened[:2] == ("POST", "/repos/acme/parts/pulls")
+    assert (opened[3]["title"], opened[3]["head"], opened[3]["base"]) == ("Promote screw 1 to local", BRANCH, "main")
+    assert "| accuracy | 0.9800 |" in opened[3]["body"]
+    assert promote(remote, version, "local").url == outcome.url
+    assert [entry[:2] for entry in github.asked[3:]] == [("PATCH", "/repos/acme/parts/pulls/7")]
+
+
+def test_when_github_refuses_the_branch_is_there_all_the_same(
+    github: type[_GitHub], repository: Repository, version: ModelVersion
+) -> None:
+    github.status = 422
+    with pytest.raises(GitError, match=r"GitHub refuses the pull request of promote/local/screw-1 \(422\)"):
+        promote(Repository("https://github.com/acme/parts.git"), version, "local")
+    assert repository.tip(BRANCH) is not None
+
+
+def test_without_credentials_the_page_to_open_is_named(
+    github: type[_GitHub], monkeypatch: pytest.MonkeyPatch, version: ModelVersion
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN")
+    outcome = promote(Repository("https://github.com/acme/parts.git"), version, "local")
+    assert outcome.url is None
+    assert outcome.commands[0] == f"open https://github.com/acme/parts/compare/main...{BRANCH}?expand=1"
+    assert github.asked == []
+
+
+def test_merging_on_github_needs_no_pull_request(
+    github: type[_GitHub], repository: Repository, version: ModelVersion
+) -> None:
+    assert promote(Repository("https://github.com/acme/parts.git"), version, "local", merge=True).merged
+    assert _served(repository) == "1"
+    assert github.asked == []
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_gh_opens_the_pull_request_where_it_is_signed_in(
+    github: type[_GitHub], tmp_path: Path, version: ModelVersion, *, exists: bool
+) -> None:
+    """A script stands in for gh, which cannot be signed in here; it writes down how it was called."""
+    known = "echo https://github.com/acme/parts/pull/9" if exists else ":"
+    script = tmp_path / "bin" / "gh"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$1 $2" in\n"pr list") {known};;\n'
+        f'"pr create") read line; echo "$line" > {tmp_path}/body; echo https://github.com/acme/parts/pull/8;;\n'
+        f'"pr edit") read line; echo "$line" > {tmp_path}/body;;\nesac\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    outcome = promote(Repository("https://github.com/acme/parts.git"), version, "local")
+    assert outcome.url == f"https://github.com/acme/parts/pull/{9 if exists else 8}"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [" ".join(call.split()[:2]) for call in calls] == [
+        "auth status",
+        "pr list",
+        "pr edit" if exists else "pr create",
+    ]
+    assert f"--head {BRANCH} --base main" in calls[1]
+    assert (tmp_path / "body").read_text().startswith("**screw 1**, judged on 100 images")
+    assert github.asked == []
+
+
+def _only_git(folder: Path) -> Path:
+    """A PATH with git and a shell, but without a gh that this machine may have."""
+    place = folder / "bin"
+    place.mkdir()
+    for name in ("git", "sh"):
+        found = subprocess.run(["which", name], check=True, capture_output=True, text=True).stdout.strip()
+        (place / name).symlink_to(found)
+    return place

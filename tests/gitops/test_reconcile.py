@@ -1,0 +1,470 @@
+"""The loop against a real Git repository and a real Ray Serve; the application is tests/gitops/tiny_app.py.
+
+The cluster is one for the session, so each test first makes version 1 the one that is served.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gitops import bundle
+from gitops.attempt import Settings
+from gitops.difference import with_kept
+from gitops.environment import serve_config_path
+from gitops.errors import StalledError
+from gitops.gates import POKE
+from gitops.manifest import BundleManifest, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
+from gitops.reconcile import Reconciler
+from gitops.repository import MAIN, Repository, create_bare
+from gitops.serve_api import Application, ServeApi
+from gitops.state import State
+from gitops.status import Status, history, status
+from gitops.turn import is_watched
+from ray_jobs.cluster import free_port
+from tests.conftest import RayCluster
+
+# Ray 2.60's ray.serve.config raises it when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
+
+ENVIRONMENT = "tests"
+PATH = serve_config_path(ENVIRONMENT)
+QUICK = Settings(
+    poll_seconds=0.3,
+    healthy_seconds=0.5,
+    observe_seconds=300,
+    look_seconds=0.2,
+    retry_limit=1,
+    retry_seconds=0.5,
+)
+
+
+def application(name: str, model: ServedModel | None, **args: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route_prefix": f"/{name}",
+        "import_path": "tests.gitops.tiny_app:build",
+        "args": args,
+        "deployments": [
+            {
+                "name": "Tiny",
+                "num_replicas": 2 if name == "tiny" else 1,
+                "ray_actor_options": {"num_cpus": 0},
+                "user_config": {"model": model.model_dump() if model else None},
+            }
+        ],
+    }
+
+
+def make_model(folder: Path, version: str, *, answers: float = 0.25, **behaviour: object) -> ServedModel:
+    """A bundle whose application answers `answers`; its probe expects 0.25."""
+    (folder / "saved_model").mkdir(parents=True)
+    for name in ("probe.png", "engine.xml", "reference.json", "saved_model/weights"):
+        (folder / name).write_text(f"stands for a file of version {version}")
+    (folder / "behaviour.json").write_text(json.dumps({"answers": answers, **behaviour}))
+    manifest = BundleManifest(
+        name="tiny",
+        classes=("good", "defective"),
+        preprocessing=Preprocessing(),
+        threshold=ThresholdChoice(value=0.5, method="the middle"),
+        engine="openvino",
+        engine_file="engine.xml",
+        saved_model="saved_model",
+        reference="reference.json",
+        probe=Probe(path="probe.png", score=0.25),
+        agreement=0.0,
+        dataset="0" * 64,
+        training=Training(),
+        frameworks={},
+        files=(),
+    )
+    sha256 = bundle.seal(folder, manifest)
+    return ServedModel(name="tiny", version=version, uri=folder.resolve().as_uri(), sha256=sha256)
+
+
+@dataclass
+class Line:
+    """A repository, a cluster, and what is between them."""
+
+    api: ServeApi
+    repository: Repository
+    folder: Path
+    port: int
+    state: State
+    models: dict[str, ServedModel] = field(default_factory=dict)
+
+    def model(self, version: str, **behaviour: Any) -> ServedModel:
+        if version not in self.models:
+            self.models[version] = make_model(self.folder / version, version, **behaviour)
+        return self.models[version]
+
+    def merge(self, *applications: dict[str, Any], text: str | None = None) -> str:
+        """Commit an environment to the main branch; one that is there already is not committed again."""
+        config = {"http_options": {"host": "127.0.0.1", "port": self.port}, "applications": list(applications)}
+        text = text or json.dumps(config, indent=1)
+        head = self.repository.tip(MAIN) or ""
+        if self.repository.exists(head, PATH) and self.repository.read(head, PATH) == text:
+            return head
+        return self.repository.commit(head, MAIN, {PATH: text}, "Change the tests' environment", replace=True)
+
+    def reconciler(self, state: State | None = None, **settings: Any) -> Reconciler:
+        chosen = QUICK.model_copy(update=settings)
+        return Reconciler(self.repository, MAIN, ENVIRONMENT, self.api, state or self.state, chosen)
+
+    def serve(self, version: str = "1") -> Status:
+        """Merge a version and make it so."""
+        self.merge(application("tiny", self.model(version)))
+        found = self.reconciler(prune=True).sync()
+        assert (found.sync.status, found.health.status) == ("Synced", "Healthy"), found.to_json()
+        return found
+
+    def live(self, name: str = "tiny") -> Application:
+        return self.api.applications().applications[name]
+
+    def change_live(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the live configuration of the application behind Git's back."""
+        details = self.api.applications()
+        config = details.living["tiny"].deployed_app_config or {}
+        change(config)
+        others = {name: app for name, app in details.living.items() if name != "tiny" and app.deployed_app_config}
+        self.api.put(with_kept({"applications": [config]}, others))
+
+    def answer(self) -> dict[str, Any]:
+        port = (self.api.applications().http_options or pytest.fail("Serve does not run")).port
+        response = httpx.post(f"http://127.0.0.1:{port}/tiny/predict", content=b"image", timeout=10)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@pytest.fixture(scope="module")
+def line(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    folder = tmp_path_factory.mktemp("reconcile")
+    create_bare(folder / "deployments.git", {"README": "of the tests\n"}, {})
+    api = ServeApi(ray_cluster.dashboard_url, ray_cluster.token)
+    repository = Repository(folder / "deployments.git")
+    yield Line(api, repository, folder / "bundles", free_port(0), State.at(folder / "state"))
+    others = {n: a for n, a in api.applications().living.items() if n not in ("tiny", "second")}
+    api.put(with_kept({"applications": []}, {n: a for n, a in others.items() if a.deployed_app_config}))
+
+
+@contextmanager
+def watching(reconciler: Reconciler) -> Iterator[None]:
+    thread = threading.Thread(target=reconciler.watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        reconciler.stop()
+        thread.join()
+
+
+def put_time(line: Line) -> object:
+    """Changes with every PUT."""
+    raw = httpx.get(f"{line.api.url}/api/serve/applications/", headers=line.api._headers, timeout=20).json()
+    return raw["applications"]["tiny"]["last_deployed_time_s"]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_nothing_promoted_then_a_first_model(line: Line, tmp_path: Path) -> None:
+    state = State.at(tmp_path)
+    line.merge(application("tiny", None))
+    empty = line.reconciler(state).run_once()
+    assert (empty.sync.status, empty.health.status) == ("Synced", "Missing")
+    assert empty.health.message == "nothing promoted yet"
+
+    model = line.model("1")
+    commit = line.merge(application("tiny", model))
+    assert str(line.reconciler(state).diff()[0]).startswith("~ tiny: deployments.Tiny.user_config")
+    found = line.reconciler(state).run_once()
+    assert (found.sync.status, found.sync.revision, found.health.status) == ("Synced", commit, "Healthy")
+    assert found.operation_state is not None
+    assert (found.operation_state.phase, found.operation_state.retry_count) == ("Succeeded", 0)
+    assert found.resources[0].served == (f"1@sha256:{model.sha256}",)
+    assert line.answer()["model_version"] == "1"
+    assert line.reconciler(state).diff() == []
+
+    entries = history(state, ENVIRONMENT)
+    assert [entry.id for entry in entries] == [0, 1]
+    assert entries[1].models == {"tiny": model}
+    assert entries[1].committed_at <= entries[1].deployed_at
+    assert status(state, ENVIRONMENT) == found
+    words = json.loads((state.reconciler / ENVIRONMENT / "status.json").read_text())
+    assert words["operationState"]["syncResult"]["revision"] == commit
+    assert words["history"][-1]["deployStartedAt"]
+
+
+def test_what_is_synced_is_left_alone(line: Line) -> None:
+    line.serve()
+    before = put_time(line)
+    line.repository.commit(MAIN, MAIN, {"README": f"{time.time()}"}, "Say something else", replace=True)
+    found = line.reconciler().run_once()
+    assert (found.sync.status, found.health.status) == ("Synced", "Healthy")
+    assert found.sync.revision == line.repository.tip(MAIN)
+    assert put_time(line) == before
+
+
+def test_a_promotion_loses_no_request(line: Line) -> None:
+    line.serve()
+    seen: list[str] = []
+    done = threading.Event()
+    url = f"http://127.0.0.1:{(line.api.applications().http_options or pytest.fail('no Serve')).port}/tiny/predict"
+
+    def ask() -> None:
+        with httpx.Client(timeout=20) as client:
+            while not done.is_set():
+                seen.append(client.post(url, content=b"image").raise_for_status().json()["model_version"])
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    line.merge(application("tiny", line.model("2", seconds=0.3)))
+    found = line.reconciler().run_once()
+    done.set()
+    asker.join()
+    assert found.health.status == "Healthy", found.to_json()
+    assert seen[0] == "1"
+    assert seen[-1] == "2"
+
+
+def test_a_bundle_that_does_not_load_leaves_the_old_one_answering(line: Line) -> None:
+    line.serve()
+    line.merge(application("tiny", line.model("3", broken=True)))
+    found = line.reconciler().run_once()
+    assert (found.sync.status, found.health.status) == ("Synced", "Degraded")
+    assert "the engine file is not one" in found.health.message
+    assert "version 1 goes on answering" in found.health.message
+    assert found.operation_state is not None
+    assert found.operation_state.phase == "Failed"
+    assert found.resources[0].wanted == line.model("3")
+    assert found.resources[0].served == (f"1@sha256:{line.model('1').sha256}",)
+    assert line.answer()["model_version"] == "1"
+
+    before = put_time(line)
+    again = line.reconciler().run_once()
+    assert again.operation_state == found.operation_state  # one attempt for a commit
+    assert again.health.status == "Degraded"
+    assert put_time(line) == before
+    line.serve()  # the way back
+
+
+def test_a_wrong_score_is_no_success(line: Line) -> None:
+    line.serve()
+    line.merge(application("tiny", line.model("4", answers=0.75)))
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert found.operation_state.phase == "Failed"
+    assert "the score 0.7500, at its export it was 0.2500" in found.operation_state.message
+    assert any(condition.type == "SyncError" for condition in found.conditions)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "sync"),
+    [
+        (lambda text: text + "\n}}", "is not YAML", "Unknown"),
+        (lambda text: text.replace('"num_replicas"', '"num_replica"'), "did you mean 'num_replicas'", "Unknown"),
+        (lambda text: text.replace('"num_replicas": 2', '"num_replicas": -2'), "schema refuses", "Unknown"),
+        (lambda text: text.replace("/bundles/1", "/bundles/none"), "no bundle in", "OutOfSync"),
+        (lambda text: text.replace('"sha256": "', '"sha256": "0000')[:], "sha256", "Unknown"),
+        (lambda text: text.replace('"applications": [', '"applications": [], "x": ['), "unknown key 'x'", "Unknown"),
+    ],
+)
+def test_what_cannot_be_applied_is_not_put(line: Line, spoil: Callable[[str], str], reason: str, sync: str) -> None:
+    line.serve()
+    before = put_time(line)
+    text = line.repository.read(line.repository.tip(MAIN) or "", PATH)
+    commit = line.merge(text=spoil(text))
+    found = line.reconciler().run_once()
+    assert (found.sync.status, found.sync.revision, found.health.status) == (sync, commit, "Degraded"), found.to_json()
+    assert reason in found.health.message
+    assert found.operation_state is not None
+    assert (found.operation_state.phase, found.operation_state.message) == ("Failed", found.health.message)
+    assert found.resources[0].health.status == "Healthy"
+    assert put_time(line) == before
+    assert line.answer()["model_version"] == "1"
+
+
+def test_a_wrong_digest_is_not_put(line: Line) -> None:
+    line.serve()
+    before = put_time(line)
+    other = line.model("1").model_copy(update={"version": "9", "sha256": "9" * 64})
+    line.merge(application("tiny", other))
+    found = line.reconciler().run_once()
+    assert (found.sync.status, found.health.status) == ("OutOfSync", "Degraded")
+    assert "has the digest" in found.health.message
+    assert put_time(line) == before
+
+
+def test_an_empty_environment_is_refused(line: Line) -> None:
+    line.serve()
+    line.merge()
+    found = line.reconciler(prune=True).run_once()
+    assert (found.sync.status, found.health.status) == ("OutOfSync", "Degraded")
+    assert "--allow-empty" in found.health.message
+    assert line.answer()["model_version"] == "1"
+
+
+def test_a_missing_file_and_an_unknown_revision_are_named(line: Line, tmp_path: Path) -> None:
+    for revision, environment, reason in (
+        (MAIN, "nowhere", "no file gitops/environments/nowhere/serve-config.yaml"),
+        ("no-branch", ENVIRONMENT, "no revision 'no-branch'"),
+    ):
+        found = Reconciler(line.repository, revision, environment, line.api, State.at(tmp_path), QUICK).run_once()
+        assert found.sync.status == "Unknown"
+        assert reason in found.conditions[0].message
+
+
+def test_without_a_cluster_all_is_unknown(line: Line, tmp_path: Path) -> None:
+    away = ServeApi(f"http://127.0.0.1:{free_port(0)}")
+    found = Reconciler(line.repository, MAIN, ENVIRONMENT, away, State.at(tmp_path), QUICK).run_once()
+    assert (found.sync.status, found.health.status) == ("Unknown", "Unknown")
+    assert "does not answer" in found.health.message
+
+
+def test_a_changed_port_is_said(line: Line) -> None:
+    line.serve()
+    text = line.repository.read(line.repository.tip(MAIN) or "", PATH)
+    line.merge(text=text.replace(f'"port": {line.port}', '"port": 1234'))
+    found = line.reconciler().run_once()
+    assert any(item.type == "RestartRequiredWarning" and ":1234" in item.message for item in found.conditions)
+
+
+def test_drift_is_reported_and_put_back_only_with_self_heal(line: Line) -> None:
+    line.serve()
+
+    def drift(config: dict[str, Any]) -> None:
+        config["deployments"][0]["user_config"] = {"model": line.model("2", seconds=0.3).model_dump()}
+
+    line.change_live(drift)
+    seen = line.reconciler(prune=True).run_once()
+    assert seen.sync.status == "OutOfSync"
+    wait_for(lambda: line.answer()["model_version"] == "2", "the drift never came")
+
+    healed = line.reconciler(prune=True, self_heal=True).run_once()
+    assert (healed.sync.status, healed.health.status) == ("Synced", "Healthy")
+    assert healed.operation_state is not None
+    assert healed.operation_state.heals == 1
+    assert line.answer()["model_version"] == "1"
+
+    line.change_live(drift)
+    soon = line.reconciler(prune=True, self_heal=True, retry_seconds=60).run_once()
+    assert soon.sync.status == "OutOfSync"  # a second time it waits, for somebody works against it
+
+
+def test_a_failing_application_is_retried_a_little_then_kept_and_pruned(line: Line) -> None:
+    line.serve()
+    tiny = application("tiny", line.model("1"))
+    commit = line.merge(tiny, application("second", line.model("1"), fail="the builder fails on purpose"))
+
+    def is_over() -> bool:
+        last = status(line.state, ENVIRONMENT).operation_state
+        return last is not None and last.sync_result.revision == commit and last.phase == "Failed"
+
+    with watching(line.reconciler()):
+        wait_for(is_over, "the retries never ended")
+        before = put_time(line)
+        time.sleep(1.5)  # several polls
+        assert put_time(line) == before  # no hammering
+    failed = status(line.state, ENVIRONMENT)
+    assert failed.operation_state is not None
+    assert failed.operation_state.retry_count == 1
+    assert "given up after 1 retries" in failed.operation_state.message
+    assert failed.health.status == "Degraded"
+    assert "the builder fails on purpose" in failed.health.message
+    assert {item.name: item.health.status for item in failed.resources} == {"tiny": "Healthy", "second": "Degraded"}
+    assert line.answer()["model_version"] == "1"
+
+    line.merge(tiny)
+    kept = line.reconciler().run_once()
+    assert (kept.sync.status, kept.health.status) == ("OutOfSync", "Healthy")
+    assert {item.name: item.requires_pruning for item in kept.resources} == {"tiny": False, "second": True}
+    assert "second" in line.api.applications().living
+    pruned = line.reconciler(prune=True).run_once()
+    assert (pruned.sync.status, pruned.health.status) == ("Synced", "Healthy")
+    assert "second" not in line.api.applications().living
+
+
+def test_what_others_deployed_is_never_pruned(line: Line, tmp_path: Path) -> None:
+    line.serve()
+    other = Reconciler(line.repository, MAIN, ENVIRONMENT, line.api, State.at(tmp_path), QUICK)
+    other.settings = QUICK.model_copy(update={"prune": True, "allow_empty": True})
+    line.merge()
+    found = other.run_once()
+    assert found.sync.status == "Synced"
+    assert any(item.type == "OrphanedResourceWarning" and "tiny" in item.message for item in found.conditions)
+    assert line.answer()["model_version"] == "1"
+
+
+def test_one_writer_that_is_poked_and_asked(line: Line) -> None:
+    line.serve()
+    with watching(line.reconciler(poll_seconds=500)):
+        wait_for(lambda: is_watched(line.state, ENVIRONMENT), "the watcher never started")
+        with pytest.raises(StalledError, match=rf"another reconciler \(process {os.getpid()}\)"):
+            line.reconciler().run_once()
+        time.sleep(1)
+        commit = line.merge(application("tiny", line.model("5")))
+        (line.repository.git_dir / POKE).touch()
+        wait_for(lambda: status(line.state, ENVIRONMENT).sync.revision == commit, "the poke was not noticed")
+        wait_for(lambda: line.answer()["model_version"] == "5", "the commit was not applied")
+        asked = line.reconciler().sync()
+        assert asked.operation_state is not None
+        assert (asked.operation_state.phase, asked.operation_state.automated) == ("Succeeded", False)
+    assert not is_watched(line.state, ENVIRONMENT)
+
+
+def test_an_interrupted_operation_is_taken_up_again(line: Line) -> None:
+    line.serve()
+    line.merge(application("tiny", line.model("6", seconds=3)))
+    with watching(line.reconciler()):
+        wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
+    stopped = status(line.state, ENVIRONMENT).operation_state
+    assert stopped is not None
+    assert stopped.phase == "Error"
+    assert "was stopped" in stopped.message
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert (found.operation_state.phase, found.health.status) == ("Succeeded", "Healthy")
+
+
+def test_a_newer_commit_ends_the_wait_for_an_older_one(line: Line) -> None:
+    line.serve()
+    line.merge(application("tiny", line.model("7", seconds=10)))
+    with watching(line.reconciler()):
+        wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
+        commit = line.merge(application("tiny", line.model("1")))
+        wait_for(lambda: status(line.state, ENVIRONMENT).sync.revision == commit, "it was not superseded")
+    assert line.answer()["model_version"] == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_watcher_in_order(line: Line, tmp_path: Path, number: signal.Signals) -> None:
+    script = (
+        "import sys; from pathlib import Path; from gitops.reconcile import Reconciler; "
+        "from gitops.repository import Repository; from gitops.serve_api import ServeApi; "
+        "from gitops.state import State; "
+        "Reconciler(Repository(sys.argv[1]), 'main', 'tests', ServeApi('http://127.0.0.1:9'), "
+        "State.at(Path(sys.argv[2]))).watch(); print('in order')"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, line.repository.location, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: status(State.at(tmp_path), "tests").reconciled_at is not None, "no status was written")
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "in order\n")

@@ -1,0 +1,86 @@
+"""Where things lie, and that they are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from gitops.promotion import to_yaml
+from gitops.state import State, folder_written_whole, stable_json, write_atomically
+from tests.gitops.deployments import make_version
+
+
+def test_asking_for_paths_makes_nothing(tmp_path: Path) -> None:
+    state = State.at(tmp_path / "state")
+    places = (state.sources, state.datasets, state.runs, state.bundles, state.models, state.mlflow)
+    assert len({*places, state.repository, state.reconciler, state.session}) == 9
+    assert not state.root.exists()
+
+
+def test_a_relative_state_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert State.at(Path(".mergeline")).root == tmp_path / ".mergeline"
+
+
+def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
+    state = State.at(tmp_path)
+    for number in ("2", "10", "1"):
+        version = make_version(tmp_path, number)
+        write_atomically(state.models / "screw" / f"{number}.yaml", to_yaml(version))
+    assert [version.model.version for version in state.versions("screw")] == ["1", "2", "10"]
+    assert state.versions("bolt") == []
+
+
+def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomically(path, "one")
+    write_atomically(path, "two")
+    assert path.read_text() == "two"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "bundles" / "abc"
+    with folder_written_whole(target) as folder:
+        (folder / "file").write_text("x")
+        assert not target.exists()
+    assert (target / "file").read_text() == "x"
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_whose_writing_fails_never_appears(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with folder_written_whole(tmp_path / "abc") as folder:
+            (folder / "file").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_already_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "abc"
+    target.mkdir()
+    (target / "file").write_text("first")
+    with folder_written_whole(target) as folder:
+        (folder / "file").write_text("second")
+    assert (target / "file").read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["abc"]
+
+
+def test_digests_are_taken_of_stable_text() -> None:
+    assert (
+        stable_json({"b": 1, "a": [1, 2.5, "ü"]})
+        == stable_json({"a": [1, 2.5, "ü"], "b": 1})
+        == '{"a":[1,2.5,"ü"],"b":1}'
+    )
