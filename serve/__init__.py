@@ -1,0 +1,1 @@
+"""What answers: preprocessing, prediction and the HTTP application."""

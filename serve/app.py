@@ -1,0 +1,131 @@
+"""The Ray Serve application: `import_path: serve.app:build` in an environment's `serve-config.yaml`."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import ray
+from fastapi import FastAPI
+from pydantic import Field
+from ray import serve
+from ray.serve import metrics as ray_metrics
+
+from gitops import bundle
+from gitops.errors import ContractError
+from gitops.manifest import Contract, ServedModel
+from monitoring.metrics import MODEL_LOADS, SERVING, Metric
+from serve.endpoints import Endpoints, Limits, application
+from serve.predictor import Predictor
+from serve.preprocess import MAX_BYTES, MAX_PIXELS
+from serve.slot import ModelSlot
+
+DEPLOYMENT = "Classifier"
+"""The deployment's name; environments configure it by this."""
+
+
+class ApplicationArguments(Contract):
+    """`args` of the application: a change restarts its replicas."""
+
+    max_bytes: int = Field(default=MAX_BYTES, ge=1, description="Largest file of a photograph, in bytes.")
+    max_request_bytes: int = Field(default=4 * MAX_BYTES, ge=1, description="Largest form with files, in bytes.")
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Largest photograph, in pixels.")
+    max_files: int = Field(default=16, ge=1, description="Most files of a form.")
+    threads: int = Field(default=2, ge=1, le=64, description="Requests that a replica decodes and judges at once.")
+    cache: str | None = Field(
+        default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
+    )
+
+
+class UserConfig(Contract):
+    """`user_config` of the deployment: a change is applied without a restart."""
+
+    model: ServedModel | None = Field(default=None, description="What shall be served; null: nothing yet.")
+
+
+class RayMeters:
+    """The declared metrics as Ray Serve's instruments, which Ray exports for each replica."""
+
+    def __init__(self, declared: tuple[Metric, ...]) -> None:
+        self._counters: dict[str, ray_metrics.Counter] = {}
+        self._histograms: dict[str, ray_metrics.Histogram] = {}
+        for metric in declared:
+            labels = cast("tuple[str]", metric.labels)  # Ray means a tuple of any length
+            if metric.kind == "counter":
+                self._counters[metric.name] = ray_metrics.Counter(metric.name, metric.help, labels)
+            else:
+                buckets = list(metric.buckets)
+                self._histograms[metric.name] = ray_metrics.Histogram(metric.name, metric.help, buckets, labels)
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Add one to a counter; labels in the order of their declaration."""
+        self._counters[metric.name].inc(1, dict(zip(metric.labels, labels, strict=True)))
+
+    def observe(self, metric: Metric, value: float) -> None:
+        """Add a value to a histogram."""
+        self._histograms[metric.name].observe(value, {})
+
+
+class Classifier:
+    """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
+
+    def __init__(self, arguments: ApplicationArguments) -> None:
+        context, runtime = serve.get_replica_context(), ray.get_runtime_context()
+        # As long-lived as the cluster, and no other's: a fallback must not come from another environment.
+        folder = Path(runtime.get_temp_dir(), runtime.get_session_name(), "mergeline")
+        cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
+        self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        meters = RayMeters(SERVING)
+
+        def open_bundle(model: ServedModel) -> Predictor:
+            predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, cache), threads=arguments.threads)
+            predictor.probe()
+            return predictor
+
+        self._slot = ModelSlot(
+            open_bundle,
+            memory=folder / f"{context.app_name}-{context.deployment}.json",
+            on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
+        )
+        limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
+        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag)
+        cv2.setNumThreads(1)  # the pool's threads are the parallelism
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve after the constructor."""
+        return application(self._endpoints)
+
+    async def reconfigure(self, user_config: Mapping[str, object]) -> None:
+        """Serve what a new `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
+        try:
+            config = UserConfig.parse(user_config, "user_config of Classifier")
+        except ContractError as error:
+            self._slot.refuse(str(error))
+            return
+        await self._slot.want(config.model)
+
+    async def check_health(self) -> None:
+        """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
+        await self._slot.remember()
+        loaded = self._slot.loaded
+        if loaded:
+            settings = loaded.predictor.manifest.preprocessing
+            blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
+            # Through the same threads as requests; not the bundle's probe, whose file may be gone by now.
+            await asyncio.get_running_loop().run_in_executor(self._pool, loaded.predictor.predict, blank)
+
+
+def build(args: Mapping[str, object]) -> serve.Application:
+    """The application of an environment's `args`.
+
+    Raises:
+        ContractError: an argument is unknown or wrong.
+    """
+    arguments = ApplicationArguments.parse(args, "args of serve.app:build")
+    # The surge keeps the old replica answering where the constructor of a new one fails.
+    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)
+    deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
+    return deployment.bind(arguments)

@@ -1,0 +1,296 @@
+"""The HTTP interface of a replica: routes over a model slot, without Ray in them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from gitops.manifest import Contract
+from monitoring import metrics
+from monitoring.metrics import Metric
+from serve.envelope import VERSION_HEADER, Envelope
+from serve.predictor import INPUT, OUTPUT, Judgement
+from serve.preprocess import ImageError
+from serve.protocol import (
+    ErrorAnswer,
+    ErrorDetail,
+    FormAnswer,
+    ImageAnswer,
+    JudgedFile,
+    Liveness,
+    ModelMetadata,
+    Readiness,
+    RefusedFile,
+    RequestError,
+    ServerMetadata,
+    TensorMetadata,
+    WantedModel,
+)
+from serve.slot import Loaded, ModelSlot
+
+RETRY_AFTER_SECONDS = 5
+"""What a 503 tells the client to wait."""
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _BYTES["schema"]}}}
+_REQUEST_BODY = {
+    "required": True,
+    "description": "A PNG, JPEG, BMP or TIFF file as it is, under any content type; or a form with several of them.",
+    "content": {"application/octet-stream": _BYTES, "image/*": _BYTES, "multipart/form-data": {"schema": _FILES}},
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may bring."""
+
+    max_bytes: int
+    """Of one photograph's file."""
+    max_request_bytes: int
+    """Of a whole form."""
+    max_pixels: int
+    """Of one photograph."""
+    max_files: int
+    """Of a form."""
+
+
+class Meters(Protocol):
+    """Where measurements go."""
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Add one to a counter; labels in the order of their declaration."""
+
+    def observe(self, metric: Metric, value: float) -> None:
+        """Add a value to a histogram."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What answers at each path; `application` says which is where."""
+
+    slot: ModelSlot
+    limits: Limits
+    pool: Executor
+    """Decodes and predicts; the event loop only reads and writes."""
+    meters: Meters
+    replica: str
+    """This replica's id, as Ray Serve's REST API lists it."""
+
+    async def predict(self, request: Request) -> Response:
+        """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
+        self._serving()  # without a model there is no need to read the body
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            return await self._predict_form(request)
+        if kind.startswith("multipart/"):
+            raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
+        data = await _limited(request, self.limits.max_bytes).body()
+        loaded = self._serving()
+        outcome = (await self._judge(loaded, [data]))[0]
+        if isinstance(outcome, ImageError):
+            raise RequestError(outcome.status, str(outcome))
+        return _answer(ImageAnswer(**_identity(request, loaded), **asdict(outcome)), loaded)
+
+    async def _predict_form(self, request: Request) -> Response:
+        limited = _limited(request, self.limits.max_request_bytes)
+        async with limited.form(max_files=self.limits.max_files) as form:
+            files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
+        if not files:
+            raise RequestError(400, "the form holds no file: send each photograph as a part with a filename")
+        loaded = self._serving()
+        judged = iter(await self._judge(loaded, [data for data in contents if data is not None]))
+        too_large = ImageError(413, f"the file is larger than {self.limits.max_bytes} bytes")
+        outcomes = [too_large if data is None else next(judged) for data in contents]
+        entries = tuple(_entry(file.filename or "", item) for file, item in zip(files, outcomes, strict=True))
+        refused = [entry.error for entry in entries if isinstance(entry, RefusedFile)]
+        for detail in refused:
+            self.meters.count(metrics.REFUSALS, str(detail.status))
+        error = refused[0] if len(refused) == len(entries) else None
+        answer = FormAnswer(**_identity(request, loaded), predictions=entries, error=error)
+        return _answer(answer, loaded, error.status if error else 200)
+
+    async def _judge(self, loaded: Loaded, images: list[bytes]) -> list[Judgement | ImageError]:
+        start = time.perf_counter()
+        outcomes = await asyncio.get_running_loop().run_in_executor(
+            self.pool, lambda: loaded.predictor.judge(images, max_pixels=self.limits.max_pixels)
+        )
+        self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start)
+        for outcome in outcomes:
+            if isinstance(outcome, Judgement):
+                self.meters.count(metrics.JUDGEMENTS, loaded.model.version, outcome.label)
+        return outcomes
+
+    async def live(self) -> Liveness:
+        """Whether the process answers."""
+        return Liveness()
+
+    async def ready(self) -> Readiness:
+        """Whether a model is served; 503 with the reason if not."""
+        model = self._serving().model
+        return Readiness(name=model.name, version=model.version)
+
+    async def server(self) -> ServerMetadata:
+        """What this server is."""
+        return ServerMetadata(name="mergeline", version=version("mergeline"))
+
+    async def model(self, name: str) -> ModelMetadata:
+        """What this replica serves under a name, what it should serve, and why the two differ."""
+        slot = self.slot
+        loaded = slot.loaded if slot.loaded and slot.loaded.model.name == name else None
+        wanted = slot.wanted if slot.wanted and slot.wanted.name == name else None
+        if loaded is None and wanted is None:
+            raise self._unknown(name)
+        return ModelMetadata(
+            name=name,
+            versions=(loaded.model.version,) if loaded else (),
+            version=loaded.model.version if loaded else None,
+            sha256=loaded.predictor.digest if loaded else None,
+            replica=self.replica,
+            wanted=WantedModel(version=wanted.version, sha256=wanted.sha256) if wanted else None,
+            load_error=slot.load_error,
+            **(_description(loaded) if loaded else {}),
+        )
+
+    async def model_ready(self, name: str) -> Readiness:
+        """Whether this model is served; 503 with the reason if not."""
+        slot = self.slot
+        if slot.loaded and slot.loaded.model.name == name:
+            return Readiness(name=name, version=slot.loaded.model.version)
+        if slot.wanted and slot.wanted.name == name:
+            raise _unavailable(slot)
+        raise self._unknown(name)
+
+    def _serving(self) -> Loaded:
+        if self.slot.loaded is None:
+            raise _unavailable(self.slot)
+        return self.slot.loaded
+
+    def _unknown(self, name: str) -> RequestError:
+        models = [self.slot.loaded.model if self.slot.loaded else None, self.slot.wanted]
+        known = ", ".join(sorted({model.name for model in models if model})) or "none"
+        return RequestError(404, f"there is no model {name!r} here; known: {known}")
+
+
+def application(endpoints: Endpoints) -> FastAPI:
+    """The ASGI application over a replica's endpoints."""
+    app = FastAPI(title="Mergeline", description="Judges photographs of parts.", version=version("mergeline"))
+    errors: dict[int | str, dict[str, Any]] = {
+        "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered; the reason says why."},
+        "503": {"model": ErrorAnswer, "description": "No model is served, or the service is full."},
+    }
+    app.add_api_route(
+        "/predict",
+        endpoints.predict,
+        methods=["POST"],
+        response_model=ImageAnswer | FormAnswer,
+        responses=errors,
+        openapi_extra={"requestBody": _REQUEST_BODY},
+    )
+    for path, endpoint in (
+        ("/v2", endpoints.server),
+        ("/v2/health/live", endpoints.live),
+        ("/v2/health/ready", endpoints.ready),
+        ("/v2/models/{name}", endpoints.model),
+        ("/v2/models/{name}/ready", endpoints.model_ready),
+    ):
+        app.add_api_route(path, endpoint, methods=["GET"], responses=errors)
+
+    def refuse(request_id: str, error: RequestError) -> Response:
+        endpoints.meters.count(metrics.REFUSALS, str(int(error.status)))
+        detail = ErrorDetail(status=error.status, reason=error.reason)
+        return _json(ErrorAnswer(error=detail, id=request_id), error.status, error.headers)
+
+    @app.exception_handler(RequestError)
+    async def refuse_ours(request: Request, error: RequestError) -> Response:
+        return refuse(request.state.id, error)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_theirs(request: Request, error: HTTPException) -> Response:
+        return refuse(request.state.id, _explained(request, error))
+
+    app.add_middleware(Envelope, slot=endpoints.slot, refuse=refuse)
+    return app
+
+
+def _explained(request: Request, error: HTTPException) -> RequestError:
+    """An error of the framework in our words, where its own say little."""
+    reasons = {
+        404: f"there is nothing at {request.url.path}: POST /predict takes photographs, GET /docs lists the rest",
+        405: f"{request.method} is not possible at {request.url.path}: see GET /docs",
+    }
+    return RequestError(error.status_code, reasons.get(error.status_code, error.detail), error.headers)
+
+
+def _unavailable(slot: ModelSlot) -> RequestError:
+    if slot.load_error:
+        reason = f"no model is served: {slot.load_error}"
+    elif slot.wanted:
+        reason = f"{slot.wanted.name} version {slot.wanted.version} is being loaded: try again soon"
+    else:
+        reason = "no model is wanted here: promote one to this environment"
+    return RequestError(503, reason, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The request, with a body that raises 413 past `limit` bytes; at once where its length is announced."""
+    # What still comes after the answer is thrown away by the server. To close the connection, which looks cheaper,
+    # resets it under the answer, so that many clients never see it.
+    error = RequestError(413, f"the request is larger than {limit} bytes")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise error
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise error
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _entry(filename: str, outcome: Judgement | ImageError) -> JudgedFile | RefusedFile:
+    if isinstance(outcome, ImageError):
+        return RefusedFile(filename=filename, error=ErrorDetail(status=outcome.status, reason=str(outcome)))
+    return JudgedFile(filename=filename, **asdict(outcome))
+
+
+def _identity(request: Request, loaded: Loaded) -> dict[str, Any]:
+    return {
+        "id": request.state.id,
+        "model_name": loaded.model.name,
+        "model_version": loaded.model.version,
+        "model_digest": f"sha256:{loaded.predictor.digest}",
+    }
+
+
+def _description(loaded: Loaded) -> dict[str, Any]:
+    manifest = loaded.predictor.manifest
+    settings = manifest.preprocessing
+    shape = (-1, settings.height, settings.width, settings.channels)
+    return {
+        "inputs": (TensorMetadata(name=INPUT, datatype="UINT8", shape=shape),),
+        "outputs": (TensorMetadata(name=OUTPUT, datatype="FP32", shape=(-1, len(manifest.classes))),),
+        "classes": manifest.classes,
+        "threshold": manifest.threshold.value,
+    }
+
+
+def _answer(body: Contract, loaded: Loaded, status: int = 200) -> Response:
+    # The version that judged, even if another one has taken its place meanwhile.
+    return _json(body, status, {VERSION_HEADER: loaded.model.version})
+
+
+def _json(body: Contract, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(body.model_dump_json(exclude_none=True), status, headers, "application/json")

@@ -1,0 +1,67 @@
+"""What every answer carries: the request's id, the served version, and JSON even where something of ours broke."""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.protocol import RequestError
+from serve.slot import ModelSlot
+
+ID_HEADER = "X-Request-Id"
+VERSION_HEADER = "X-Model-Version"
+_SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+
+log = logging.getLogger("ray.serve")
+
+
+class Envelope:
+    """Middleware around all routes.
+
+    Args:
+        app: the routes.
+        slot: where the served version stands.
+        refuse: makes the answer of a request's id and an error.
+    """
+
+    def __init__(self, app: ASGIApp, slot: ModelSlot, refuse: Callable[[str, RequestError], Response]) -> None:
+        self._app = app
+        self._slot = slot
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(ID_HEADER.lower().encode(), b"").decode("latin-1")
+        request_id = given if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
+        scope["state"] = {**scope.get("state", {}), "id": request_id}
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                if not given:  # Ray Serve gives an id to a request without one, and repeats every id in the answer
+                    headers[ID_HEADER] = request_id
+                if self._slot.loaded:
+                    headers.setdefault(VERSION_HEADER, self._slot.loaded.model.version)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.info("The client of request %s went away before its body was complete.", request_id)
+        except Exception:
+            log.exception("Request %s failed.", request_id)
+            if started:
+                raise
+            error = RequestError(500, "an error of ours, not yours; the service's log tells more under this id")
+            await self._refuse(request_id, error)(scope, receive, send_with_headers)

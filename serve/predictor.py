@@ -1,0 +1,219 @@
+"""Loads a model bundle and judges photographs with it: the same code for the evaluation and for the service."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitops import bundle
+from gitops.errors import BundleError
+from gitops.manifest import BundleManifest
+from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, preprocess
+
+if TYPE_CHECKING:
+    import openvino
+
+GOOD = 0
+"""Index of the good class in `classes`, in probabilities and in labels."""
+INPUT, OUTPUT = "image", "probabilities"
+"""Names of the input and the output, in the engine file as in the SavedModel's serving signature."""
+# More images are run in turns: activations of a batch take memory, and CPUs gain nothing from larger ones.
+_LARGEST_BATCH = 16
+
+
+def scores_of(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The score of an image: the probability that its part is not good, 1 − p(good).
+
+    Args:
+        probabilities: (n, classes), the good class first.
+
+    Returns:
+        float64, (n,), between 0 and 1.
+    """
+    return np.clip(1.0 - probabilities[:, GOOD].astype(np.float64), 0.0, 1.0)
+
+
+def decide(probabilities: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
+    """The class of an image: good below the threshold, else the most probable of the other classes.
+
+    Args:
+        probabilities: (n, classes), the good class first.
+        threshold: smallest score that is not good.
+
+    Returns:
+        Indices of classes, (n,).
+    """
+    others = 1 + np.argmax(probabilities[:, 1:], axis=1)
+    return np.where(scores_of(probabilities) < threshold, GOOD, others)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a bundle says of one photograph."""
+
+    label: str
+    """One of the bundle's classes."""
+    score: float
+    """Probability that the part is not good."""
+    threshold: float
+    """Smallest score that is not good."""
+    probabilities: dict[str, float]
+    """Probability of each class, in the bundle's order."""
+    part_found: bool
+    """Whether a part was found and straightened; False also where the bundle looks for none."""
+
+
+class Predictor:
+    """A loaded bundle; any number of threads may use it at once."""
+
+    def __init__(self, folder: Path, digest: str, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:
+        """Hold what `load` has read."""
+        self.folder = folder
+        self.digest = digest
+        self.manifest = manifest
+        self._model = model
+        self._thread = threading.local()
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 1) -> Self:
+        """Verify a bundle and compile its engine file.
+
+        Args:
+            folder: the bundle.
+            threads: CPU threads for the network. Each serves a call of its own, so that as many calls run side by
+                side; a single call uses one.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete, damaged, or this machine's engine cannot load it.
+        """
+        digest = bundle.digest(folder)
+        manifest = bundle.verify(folder, digest)
+        return cls(folder, digest, manifest, _compile(folder, manifest, threads))
+
+    def predict(self, inputs: Pixels) -> NDArray[np.float32]:
+        """Run the network.
+
+        Args:
+            inputs: uint8, (n, height, width, channels) as the manifest's preprocessing says; n may be 0.
+
+        Returns:
+            Probabilities, float32, (n, classes).
+        """
+        settings = self.manifest.preprocessing
+        shape = (settings.height, settings.width, settings.channels)
+        if inputs.shape[1:] != shape or inputs.dtype != np.uint8:
+            raise ValueError(
+                f"expected uint8 of shape (n, {shape[0]}, {shape[1]}, {shape[2]}), got {inputs.dtype} "
+                f"of shape {inputs.shape}: make inputs with serve.preprocess"
+            )
+        turns = range(0, len(inputs), _LARGEST_BATCH)
+        parts = [self._infer(inputs[start : start + _LARGEST_BATCH]) for start in turns]
+        return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
+
+    def judge(self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS) -> list[Judgement | ImageError]:
+        """Judge photographs; one that cannot be used gets its error, and the others their judgement.
+
+        Args:
+            images: the bytes of PNG, JPEG, BMP or TIFF files.
+            max_pixels: larger photographs are refused.
+
+        Returns:
+            One entry an image, in their order.
+        """
+        prepared = [self._prepare(data, max_pixels) for data in images]
+        usable = [item for item in prepared if isinstance(item, Aligned)]
+        settings = self.manifest.preprocessing
+        batch = np.empty((len(usable), settings.height, settings.width, settings.channels), np.uint8)
+        for row, item in enumerate(usable):
+            batch[row] = item.pixels
+        judgements = iter(self._judgements(self.predict(batch), usable))
+        return [item if isinstance(item, ImageError) else next(judgements) for item in prepared]
+
+    def probe(self) -> float:
+        """Judge the bundle's own probe image, whose score is known.
+
+        Returns:
+            The score.
+
+        Raises:
+            BundleError: the score is not what it was when the bundle was exported.
+        """
+        probe = self.manifest.probe
+        answer = self.judge([(self.folder / probe.path).read_bytes()])[0]
+        if isinstance(answer, ImageError):
+            raise BundleError(
+                f"bundle {self.digest[:12]}: its probe {probe.path} cannot be used: {answer}. Export again"
+            )
+        if not abs(answer.score - probe.score) <= probe.tolerance:  # written so that NaN fails
+            raise BundleError(
+                f"bundle {self.digest[:12]}: its probe {probe.path} scores {answer.score:.4f} here, and "
+                f"{probe.score:.4f} where it was exported (at most {probe.tolerance} apart): do not serve it; export "
+                f"it again with the engine and preprocessing installed here ({self.manifest.frameworks} made it)"
+            )
+        return answer.score
+
+    def _prepare(self, data: bytes, max_pixels: int) -> Aligned | ImageError:
+        try:
+            return preprocess(data, self.manifest.preprocessing, max_pixels=max_pixels)
+        except ImageError as error:
+            return error
+
+    def _judgements(self, probabilities: NDArray[np.float32], images: Sequence[Aligned]) -> list[Judgement]:
+        classes, threshold = self.manifest.classes, self.manifest.threshold.value
+        rows = zip(probabilities, scores_of(probabilities), decide(probabilities, threshold), images, strict=True)
+        return [
+            Judgement(
+                label=classes[label],
+                score=float(score),
+                threshold=threshold,
+                probabilities=dict(zip(classes, row.tolist(), strict=True)),
+                part_found=image.part is not None,
+            )
+            for row, score, label, image in rows
+        ]
+
+    def _infer(self, batch: Pixels) -> NDArray[np.float32]:
+        # A request holds the buffers of one call, so each thread has its own.
+        if not hasattr(self._thread, "request"):
+            self._thread.request = self._model.create_infer_request()
+        outputs = self._thread.request.infer({INPUT: batch}, share_inputs=False)
+        return np.array(outputs[OUTPUT], np.float32)  # a copy: the request writes into the same memory again
+
+
+def _compile(folder: Path, manifest: BundleManifest, threads: int) -> "openvino.CompiledModel":
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # mapped weights would kill the process if the file were cut off
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # where the CPU can, OpenVINO would take bf16: an error of 0.26, not 1e-5
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,  # several replicas would be pinned to the same cores
+    }
+    try:
+        model = core.compile_model(core.read_model(folder / manifest.engine_file), "CPU", settings)
+    except RuntimeError as error:
+        raise BundleError(
+            f"bundle {folder}: OpenVINO {openvino.__version__} cannot load {manifest.engine_file} (made by "
+            f"{manifest.frameworks}): {error}. Export the model again with the version installed here"
+        ) from error
+    _check_signature(folder, manifest, model)
+    return model
+
+
+def _check_signature(folder: Path, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:
+    settings = manifest.preprocessing
+    wanted = [("input", INPUT, [-1, settings.height, settings.width, settings.channels])]
+    wanted.append(("output", OUTPUT, [-1, len(manifest.classes)]))
+    for (role, name, shape), ports in zip(wanted, (model.inputs, model.outputs), strict=True):
+        found = [(port.any_name, [d.get_length() if d.is_static else -1 for d in port.partial_shape]) for port in ports]
+        if found != [(name, shape)]:
+            raise BundleError(
+                f"bundle {folder}: {manifest.engine_file} should have the one {role} {name!r} of shape {shape} (−1 is "
+                f"the batch), and has {found}: export the model again"
+            )

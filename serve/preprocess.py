@@ -1,0 +1,242 @@
+"""From the bytes of a photograph to the model's input: the one way, for training and for serving."""
+
+import io
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from gitops.manifest import Preprocessing
+
+Pixels = NDArray[np.uint8]
+
+ACCEPTED_FORMATS = {"PNG", "JPEG", "BMP", "TIFF"}
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+# The part is found on a small copy: its outline needs no more, and it is 40 times faster.
+_FINDING_SIDE = 320
+# Of the image's area; smaller things are dust, larger ones are no part on a background.
+_SMALLEST_PART, _LARGEST_PART = 0.004, 0.9
+# Below this ratio of its axes a part has no direction that could be straightened.
+_LEAST_ELONGATION = 1.15
+
+
+class ImageError(Exception):
+    """A photograph that cannot be used; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: Literal[400, 413, 415], reason: str) -> None:
+        """Keep the status beside the reason, so that one handler can serve all."""
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where the part lies in a photograph."""
+
+    center: tuple[float, float]
+    """x, y in pixels."""
+    angle: float
+    """Degrees, counter-clockwise from the x axis to the part's axis, heavier end first; 0 if it has no direction."""
+    length: float
+    """Extent along the axis, in pixels."""
+    breadth: float
+    """Extent across the axis, in pixels."""
+    area: float
+    """Share of the photograph."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A model input, and how it came about."""
+
+    pixels: Pixels
+    """uint8, (height, width, channels)."""
+    to_photograph: NDArray[np.float64]
+    """2×3 affine matrix that maps a point (x, y) of `pixels` to the photograph."""
+    part: Part | None
+    """None where no part was found or none was looked for; then the whole photograph is the input."""
+
+
+def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode a PNG, JPEG, BMP or TIFF of 8 or 16 bit.
+
+    Returns:
+        uint8, (height, width) if `channels` is 1, else (height, width, 3) in RGB order.
+
+    Raises:
+        ImageError: 400 if it is no whole image, 413 if it has more than `max_pixels`, 415 if its format is another.
+    """
+    if not data:
+        raise ImageError(400, "the image is empty: send the bytes of a PNG, JPEG, BMP or TIFF file")
+    try:
+        # Pillow reads the header only: size and format are known before anything is decompressed.
+        with Image.open(io.BytesIO(data)) as header:
+            kind, (width, height) = header.format, header.size
+    except UnidentifiedImageError:
+        raise ImageError(400, "this is not an image: send the bytes of a PNG, JPEG, BMP or TIFF file") from None
+    except Image.DecompressionBombError:
+        raise ImageError(413, f"the image has more than {max_pixels} pixels") from None
+    except Exception as error:  # a broken header raises whatever the format's parser stumbles over
+        raise ImageError(400, f"the image's header is broken: {error}") from None
+    if kind not in ACCEPTED_FORMATS:
+        raise ImageError(415, f"{kind} is not accepted: send a PNG, JPEG, BMP or TIFF file")
+    if width * height > max_pixels:
+        raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels} are accepted")
+    if not _is_whole(data, kind):
+        raise ImageError(400, f"the {kind} file is cut off or damaged: send the whole file")
+    color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), color | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise ImageError(400, f"the {kind} file cannot be decoded: {error.err}") from None
+    if pixels is None:
+        raise ImageError(400, f"the {kind} file cannot be decoded: it is damaged")
+    if pixels.dtype == np.uint16:
+        return np.asarray(np.right_shift(np.asarray(pixels, np.uint16), 8), np.uint8)
+    if pixels.dtype != np.uint8:
+        raise ImageError(415, f"{kind} with {pixels.dtype} samples is not accepted: send 8 or 16 bit")
+    return np.asarray(pixels, np.uint8)
+
+
+def _is_whole(data: bytes, kind: str) -> bool:
+    """Whether the file has its end: the decoder would fill the rest of a cut-off image with gray and not complain."""
+    if kind == "PNG":
+        return _png_is_whole(data)
+    if kind == "JPEG":
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    return True
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether every chunk of a PNG is there and has the checksum that it states."""
+    start = 8
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if zlib.crc32(memoryview(data)[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return False
+        if data[start + 4 : start + 8] == b"IEND":
+            return True
+        start = end
+    return False
+
+
+def find_part(gray: Pixels) -> Part | None:
+    """Find the one foreground object on a plain, possibly unevenly lit background.
+
+    Args:
+        gray: uint8, (height, width).
+
+    Returns:
+        The part, or None if nothing stands out.
+    """
+    height, width = gray.shape
+    scale = min(1.0, _FINDING_SIDE / max(height, width))
+    small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    mask = _foreground(np.asarray(small, np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return None
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    area = float(stats[largest, cv2.CC_STAT_AREA]) / mask.size
+    if not _SMALLEST_PART <= area <= _LARGEST_PART:
+        return None
+    ys, xs = np.nonzero(labels == largest)
+    points = np.stack([xs, ys], axis=1).astype(np.float64)
+    middle = points.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov((points - middle).T))
+    elongated = np.sqrt(values[1] / max(values[0], 1e-9)) >= _LEAST_ELONGATION
+    axis = vectors[:, 1] if elongated else np.array([1.0, 0.0])
+    along = (points - middle) @ axis
+    if elongated and _ends_heavier(along):
+        axis, along = -axis, -along
+    across = (points - middle) @ np.array([-axis[1], axis[0]])
+    # The box's middle, not the centre of mass: what the crop is cut around.
+    box = (
+        middle
+        + axis * (along.max() + along.min()) / 2
+        + np.array([-axis[1], axis[0]]) * (across.max() + across.min()) / 2
+    )
+    return Part(
+        center=((box[0] + 0.5) / scale - 0.5, (box[1] + 0.5) / scale - 0.5),
+        angle=float(np.degrees(np.arctan2(-axis[1], axis[0]))),
+        length=float(np.ptp(along) + 1) / scale,
+        breadth=float(np.ptp(across) + 1) / scale,
+        area=area,
+    )
+
+
+def _ends_heavier(along: NDArray[np.float64]) -> bool:
+    """Whether a part's last quarter holds more of it than its first; a shadow, which can turn its skew, rarely can."""
+    quarter = np.ptp(along) / 4
+    return int(np.sum(along > along.max() - quarter)) > int(np.sum(along < along.min() + quarter))
+
+
+def _foreground(gray: Pixels) -> Pixels:
+    """Mask of what differs from the background: a plane fitted to the rim, then Otsu's threshold on the distance."""
+    height, width = gray.shape
+    smooth = cv2.GaussianBlur(gray, (0, 0), 1.5).astype(np.float32)
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = xs / width - 0.5, ys / height - 0.5
+    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
+    rim = np.zeros((height, width), bool)
+    band = max(2, round(0.06 * min(height, width)))
+    rim[:band], rim[-band:], rim[:, :band], rim[:, -band:] = True, True, True, True
+    values, rows = smooth[rim], terms[rim]
+    keep = np.abs(values - np.median(values)) < 40  # a part that reaches over the rim is not background
+    background = terms @ np.linalg.lstsq(rows[keep], values[keep], rcond=None)[0]
+    distance = np.clip(np.abs(smooth - background), 0, 255).astype(np.uint8)
+    level, mask = cv2.threshold(distance, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if level < 8:  # nothing but noise: Otsu splits anything
+        return np.zeros_like(gray)
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
+
+
+def align(photograph: Pixels, settings: Preprocessing) -> Aligned:
+    """Cut the model's input out of a photograph: the part straightened, its heavy end left, at one scale.
+
+    Args:
+        photograph: uint8, (height, width) or (height, width, 3), as `decode` returns it.
+        settings: what to do, and the size of the input.
+    """
+    gray = photograph if photograph.ndim == 2 else cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
+    part = find_part(np.asarray(gray, np.uint8)) if settings.align == "foreground" else None
+    height, width = photograph.shape[:2]
+    if part is None:
+        scale = max(width / settings.width, height / settings.height)
+        angle, center = 0.0, ((width - 1) / 2, (height - 1) / 2)
+    else:
+        room = 1 + 2 * settings.margin
+        scale = room * max(part.length / settings.width, part.breadth / settings.height)
+        angle, center = np.radians(part.angle), part.center
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    middle = np.array([(settings.width - 1) / 2, (settings.height - 1) / 2])
+    linear = np.array([[cos, sin], [-sin, cos]])
+    matrix = np.column_stack([linear, np.array(center) - linear @ middle])
+    source = photograph
+    if scale > 2:  # bilinear sampling looks at four pixels only: shrink first, or detail turns into noise
+        shrink = 1 / int(scale)
+        source = np.asarray(cv2.resize(photograph, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        ratio = np.array([source.shape[1] / width, source.shape[0] / height])[:, None]
+        sampling = matrix * ratio
+        sampling[:, 2] += (ratio[:, 0] - 1) / 2
+    else:
+        sampling = matrix
+    pixels = cv2.warpAffine(
+        source,
+        sampling,
+        (settings.width, settings.height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    pixels = pixels.reshape(settings.height, settings.width, -1)
+    return Aligned(np.asarray(pixels, np.uint8), matrix, part)
+
+
+def preprocess(data: bytes, settings: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Aligned:
+    """`decode` and `align` in one: bytes in, model input out (uint8, (height, width, channels))."""
+    return align(decode(data, settings.channels, max_pixels=max_pixels), settings)

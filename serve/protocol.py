@@ -1,0 +1,139 @@
+"""What goes over the wire: the bodies of requests' answers, and the error that carries its HTTP status."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Literal
+
+from pydantic import Field
+
+from gitops.manifest import Contract, Name, ServedModel, Sha256, Share, Version
+
+
+class RequestError(Exception):
+    """A request that cannot be answered; one handler makes every one of them an `ErrorAnswer`."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        """Keep what the answer needs: its status, the reason in words, further headers."""
+        super().__init__(reason)
+        self.status = HTTPStatus(status)
+        self.reason = reason
+        self.headers = dict(headers or {})
+
+
+class ErrorDetail(Contract):
+    """Why something was refused."""
+
+    status: int = Field(description="The HTTP status that says so.", examples=[413])
+    reason: str = Field(description="What was found and what to do, in words.")
+
+
+class ErrorAnswer(Contract):
+    """The body of every answer that is an error."""
+
+    error: ErrorDetail
+    id: str = Field(description="The request's id.")
+
+
+class JudgedImage(Contract):
+    """What the model says of one photograph."""
+
+    label: str = Field(description="One of the model's classes.", examples=["defective"])
+    score: Share = Field(description="Probability that the part is not good.")
+    threshold: Share = Field(description="Smallest score that is not good.")
+    probabilities: dict[str, Share] = Field(description="Probability of each class.")
+    part_found: bool = Field(description="Whether a part was found and straightened.")
+
+
+class NamedFile(Contract):
+    """Which file of a form is meant."""
+
+    filename: str = Field(description="The name that the form gives it.")
+
+
+class JudgedFile(JudgedImage, NamedFile):
+    """What the model says of one file of a form."""
+
+
+class RefusedFile(NamedFile):
+    """A file of a form that could not be judged."""
+
+    error: ErrorDetail
+
+
+class Answered(Contract):
+    """What each answer with judgements says of itself."""
+
+    id: str = Field(description="The request's id: the client's X-Request-Id, else a new one.")
+    model_name: Name
+    model_version: Version
+    model_digest: str = Field(description="The bundle's digest.", pattern=r"^sha256:[0-9a-f]{64}$")
+
+
+class ImageAnswer(JudgedImage, Answered):
+    """The answer to one photograph, sent as it is."""
+
+
+class FormAnswer(Answered):
+    """The answer to a form with files."""
+
+    predictions: tuple[JudgedFile | RefusedFile, ...] = Field(description="One entry a file, in their order.")
+    error: ErrorDetail | None = Field(default=None, description="Of the first file, where none could be judged.")
+
+
+class Liveness(Contract):
+    """The process answers."""
+
+    live: Literal[True] = True
+
+
+class Readiness(Contract):
+    """A model is served."""
+
+    ready: Literal[True] = True
+    name: Name
+    version: Version
+
+
+class ServerMetadata(Contract):
+    """What the server is, in the Open Inference Protocol's words."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...] = ()
+
+
+class TensorMetadata(Contract):
+    """An input or output of the network."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32"]
+    shape: tuple[int, ...] = Field(description="−1 is the batch.")
+
+
+class WantedModel(Contract):
+    """What the environment wants this replica to serve."""
+
+    version: Version
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, model: ServedModel) -> "WantedModel":
+        """The part of a `user_config.model` that is compared with what is served."""
+        return cls(version=model.version, sha256=model.sha256)
+
+
+class ModelMetadata(Contract):
+    """What one replica serves under a name, and what it should: the reconciler compares the two."""
+
+    name: Name
+    versions: tuple[Version, ...] = Field(description="Those that can be asked: one, or none.")
+    platform: Literal["openvino"] = "openvino"
+    inputs: tuple[TensorMetadata, ...] = ()
+    outputs: tuple[TensorMetadata, ...] = ()
+    version: Version | None = Field(description="The version that answers; null: none does.")
+    sha256: Sha256 | None = Field(description="Its bundle's digest.")
+    classes: tuple[str, ...] = Field(default=(), description="The first is the good one.")
+    threshold: Share | None = Field(default=None, description="Smallest score that is not good.")
+    replica: str = Field(description="The replica that answered, as Ray Serve's REST API lists it.")
+    wanted: WantedModel | None = Field(description="What the environment wants.")
+    load_error: str | None = Field(description="Why the wanted bundle is not what answers.")

@@ -1,0 +1,169 @@
+"""The application on a real Ray Serve: what only the way through its proxy can show."""
+
+import http.client
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from gitops.errors import ContractError
+from gitops.manifest import ServedModel
+from serve.protocol import ErrorAnswer, ImageAnswer
+from tests.bundles import make_bundle
+from tests.conftest import RayCluster
+from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service
+
+PART = cv2.imencode(".png", np.pad(np.full((40, 120), 60, np.uint8), 60, constant_values=220))[1].tobytes()
+TOO_LARGE = b"\0" * (ARGUMENTS["max_bytes"] * 12)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServedModel, ServedModel]:
+    """Version 1 works, version 2 does not load."""
+    folder = tmp_path_factory.mktemp("bundles")
+    digests = {version: make_bundle(folder / version, version_salt=int(version) / 10) for version in "12"}
+    (folder / "2" / "model.xml").write_text("<net/>")
+    first, second = (
+        ServedModel(name="screw", version=version, uri=(folder / version).as_uri(), sha256=digest)
+        for version, digest in digests.items()
+    )
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def url(service: Service, models: tuple[ServedModel, ServedModel]) -> str:
+    """The address of a service with one replica that serves version 1."""
+    service.put(models[0], num_replicas=1, ray_actor_options={"num_cpus": 0.5})
+    service.wait(lambda answer: answer["version"] == "1")
+    return service.url
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), 65_536):
+        yield data[start : start + 65_536]
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")  # Ray's own models, when first imported
+def test_unknown_or_wrong_arguments_are_refused() -> None:
+    from serve.app import build
+
+    with pytest.raises(ContractError, match="did you mean 'max_pixels'"):
+        build({"max_pixel": 1})
+    with pytest.raises(ContractError, match="threads"):
+        build({"threads": 0})
+    deployment = build(ARGUMENTS)._bound_deployment
+    assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Classifier", 100)
+
+
+def test_a_photograph_is_answered_with_one_request_id(url: str) -> None:
+    response = httpx.post(f"{url}/predict", content=PART, headers={"x-request-id": "part-42"})
+    answer = ImageAnswer.parse(response.json(), "the answer")
+    assert (answer.id, answer.model_version) == ("part-42", "1")
+    assert response.headers.get_list("x-request-id") == ["part-42"]
+    assert response.headers["x-model-version"] == "1"
+    without = httpx.post(f"{url}/predict", content=PART)
+    assert without.headers.get_list("x-request-id") == [without.json()["id"]]
+
+
+def test_several_files_are_answered_in_one_form(url: str) -> None:
+    response = httpx.post(f"{url}/predict", files=[("files", ("a.png", PART)), ("files", ("b.txt", b"text"))])
+    first, second = response.json()["predictions"]
+    assert (first["filename"], first["label"]) == ("a.png", "good")
+    assert (second["filename"], second["error"]["status"]) == ("b.txt", 400)
+
+
+def test_the_replica_is_named_as_serve_names_it(url: str, service: Service) -> None:
+    assert {httpx.get(f"{url}/v2/models/screw").json()["replica"]} == service.running()
+
+
+def test_errors_pass_the_proxy_as_json(url: str) -> None:
+    for method, path, content, status in (
+        ("POST", "/predict", b"", 400),
+        ("GET", "/predict", b"", 405),
+        ("GET", "/v2/models/bolt", b"", 404),
+        ("GET", "/nothing", b"", 404),
+    ):
+        response = httpx.request(method, url + path, content=content)
+        assert response.status_code == status
+        assert ErrorAnswer.parse(response.json(), "the answer").error.status == status
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
+def test_clients_that_send_too_much_get_their_413_and_keep_their_connection(
+    url: str, service: Service, announced: bool
+) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(3):
+            response = client.post("/predict", content=TOO_LARGE if announced else chunks(TOO_LARGE))
+            assert response.status_code == 413
+            assert f"{ARGUMENTS['max_bytes']} bytes" in response.json()["error"]["reason"]
+        assert client.post("/predict", content=PART).status_code == 200
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection.request("POST", "/predict", TOO_LARGE if announced else chunks(TOO_LARGE))
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("header", ["Expect: 100-continue", "Expect:", "Transfer-Encoding: chunked"])
+def test_curl_gets_its_413(url: str, tmp_path: Path, header: str) -> None:
+    (tmp_path / "large").write_bytes(TOO_LARGE)
+    command = ["curl", "-sS", "-w", "%{http_code}", "-H", header, "--data-binary", f"@{tmp_path / 'large'}"]
+    result = subprocess.run([*command, f"{url}/predict"], check=False, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr, result.stdout[-3:]) == (0, "", "413")
+
+
+def test_the_declared_metrics_are_exported(url: str, ray_cluster: RayCluster) -> None:
+    httpx.post(f"{url}/predict", content=PART)
+    httpx.post(f"{url}/predict", content=b"")
+    wanted = {
+        r'ray_mergeline_judgements_total\{.*label="good".*version="1"',
+        r'ray_mergeline_refusals_total\{.*status="400"',
+        r'ray_mergeline_model_loads_total\{.*outcome="loaded"',
+        r"ray_mergeline_judging_seconds_bucket\{",
+    }
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while missing := {pattern for pattern in wanted if not re.search(pattern, scraped(ray_cluster))}:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.5)  # Ray exports every few seconds
+
+
+def scraped(ray_cluster: RayCluster) -> str:
+    """What Prometheus would read now of all that Ray tells it to."""
+    headers = {"Authorization": f"Bearer {ray_cluster.token}"}
+    groups = httpx.get(f"{ray_cluster.dashboard_url}/api/prometheus/sd", headers=headers).json()
+    return "".join(httpx.get(f"http://{target}/metrics").text for group in groups for target in group["targets"])
+
+
+def test_a_broken_model_is_told_and_a_replica_that_starts_then_serves_what_its_peer_does(
+    url: str, service: Service, models: tuple[ServedModel, ServedModel]
+) -> None:
+    first, broken = models
+    service.put(broken)
+    service.wait(lambda answer: answer["load_error"] is not None and answer["version"] == "1")
+    service.put(broken, num_replicas=2)
+    service.wait(
+        lambda answer: (answer["version"], answer["wanted"]["version"], answer["sha256"]) == ("1", "2", first.sha256),
+        replicas=2,
+    )
+    assert {httpx.post(f"{url}/predict", content=PART).status_code for _ in range(20)} == {200}
+    service.put(first, num_replicas=1)
+    service.wait(lambda answer: answer["load_error"] is None)
+
+
+def test_without_a_model_it_is_alive_and_not_ready(url: str, service: Service) -> None:
+    service.put(None)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (response := httpx.get(f"{url}/v2/health/ready")).status_code != 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "promote one" in response.json()["error"]["reason"]
+    assert response.headers["retry-after"]
+    assert httpx.get(f"{url}/v2/health/live").status_code == 200
