@@ -1,0 +1,1 @@
+"""The line's stages, one file each: `python -m ray_jobs.<stage>`."""

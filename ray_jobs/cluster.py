@@ -1,0 +1,247 @@
+"""Ray on one machine: started for a state folder, found again by it, and ended without touching any other Ray."""
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from pydantic import Field
+
+from gitops.errors import MergelineError
+from gitops.manifest import Contract
+from gitops.state import State, write_atomically
+
+SESSION_VARIABLE = "MERGELINE_SESSION"
+"""Set for every process that a session starts and inherited by their children: how they are found again."""
+_START_SECONDS = 180
+_STOP_SECONDS = 20
+_POLL_SECONDS = 0.2
+_HEAD_NODE = "ray.scripts.scripts"  # what the command `ray` runs
+_ATTEMPTS = 3  # Ray gives its own processes 30 s to come up, which a busy machine exceeds
+_LEAST_CPUS = 4  # Ray only counts them: training and serving must be placed beside each other on two cores
+
+
+class ClusterError(MergelineError):
+    """The local Ray could not be started, or is not what the state folder says."""
+
+
+class Session(Contract):
+    """What runs for a state folder: `session/session.json`."""
+
+    id: str = Field(description="Value of MERGELINE_SESSION in every process of the session.")
+    ray_address: str = Field(description="host:port of Ray's GCS.")
+    dashboard: str = Field(description="URL of Ray's dashboard, Jobs API and Serve API.")
+    token_file: str = Field(description="File with Ray's authentication token.")
+    folder: str = Field(description="Ray's temporary folder: sockets, logs, spilled objects; removed at the end.")
+
+    def environment(self) -> dict[str, str]:
+        """Variables that make a client use this Ray, and no other on the machine."""
+        return {
+            "RAY_ADDRESS": self.ray_address,
+            "RAY_API_SERVER_ADDRESS": self.dashboard,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": self.token_file,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # A driver that uv started would have Ray build its environment anew for the workers.
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        }
+
+    def is_running(self) -> bool:
+        """Whether the session's Ray answers and has a node to work on."""
+        token = Path(self.token_file)
+        if not token.exists():
+            return False
+        try:
+            answer = httpx.get(
+                f"{self.dashboard}/nodes?view=summary",
+                headers={"Authorization": f"Bearer {token.read_text().strip()}"},
+                timeout=5,
+                trust_env=False,  # a proxy for the internet must not see this machine's own addresses
+            )
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == httpx.codes.OK and '"ALIVE"' in answer.text
+
+
+def session_of(state: State) -> Session | None:
+    """The session that the state folder knows of, running or not."""
+    file = state.session / "session.json"
+    return Session.read(file) if file.exists() else None
+
+
+def start(state: State, *, dashboard_port: int | None = None, variables: Mapping[str, str] | None = None) -> Session:
+    """Start a Ray head node for the state folder, or return the one that runs.
+
+    Args:
+        state: the state folder.
+        dashboard_port: port on 127.0.0.1; 8265 if it is free, else any, when None.
+        variables: further environment variables for Ray's processes.
+
+    Raises:
+        ClusterError: Ray did not come up.
+    """
+    session = session_of(state)
+    if session and session.is_running():
+        return session
+    if session:
+        stop(state)
+    attempt = 1
+    while True:
+        try:
+            return _launch(state, dashboard_port or free_port(8265), dict(variables or {}))
+        except ClusterError:
+            if attempt == _ATTEMPTS:
+                raise
+            attempt += 1
+
+
+def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Session:
+    state.session.mkdir(parents=True, exist_ok=True)
+    token_file = state.session / "ray-token"
+    write_atomically(token_file, secrets.token_hex(32))
+    token_file.chmod(0o600)
+    port = free_port(6379)
+    # Ray's sockets lie in its temporary folder, and a socket's path may have 107 characters only.
+    folder = tempfile.mkdtemp(prefix="mergeline-ray-")
+    session = Session(
+        id=secrets.token_hex(8),
+        ray_address=f"127.0.0.1:{port}",
+        dashboard=f"http://127.0.0.1:{dashboard_port}",
+        token_file=str(token_file),
+        folder=folder,
+    )
+    write_atomically(state.session / "session.json", session.to_json())
+    command = [
+        *[sys.executable, "-m", _HEAD_NODE, "start", "--head", "--block", "--disable-usage-stats"],
+        *[f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
+        *["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"],
+        *[f"--num-cpus={max(_LEAST_CPUS, os.cpu_count() or 1)}", f"--ray-client-server-port={free_port(10001)}"],
+        f"--dashboard-agent-listen-port={free_port(52365)}",
+    ]
+    log = state.session / "ray.log"
+    head = spawn(session, command, log, variables)
+    try:
+        _await_answer(session, head, log)
+    except BaseException:
+        stop(state)
+        raise
+    return session
+
+
+def _await_answer(session: Session, head: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not session.is_running():
+        ended, _ = os.waitpid(head, os.WNOHANG)
+        if ended or time.monotonic() > deadline:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise ClusterError(f"Ray did not start at {session.ray_address}; the end of {log}:\n{tail}")
+        time.sleep(_POLL_SECONDS)
+
+
+def spawn(session: Session, command: list[str], log: Path, variables: Mapping[str, str] | None = None) -> int:
+    """Start a process of the session in the background: out of reach of the terminal's Ctrl-C, its output in a file.
+
+    Returns:
+        Its process id.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | session.environment() | {SESSION_VARIABLE: session.id} | dict(variables or {})
+    if _HEAD_NODE in command:  # it must not look for another Ray to join
+        environment.pop("RAY_ADDRESS")
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    # Not subprocess.Popen, which wants to be waited for: this process outlives the one that starts it.
+    return os.posix_spawn(command[0], command, environment, file_actions=files, setsid=True)
+
+
+def processes(session: Session) -> list[psutil.Process]:
+    """Every living process of the session but the one that asks."""
+    mark = f"{SESSION_VARIABLE}={session.id}".encode()
+    living = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_alive(process)]
+    marked = [process for process in living if mark in _environment_of(process)]
+    # Ray's processes rename themselves, which may overwrite their environment; but `spawn` gave them a POSIX session of
+    # their own, that no process from elsewhere can join.
+    groups = {_posix_session(process) for process in marked} - {None, _posix_session(psutil.Process())}
+    return [process for process in living if process in marked or _posix_session(process) in groups]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _environment_of(process: psutil.Process) -> bytes:
+    """What a process was started with. psutil's own reading stops where a process has overwritten a part."""
+    try:
+        file = Path(f"/proc/{process.pid}/environ")
+        if file.exists():
+            return file.read_bytes()
+        return "\0".join(f"{name}={value}" for name, value in process.environ().items()).encode()
+    except (psutil.Error, OSError):
+        return b""  # gone, or another user's: then it is none of ours
+
+
+def _posix_session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
+def stop(state: State) -> int:
+    """End every process of the state folder's session, politely first; returns how many there were."""
+    session = session_of(state)
+    if session is None:
+        return 0
+    ours = processes(session)
+    # The parents end their children themselves; what they leave after the grace is ended by force.
+    roots = [process for process in ours if not any(parent in ours for parent in _parents(process))]
+    for process in roots:
+        _signal(process, force=False)
+    psutil.wait_procs(roots, timeout=_STOP_SECONDS)
+    left = processes(session)
+    for process in left:
+        _signal(process, force=True)
+    psutil.wait_procs(left, timeout=_STOP_SECONDS)
+    shutil.rmtree(session.folder, ignore_errors=True)
+    (state.session / "session.json").unlink(missing_ok=True)
+    return len(ours)
+
+
+def _parents(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.parents()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, *, force: bool) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill() if force else process.terminate()
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nothing listens there on 127.0.0.1, else any free port."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ClusterError("no port is free on 127.0.0.1")

@@ -1,0 +1,99 @@
+"""Keras → SavedModel → engine file, so that the files' bytes depend on the checkpoint and nothing else."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitops.errors import TrainingError
+from serve.predictor import INPUT, OUTPUT
+from serve.preprocess import Pixels
+
+if TYPE_CHECKING:
+    import openvino
+    import tensorflow as tf
+
+_BATCH = 16
+
+
+def to_saved_model(checkpoint: Path, saved_model: Path, images: Pixels) -> NDArray[np.float32]:
+    """Write a checkpoint as a SavedModel that ends in a softmax, and ask Keras what it should answer.
+
+    The variables are frozen into the graph: a SavedModel with its Keras objects holds random identifiers and counters
+    of the process, so that no two are alike.
+
+    Args:
+        checkpoint: a `model.keras` from uint8 (n, height, width, channels) to logits (n, classes).
+        saved_model: the folder to write; its signature `serving_default` is uint8 "image" → float32 "probabilities".
+        images: uint8, (n, height, width, channels).
+
+    Returns:
+        Keras's probabilities, float32, (n, classes).
+
+    Raises:
+        TrainingError: the checkpoint is missing or damaged.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it greets with a page about the processor
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        model: Any = keras.saving.load_model(checkpoint, compile=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the checkpoint {checkpoint} cannot be loaded: {error}. Train again") from error
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
+    answer = tf.function(lambda image: tf.nn.softmax(model(image, training=False)), input_signature=signature)
+    _write_graph(convert_variables_to_constants_v2(answer.get_concrete_function()), saved_model)
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    return np.concatenate([answer(tf.constant(batch)).numpy() for batch in batches])
+
+
+def _write_graph(frozen: "tf.types.experimental.ConcreteFunction", saved_model: Path) -> None:
+    """Write a function without variables as a SavedModel: a graph and its signature, without objects around it."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    def info(tensor: "tf.Tensor") -> TensorInfo:
+        return TensorInfo(name=tensor.name, dtype=tensor.dtype.as_datatype_enum, tensor_shape=tensor.shape.as_proto())
+
+    signature = SignatureDef(
+        inputs={INPUT: info(frozen.inputs[0])},
+        outputs={OUTPUT: info(frozen.outputs[0])},
+        method_name=tf.saved_model.PREDICT_METHOD_NAME,
+    )
+    saved = SavedModel(saved_model_schema_version=1)
+    graph = saved.meta_graphs.add()
+    graph.meta_info_def.tags.append(tf.saved_model.SERVING)
+    graph.meta_info_def.tensorflow_version = tf.__version__
+    graph.graph_def.CopyFrom(frozen.graph.as_graph_def())
+    graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY].CopyFrom(signature)
+    saved_model.mkdir()
+    (saved_model / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def to_engine(saved_model: Path, file: Path) -> None:
+    """Convert a SavedModel to OpenVINO's format; `file` is the `.xml`."""
+    import openvino
+
+    write_engine(openvino.convert_model(saved_model), file)
+
+
+def write_engine(model: "openvino.Model", file: Path) -> None:
+    """Write an OpenVINO model so that the same model always gives the same bytes.
+
+    Args:
+        model: its operations are renamed.
+        file: the `.xml`; the weights (float32) go beside it as `.bin`.
+    """
+    import openvino
+
+    for number, node in enumerate(model.get_ordered_ops()):
+        # Names carry counters of the process that converted the model.
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    # A new model around the same operations: the old one says where on this machine it was converted from.
+    plain = openvino.Model(model.get_results(), model.get_parameters(), "model")
+    openvino.save_model(plain, file, compress_to_fp16=False)

@@ -1,0 +1,323 @@
+"""Extract: fetch the photographs and their labels from Kaggle, a folder, or the drawing of screws.
+
+python -m ray_jobs.dataset --project project.yaml --state .mergeline [--data rendered|kaggle|FOLDER]
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from gitops.errors import DataError
+from gitops.manifest import Contract, DataSource, Quarantined, Sha256
+from gitops.state import folder_written_whole, stable_json, write_atomically
+from ray_jobs import render
+from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
+from ray_jobs.stage import Stage, arguments, open_stage, run_main
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+TABLE = "train.csv"
+
+
+class Photograph(Contract):
+    """A labelled photograph, as it came."""
+
+    path: str = Field(description="Where the file lies; no part of any digest.")
+    filename: str = Field(description="Its name in the source; unique there.")
+    label: str = Field(description="One of the project's classes.")
+    kind: str | None = Field(default=None, description="Type of defect, where it is known.")
+    sha256: Sha256 = Field(description="Of the file.")
+
+
+class Listing(Contract):
+    """What the extraction found: `sources/<project>.json`; the ETL reads it."""
+
+    source: str = Field(description="Where the photographs came from.")
+    photographs: tuple[Photograph, ...] = Field(description="Sorted by name.")
+    quarantined: tuple[Quarantined, ...] = Field(default=(), description="Files without a usable label or bytes.")
+
+
+@dataclass
+class _Candidate:
+    """A file or a label that was seen; complete when it has a file and exactly one label."""
+
+    path: Path | None = None
+    labels: set[str] = field(default_factory=set)
+    kind: str | None = None
+
+
+def listing_file(stage: Stage) -> Path:
+    """Where the project's newest listing lies."""
+    return stage.state.sources / f"{stage.project.name}.json"
+
+
+def read_listing(stage: Stage) -> Listing:
+    """The listing that the last extraction wrote.
+
+    Raises:
+        DataError: there is none yet.
+    """
+    if not listing_file(stage).exists():
+        raise DataError(f"{stage.project.name} has no photographs yet in {stage.state.root}: run the dataset stage")
+    return Listing.read(listing_file(stage))
+
+
+def extract(stage: Stage, data: str | None = None) -> Listing:
+    """Fetch and list the photographs.
+
+    Args:
+        stage: project and state.
+        data: `rendered`, `kaggle` or a folder instead of the project's source.
+
+    Raises:
+        DataError: the source cannot be had, or is not what it should be.
+    """
+    source = _chosen_source(stage.project.data, data)
+    folder, origin = _fetch(stage, source)
+    labels_file = stage.project_file.parent / source.labels if source.labels else None
+    listing = list_folder(folder, origin, stage.project.classes, source.kind_pattern, labels_file)
+    target = listing_file(stage)
+    summary = f"{len(listing.photographs)} photographs from {origin}, {len(listing.quarantined)} set aside"
+    if target.exists() and target.read_text() == listing.to_json():
+        print(f"nothing to do: {summary}, as before")
+    else:
+        write_atomically(target, listing.to_json())
+        print(summary)
+    return listing
+
+
+def _chosen_source(source: DataSource, data: str | None) -> DataSource:
+    if data is None:
+        return source
+    if data == "kaggle" and not source.kaggle:
+        raise DataError("--data kaggle needs `data.kaggle: owner/dataset` in the project file")
+    if data in ("rendered", "kaggle"):
+        return source.model_copy(update={"source": data})
+    return source.model_copy(update={"source": "folder", "path": str(Path(data).expanduser().resolve())})
+
+
+def _fetch(stage: Stage, source: DataSource) -> tuple[Path, str]:
+    """The folder that holds the source's photographs, and the source's name."""
+    if source.source == "rendered":
+        return _rendered(stage.state.sources, source)
+    if source.source == "kaggle":
+        dataset = str(source.kaggle)
+        return fetch_kaggle(dataset, stage.state.sources / "kaggle"), f"kaggle:{dataset}"
+    folder = (stage.project_file.parent / Path(str(source.path)).expanduser()).resolve()
+    if not folder.is_dir():
+        raise DataError(f"the data folder {folder} does not exist: correct --data, or `data.path` in the project file")
+    return folder, folder.as_uri()
+
+
+def _rendered(sources: Path, source: DataSource) -> tuple[Path, str]:
+    settings = [source.rendered_images, source.rendered_defective_share, source.seed]
+    # What draws is part of the name: after a change of it, images of old and new must not mix.
+    drawing = hashlib.sha256(Path(render.__file__).read_bytes()).hexdigest()
+    key = hashlib.sha256(stable_json([drawing, *settings]).encode()).hexdigest()[:12]
+    folder = sources / f"rendered-{key}"
+    drawn = render.write(folder, source.rendered_images, source.rendered_defective_share, source.seed)
+    print(f"drew {drawn} images; {source.rendered_images - drawn} were there already")
+    return folder, f"rendered:{source.rendered_images}-images-seed-{source.seed}"
+
+
+# --- Kaggle -----------------------------------------------------------------------------------------------------------
+
+
+def fetch_kaggle(dataset: str, downloads: Path) -> Path:
+    """Download and unpack a Kaggle data set, going on where a broken-off download stopped.
+
+    The unpacked folder is named after the archive's SHA-256 and kept: Kaggle is not asked again while it is there.
+
+    Args:
+        dataset: owner/name.
+        downloads: folder for downloads; each data set has its own in it.
+
+    Raises:
+        DataError: no credentials, no such data set, no network, or a damaged archive.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        raise DataError(f"`data.kaggle` must be owner/dataset, not {dataset!r}")
+    base = downloads / dataset.replace("/", "--")
+    unpacked = sorted(path for path in base.glob("*") if re.fullmatch("[0-9a-f]{64}", path.name))
+    if unpacked:
+        print(f"nothing to download: {dataset} is in {unpacked[0]}; remove that folder to fetch it again")
+        return unpacked[0]
+    archive = base / f"{dataset.split('/')[1]}.zip"
+    print(f"downloading {dataset} from Kaggle", flush=True)
+    _download(dataset, base)
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _unpack(archive, base / digest)
+    archive.unlink()
+    print(f"unpacked {dataset}, archive sha256 {digest}")
+    return base / digest
+
+
+def _download(dataset: str, base: Path) -> None:
+    from requests import RequestException
+
+    base.mkdir(parents=True, exist_ok=True)
+    try:
+        # The client prints pages of advice where there are no credentials; ours is shorter.
+        with contextlib.redirect_stdout(io.StringIO()):
+            from kaggle.api.kaggle_api_extended import KaggleApi
+
+            client: Any = KaggleApi()
+            client.authenticate()
+        # It resumes a broken-off download where ETag and length are still the same.
+        client.dataset_download_files(dataset, path=str(base), quiet=not sys.stderr.isatty(), unzip=False)
+    except SystemExit:
+        raise DataError(
+            "Kaggle finds no valid credentials: set KAGGLE_API_TOKEN (from https://www.kaggle.com/settings), or "
+            "KAGGLE_USERNAME and KAGGLE_KEY; or use `--data rendered` or a folder, which need none"
+        ) from None
+    except (RequestException, OSError, ValueError) as error:
+        raise DataError(
+            f"cannot download {dataset} from Kaggle: {error}; what has come is kept in {base}: run again to go on"
+        ) from error
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    try:
+        with folder_written_whole(target) as folder, zipfile.ZipFile(archive) as bundle:
+            bundle.extractall(folder)  # checks every file's CRC-32
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise DataError(f"{archive} is damaged ({error}) and was removed: run again to download it anew") from error
+
+
+# --- folders and labels -----------------------------------------------------------------------------------------------
+
+
+def list_folder(
+    folder: Path, origin: str, classes: tuple[str, ...], kind_pattern: str | None = None, labels: Path | None = None
+) -> Listing:
+    """List the photographs of a folder with their labels; what has no usable label is set aside with the reason.
+
+    Args:
+        folder: `train/` with `train.csv`, or one folder per class or kind of defect; with `labels`, any images.
+        origin: the source's name, for the listing.
+        classes: the project's classes, the good one first.
+        kind_pattern: regular expression over file names, whose group `kind` is the type of defect.
+        labels: a Label Studio export, whose labels win over the folder's.
+
+    Raises:
+        DataError: there are no images, or the labels are not what they should be.
+    """
+    candidates = _candidates(folder, classes, has_labels=labels is not None)
+    if labels is not None:
+        pairs = read_label_studio(labels, classes)
+        for name, found in resolve(pairs, candidates, labels.name).items():  # they replace what the folder said
+            candidates.setdefault(name, _Candidate()).labels = found
+    kind_of = kind_reader(kind_pattern)
+    photographs, quarantined = [], []
+    names = sorted(candidates)
+    with ThreadPoolExecutor() as pool:
+        for name, digest in zip(names, pool.map(_sha256, (candidates[name].path for name in names)), strict=True):
+            candidate = candidates[name]
+            reason = _why_unusable(candidate, digest)
+            if reason is not None or digest is None:
+                quarantined.append(Quarantined(filename=name, reason=reason or "the file cannot be read"))
+                continue
+            (label,) = candidate.labels
+            kind = None if label == classes[0] else (candidate.kind or kind_of(name))
+            photographs.append(
+                Photograph(path=str(candidate.path), filename=name, label=label, kind=kind, sha256=digest)
+            )
+    if not photographs:
+        reasons = "".join(f"\n  {item.filename}: {item.reason}" for item in quarantined[:5])
+        raise DataError(f"{folder} has no labelled image that can be read{':' if reasons else ''}{reasons}")
+    return Listing(source=origin, photographs=tuple(photographs), quarantined=tuple(quarantined))
+
+
+def _sha256(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _why_unusable(found: _Candidate, digest: str | None) -> str | None:
+    if found.path is None:
+        return "it has a label, but there is no such file"
+    if not found.labels:
+        return "it has no label"
+    if len(found.labels) > 1:
+        return f"it is labelled both {' and '.join(sorted(found.labels))}"
+    return "the file cannot be opened" if digest is None else None
+
+
+def _candidates(folder: Path, classes: tuple[str, ...], *, has_labels: bool) -> dict[str, _Candidate]:
+    train, table = folder / "train", folder / TABLE
+    if table.is_file():
+        return _kaggle_layout(train if train.is_dir() else folder, table, classes)
+    if not has_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
+        raise DataError(f"{folder} has train/ but no {TABLE}: add one with the columns filename,anomaly")
+    if has_labels and not any((folder / name).is_dir() for name in classes):
+        images = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+        return {path.relative_to(folder).as_posix(): _Candidate(path) for path in images}
+    return _class_folders(folder, classes)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that is not hidden."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _kaggle_layout(images: Path, table: Path, classes: tuple[str, ...]) -> dict[str, _Candidate]:
+    files = {path.relative_to(images).as_posix(): path for path in _files(images)}
+    candidates = {name: _Candidate(path) for name, path in files.items() if path.suffix.lower() in IMAGE_SUFFIXES}
+    for line, name, value in table_rows(table):
+        label = class_of(value, classes)
+        if label is None:
+            raise DataError(f"{table}, line {line}: anomaly {value!r} is no class; {classes_text(classes)}")
+        candidates.setdefault(name, _Candidate(files.get(name))).labels.add(label)
+    return candidates
+
+
+def _class_folders(folder: Path, classes: tuple[str, ...]) -> dict[str, _Candidate]:
+    """One folder per class; or, for two classes, one for good ones and one per kind of defect."""
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    filled = [child for child in children if any(_files(child))]
+    if not filled:
+        raise DataError(f"{folder} is empty: it needs train/ and {TABLE}, or a folder of images for each class")
+    unknown = [child.name for child in filled if child.name not in classes]
+    by_kind = len(classes) == 2 and any(child.name == classes[0] for child in filled)
+    if unknown and not by_kind:
+        raise DataError(
+            f"{folder} has a folder {unknown[0]!r}, which is no class; {classes_text(classes)}"
+            + (f"; folders of defects by kind need a folder {classes[0]!r} beside them" if len(classes) == 2 else "")
+        )
+    return {
+        path.relative_to(folder).as_posix(): _Candidate(
+            path, {child.name if child.name in classes else classes[1]}, None if child.name in classes else child.name
+        )
+        for child in filled
+        for path in _files(child)
+    }
+
+
+def main() -> None:
+    """Run the extraction as a program."""
+    parser = arguments("Fetch and list the photographs.")
+    parser.add_argument("--data", help="rendered, kaggle, or a folder, instead of the project's source")
+    options = parser.parse_args()
+    extract(open_stage(options), options.data)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,267 @@
+"""Evaluate: the very bundle that will be served, on the split that nothing was fitted to.
+
+python -m ray_jobs.evaluate [--project project.yaml] [--state .mergeline]
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitops.errors import ContractError, DataError, TrainingError
+from gitops.manifest import EvaluationReport, Prediction, TrainingResult
+from gitops.state import folder_written_whole, write_atomically
+from ray_jobs import pictures, tracking
+from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
+from serve.predictor import GOOD, Predictor, decide, scores_of
+
+DETAILS = "evaluation"
+"""Folder beside the report, and of the MLflow run's artifacts: predictions and pictures."""
+PREDICTIONS = "predictions.jsonl"
+CALIBRATION_BINS = 10
+CONFIDENCE = 0.95
+"""Of the interval between accuracy_low and accuracy_high."""
+METRIC_PREFIX = "test_"
+"""Of the metrics' names in MLflow, where those of the training stand beside them."""
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.integer]
+
+
+def evaluate(stage: Stage) -> EvaluationReport:
+    """Judge the test split with the current run's bundle.
+
+    Returns:
+        What is written to the run's `evaluation.json`; predictions and pictures lie in `evaluation/` beside it, and
+        in MLflow.
+
+    Raises:
+        TrainingError: there is no bundle yet.
+        BundleError: the bundle cannot be loaded.
+        DataError: the test split lacks good or other images.
+    """
+    run = stage.run()
+    digest = bundle_of(run)
+    if (done := evaluation_of(run, digest)) is not None:
+        print(f"evaluate: bundle {digest[:12]} is evaluated already: {run.evaluation_file}; nothing to do")
+        return done
+    predictor = Predictor.load(stage.state.bundles / digest, threads=os.cpu_count() or 1)
+    test = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "test")
+    _check(test, run)
+    report_progress(0, 2, f"judging {len(test.labels)} images")
+    probabilities = predictor.predict(test.images)
+    report = assess(predictor, test, probabilities)
+    report_progress(1, 2, "drawing")
+    details = run.folder / DETAILS
+    shutil.rmtree(details, ignore_errors=True)  # of another bundle, or of an evaluation that was stopped
+    with folder_written_whole(details) as folder:
+        predictions = _predictions(report, predictor, test, probabilities)
+        (folder / PREDICTIONS).write_text("".join(line.model_dump_json() + "\n" for line in predictions))
+        pictures.save(report, predictions, test.images, run.dataset.classes, folder)
+    _log(stage, run, report, details)
+    write_atomically(run.evaluation_file, report.to_json())  # last: it says that all the rest is there
+    report_progress(2, 2, "evaluated")
+    print(f"evaluate: bundle {digest[:12]}: {summary(report, stage.project.measurement)}")
+    return report
+
+
+def bundle_of(run: Run) -> str:
+    """The digest of the run's bundle.
+
+    Raises:
+        TrainingError: nothing was exported yet.
+    """
+    if not run.bundle_file.exists():
+        raise TrainingError(f"run {run.id} has no bundle yet: run `mergeline submit export`")
+    return run.bundle_file.read_text().strip()
+
+
+def evaluation_of(run: Run, digest: str) -> EvaluationReport | None:
+    """The report on a bundle, if the run has one."""
+    if not run.evaluation_file.exists():
+        return None
+    try:
+        report = EvaluationReport.read(run.evaluation_file)
+    except ContractError:  # an earlier version of Mergeline wrote it
+        return None
+    return report if report.bundle == digest else None
+
+
+def summary(report: EvaluationReport, measurement: Sequence[str]) -> str:
+    """The metrics that the project shows first, in a line."""
+    shown = [f"{name} {report.metrics[name]:.4f}" for name in measurement if name in report.metrics]
+    low, high = report.metrics["accuracy_low"], report.metrics["accuracy_high"]
+    return f"{', '.join(shown)} on {report.images} images (accuracy between {low:.3f} and {high:.3f}, 95 %)"
+
+
+def assess(predictor: Predictor, test: SplitImages, probabilities: NDArray[np.float32]) -> EvaluationReport:
+    """The report on probabilities that a bundle gave; nothing is read or written.
+
+    Args:
+        predictor: the bundle: classes, threshold, digest.
+        test: the truth.
+        probabilities: (n, classes).
+    """
+    manifest = predictor.manifest
+    threshold = manifest.threshold.value
+    predicted = decide(probabilities, threshold)
+    scores, bad = scores_of(probabilities), test.labels != GOOD
+    return EvaluationReport(
+        bundle=predictor.digest,
+        dataset=manifest.dataset,
+        images=len(test.labels),
+        metrics={
+            **label_metrics(test.labels, predicted),
+            **score_metrics(bad, scores),
+            "loss": cross_entropy(test.labels, probabilities),
+        },
+        threshold=manifest.threshold,
+        confusion=confusion(test.labels, predicted, manifest.classes),
+        per_class=per_class(test.labels, predicted, manifest.classes),
+        per_kind=per_kind(test.kinds, bad, predicted != GOOD),
+        calibration=calibration(bad, scores),
+    )
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def label_metrics(labels: Labels, predicted: Labels) -> dict[str, float]:
+    """Metrics of decisions: accuracy with its interval, balanced_accuracy, and precision, recall, f1 of "not good".
+
+    Args:
+        labels: the truth, (n,), indices of classes.
+        predicted: (n,), indices of classes.
+    """
+    from scipy.stats import binomtest
+    from sklearn import metrics
+
+    bad, flagged = labels != GOOD, predicted != GOOD
+    right = int(np.sum(labels == predicted))
+    # Wilson's interval: it stays within 0 and 1, and is honest where nothing went wrong.
+    interval = binomtest(right, len(labels)).proportion_ci(CONFIDENCE, method="wilson")
+    recalls = metrics.recall_score(labels, predicted, labels=np.unique(labels), average=None)
+    return {
+        "accuracy": right / len(labels),
+        "accuracy_low": float(interval.low),
+        "accuracy_high": float(interval.high),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "precision": float(metrics.precision_score(bad, flagged, zero_division=0.0)),
+        "recall": float(metrics.recall_score(bad, flagged)),
+        "f1": float(metrics.f1_score(bad, flagged, zero_division=0.0)),
+    }
+
+
+def score_metrics(bad: NDArray[np.bool_], scores: Floats) -> dict[str, float]:
+    """Metrics of scores, good against the rest: auroc, average_precision, brier, expected_calibration_error.
+
+    Args:
+        bad: whether a part is not good, (n,); there must be both.
+        scores: probability that it is not, (n,).
+    """
+    from sklearn import metrics
+
+    bins = calibration(bad, scores)
+    return {
+        "auroc": float(metrics.roc_auc_score(bad, scores)),
+        "average_precision": float(metrics.average_precision_score(bad, scores)),
+        "brier": float(metrics.brier_score_loss(bad, scores)),
+        "expected_calibration_error": sum(abs(mean - share) * count for mean, share, count in bins) / len(bad),
+    }
+
+
+def cross_entropy(labels: Labels, probabilities: NDArray[np.floating]) -> float:
+    """Mean cross-entropy, in nats, of labels (n,) under probabilities (n, classes)."""
+    from sklearn import metrics
+
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    return float(metrics.log_loss(labels, exact, labels=range(exact.shape[1])))
+
+
+def calibration(bad: NDArray[np.bool_], scores: Floats) -> tuple[tuple[float, float, int], ...]:
+    """Reliability bins of equal width: mean score, share of parts that are not good, images; empty ones left out."""
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    members = [bins == number for number in np.unique(bins)]
+    return tuple((float(scores[inside].mean()), float(bad[inside].mean()), int(inside.sum())) for inside in members)
+
+
+def confusion(labels: Labels, predicted: Labels, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Truth → predicted → images."""
+    from sklearn import metrics
+
+    table = metrics.confusion_matrix(labels, predicted, labels=range(len(classes)))
+    return {truth: dict(zip(classes, row.tolist(), strict=True)) for truth, row in zip(classes, table, strict=True)}
+
+
+def per_class(labels: Labels, predicted: Labels, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Class → precision, recall, f1, images; 0 where there is nothing to divide by."""
+    from sklearn import metrics
+
+    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0.0)
+    names = ("precision", "recall", "f1", "images")
+    rows = zip(*columns, strict=True)
+    return {
+        name: {key: float(value) for key, value in zip(names, row, strict=True)}
+        for name, row in zip(classes, rows, strict=True)
+    }
+
+
+def per_kind(
+    kinds: Sequence[str | None], bad: NDArray[np.bool_], flagged: NDArray[np.bool_]
+) -> dict[str, dict[str, float]]:
+    """Kind of image → recall (share judged right, as good or not good), images."""
+    of = np.array([kind or "" for kind in kinds])
+    return {
+        kind: {"recall": float(np.mean((bad == flagged)[of == kind])), "images": float(np.sum(of == kind))}
+        for kind in sorted(set(of.tolist()) - {""})
+    }
+
+
+# --- around it --------------------------------------------------------------------------------------------------------
+
+
+def _check(test: SplitImages, run: Run) -> None:
+    bad = int(np.sum(test.labels != GOOD))
+    if bad in (0, len(test.labels)):
+        raise DataError(
+            f"the test split of dataset {run.dataset.digest[:12]} has {bad} images that are not good and "
+            f"{len(test.labels) - bad} good ones; an evaluation needs both: raise `split.test` or change `split.seed` "
+            f"in the project file"
+        )
+
+
+def _predictions(
+    report: EvaluationReport, predictor: Predictor, test: SplitImages, probabilities: NDArray[np.float32]
+) -> list[Prediction]:
+    classes = predictor.manifest.classes
+    decided = decide(probabilities, report.threshold.value)
+    rows = zip(test.filenames, test.labels, decided, scores_of(probabilities), test.kinds, strict=True)
+    return [
+        Prediction(filename=name, label=classes[label], predicted=classes[choice], score=float(score), kind=kind)
+        for name, label, choice, score, kind in rows
+    ]
+
+
+def _log(stage: Stage, run: Run, report: EvaluationReport, details: Path) -> None:
+    """Add the evaluation to the training's MLflow run."""
+    mlflow_run = TrainingResult.read(run.result_file).mlflow_run_id
+    mlflow = tracking.client(stage.state)
+    mlflow.log_artifacts(mlflow_run, str(details), DETAILS)
+    mlflow.log_text(mlflow_run, report.to_json(), f"{DETAILS}/report.json")
+    tracking.log_metrics(
+        stage.state, mlflow_run, {f"{METRIC_PREFIX}{name}": value for name, value in report.metrics.items()}
+    )
+
+
+def main() -> None:
+    """Run the stage as a program."""
+    evaluate(open_stage(arguments("Evaluate the exported bundle on the test split.").parse_args()))
+
+
+if __name__ == "__main__":
+    run_main(main)

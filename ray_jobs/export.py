@@ -1,0 +1,258 @@
+"""Export: a trained checkpoint becomes a model bundle, addressed by its SHA-256.
+
+python -m ray_jobs.export [--project project.yaml] [--state .mergeline]
+"""
+
+import importlib.metadata
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gitops import bundle
+from gitops.errors import BundleError, TrainingError
+from gitops.manifest import (
+    BundleManifest,
+    DatasetManifest,
+    Distribution,
+    Probe,
+    ReferenceStatistics,
+    ThresholdChoice,
+    TrainingResult,
+)
+from gitops.state import write_atomically
+from ray_jobs.convert import to_engine, to_saved_model
+from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.probe import draw_probe
+from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
+from serve.predictor import GOOD, Judgement, Predictor, scores_of
+
+LARGEST_DISAGREEMENT = 1e-4
+"""Between a probability by the engine and the same by Keras; above it the export fails."""
+ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
+QUANTILES = 101
+"""Quantiles in the reference statistics: every percent."""
+THRESHOLD_METHOD = (
+    "nearest to 0.5 among the thresholds whose balanced accuracy on the validation split is within one standard error "
+    "of the greatest"
+)
+_EVEN = 0.5
+_FRAMEWORKS = {
+    "keras": ("keras",),
+    "tensorflow": ("tensorflow-cpu", "tensorflow"),
+    "openvino": ("openvino",),
+    "opencv": ("opencv-python-headless",),
+}
+"""By name, the distributions that it may come from."""
+# Sums come out a little differently by CPU; a digest must not hang on a figure's last digits.
+_DIGITS = 5
+
+
+def export(stage: Stage) -> str:
+    """Make the bundle of the current run's best checkpoint.
+
+    Returns:
+        The bundle's digest; the bundle is `state.bundles/<digest>`.
+
+    Raises:
+        TrainingError: nothing is trained yet, the validation split lacks good or other images, or the engine's
+            outputs are not Keras's.
+    """
+    run = stage.run()
+    if (done := _done(stage, run)) is not None:
+        print(f"export: {run.id} is exported already, as bundle {done[:12]}: nothing to do")
+        return done
+    if not run.result_file.exists():
+        raise TrainingError(
+            f"run {run.id} of {stage.project.name} has no trained model yet: run `mergeline submit train`"
+        )
+    stage.state.bundles.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=stage.state.bundles) as temporary:
+        folder = Path(temporary) / "bundle"
+        folder.mkdir()
+        digest = _make(stage, run, folder)
+        _put(folder, stage.state.bundles / digest, Path(temporary) / "damaged")
+    write_atomically(run.bundle_file, digest + "\n")
+    print(f"export: bundle {digest[:12]} in {stage.state.bundles / digest}")
+    return digest
+
+
+def _done(stage: Stage, run: Run) -> str | None:
+    """The digest of the run's bundle, if it is there, whole, and no older than the training's result."""
+    try:
+        digest = run.bundle_file.read_text().strip()
+        if run.bundle_file.stat().st_mtime < run.result_file.stat().st_mtime:
+            return None
+        bundle.verify(stage.state.bundles / digest, digest)
+    except (OSError, BundleError):
+        return None
+    return digest
+
+
+def _put(folder: Path, target: Path, aside: Path) -> None:
+    """Move the bundle to its place; what lies there already stays if it is whole, as it is then the same."""
+    try:
+        bundle.verify(target, target.name)
+    except BundleError:
+        if target.exists():
+            target.rename(aside)
+        folder.rename(target)
+
+
+def _make(stage: Stage, run: Run, folder: Path) -> str:
+    result = TrainingResult.read(run.result_file)
+    shards = stage.state.datasets / run.dataset.digest
+    validation = load_split(shards, run.dataset, "validation")
+    report_progress(0, 3, "converting the model")
+    expected = to_saved_model(run.folder / result.checkpoint, folder / SAVED_MODEL, validation.images)
+    to_engine(folder / SAVED_MODEL, folder / ENGINE_FILE)
+    (folder / PROBE).write_bytes(draw_probe())
+    (folder / REFERENCE).write_text("{}\n")
+    # The figures of the manifest are the engine's own, by the very code that serves: so a draft is loaded first.
+    draft = _draft(stage, run, result)
+    bundle.seal(folder, draft)
+    report_progress(1, 3, "comparing the engine with Keras")
+    predictor = Predictor.load(folder)
+    found = predictor.predict(validation.images)
+    manifest = draft.model_copy(
+        update={
+            "agreement": _agreement(expected, found, run.id),
+            "threshold": _threshold(found, validation, run),
+            "probe": draft.probe.model_copy(update={"score": _probe_score(predictor, folder)}),
+        }
+    )
+    report_progress(2, 3, "reference statistics")
+    reference = ReferenceStatistics(measures=_measures(shards, run.dataset), scores=distribution(scores_of(found)))
+    (folder / REFERENCE).write_text(reference.to_json())
+    digest = bundle.seal(folder, manifest)
+    Predictor.load(folder).probe()
+    report_progress(3, 3, f"bundle {digest[:12]}")
+    return digest
+
+
+def _draft(stage: Stage, run: Run, result: TrainingResult) -> BundleManifest:
+    return BundleManifest(
+        name=stage.project.name,
+        classes=run.dataset.classes,
+        preprocessing=run.dataset.preprocessing,
+        threshold=ThresholdChoice(value=0.5, method="draft"),
+        engine="openvino",
+        engine_file=ENGINE_FILE,
+        saved_model=SAVED_MODEL,
+        reference=REFERENCE,
+        probe=Probe(path=PROBE, score=0.5),
+        agreement=0.0,
+        dataset=run.dataset.digest,
+        training=result.training,
+        frameworks=_versions(),
+        files=(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: next(filter(None, map(_version_of, packages)), "unknown") for name, packages in _FRAMEWORKS.items()}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def choose_threshold(scores: NDArray[np.floating], bad: NDArray[np.bool_]) -> ThresholdChoice:
+    """Choose the decision threshold: nearest to 0.5 among those whose balanced accuracy is as good as the best one's.
+
+    As good is what lies within one standard error (the rule of Breiman et al., Classification and Regression Trees,
+    1984): with ten defective validation images the very best threshold is mostly chance.
+
+    Args:
+        scores: probability that the part is not good, (n,).
+        bad: whether it is not, (n,); there must be images of both kinds.
+    """
+    edges = np.unique(np.concatenate([[0.0], scores, [1.0]]))
+    low, high = edges[:-1], edges[1:]
+    middles = (low + high) / 2
+    caught = np.array([np.sum(scores[bad] >= threshold) for threshold in middles])
+    passed = np.array([np.sum(scores[~bad] < threshold) for threshold in middles])
+    balanced = (caught / bad.sum() + passed / (~bad).sum()) / 2
+    best = int(np.argmax(balanced))
+    error = np.hypot(_standard_error(caught[best], bad.sum()), _standard_error(passed[best], (~bad).sum())) / 2
+    # A threshold between two neighbouring scores decides as any other between them; the interval's ends are scores.
+    nearest = np.where((low < _EVEN) & (high >= _EVEN), _EVEN, middles)
+    good = np.flatnonzero(balanced >= balanced[best] - error)
+    chosen = good[np.argmin(np.abs(nearest[good] - _EVEN))]
+    return ThresholdChoice(value=float(nearest[chosen]), method=THRESHOLD_METHOD)
+
+
+def _standard_error(hits: int, count: int) -> float:
+    """Of a share, with Laplace's estimate, so that a perfect one is not taken for certain."""
+    share = (hits + 1) / (count + 2)
+    return float(np.sqrt(share * (1 - share) / count))
+
+
+def distribution(values: NDArray[np.floating]) -> Distribution:
+    """Quantiles of what isn't NaN among `values`, (n,)."""
+    present = values[~np.isnan(values)]
+    quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES)) if present.size else np.empty(0)
+    return Distribution(count=int(present.size), quantiles=tuple(round(float(value), _DIGITS) for value in quantiles))
+
+
+def _threshold(probabilities: NDArray[np.float32], validation: SplitImages, run: Run) -> ThresholdChoice:
+    bad = validation.labels != GOOD
+    if bad.all() or not bad.any():
+        raise TrainingError(
+            f"the validation split of dataset {run.dataset.digest[:12]} has {int(bad.sum())} images that are not good "
+            f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
+            f"`split.seed` in the project file"
+        )
+    return choose_threshold(scores_of(probabilities), bad)
+
+
+def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id: str) -> float:
+    """The largest difference, rounded up to a power of ten: its digits are the CPU's, not the model's."""
+    largest = float(np.max(np.abs(expected.astype(np.float64) - found)))
+    if not largest <= LARGEST_DISAGREEMENT:  # written so that NaN fails
+        raise TrainingError(
+            f"run {run_id}: the engine's probabilities differ from Keras's by {largest:.2g} on the validation split, "
+            f"more than {LARGEST_DISAGREEMENT:g}: try another version of OpenVINO, or leave out the layer that it "
+            f"computes otherwise"
+        )
+    print(f"export: the engine's probabilities differ from Keras's by at most {largest:.1e}")
+    return float(10.0 ** math.ceil(math.log10(max(largest, 1e-9))))
+
+
+def _probe_score(predictor: Predictor, folder: Path) -> float:
+    answer = predictor.judge([(folder / PROBE).read_bytes()])[0]
+    if not isinstance(answer, Judgement):
+        raise TrainingError(f"the probe image cannot be used: {answer}")
+    return round(answer.score, _DIGITS)
+
+
+def _measures(shards: Path, dataset: DatasetManifest) -> dict[str, Distribution]:
+    """The distribution of every measure (column of numbers) over the training and validation shards."""
+    names = [name for name in dataset.shards if not name.startswith("test-")]
+    schema = pq.read_schema(shards / names[0])
+    columns = [field.name for field in schema if field.name != "label" and _is_number(field.type)]
+    table = pa.concat_tables([pq.read_table(shards / name, columns=columns) for name in names])
+    return {name: distribution(table[name].to_numpy().astype(np.float64)) for name in sorted(columns)}
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def main() -> None:
+    """Run the stage as a program."""
+    export(open_stage(arguments("Export the trained model as a bundle.").parse_args()))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,41 @@
+"""A head's first weights: a logistic regression on the features of the backbone as it came.
+
+Fine-tuning from a random head distorts pretrained features before the head is of any use; from a fitted one it does not
+(Kumar et al., 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRENGTH = 0.01
+"""Inverse of the L2 penalty, on standardised features.
+
+Measured on 300 photographs of screws, 5-fold, nine sets of features at two sizes: better than 0.001 in 16 of 18.
+"""
+VARIANTS = 3
+"""Variations of each image that it is fitted to, beside the image itself."""
+_ITERATIONS = 2000
+
+
+def fit_head(
+    features: NDArray[np.float64], labels: NDArray[np.int32], classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit a dense layer whose softmax gives the classes' probabilities; every class counts alike.
+
+    Args:
+        features: (n, features).
+        labels: (n,), each of the classes at least once.
+        classes: how many.
+
+    Returns:
+        Kernel, (features, classes), and bias, (classes,).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=_ITERATIONS)
+    model.fit((features - mean) / deviation, labels)
+    kernel, bias = model.coef_ / deviation, model.intercept_ - model.coef_ @ (mean / deviation)
+    if classes == 2:  # one row: the logit of the second class over the first; softmax wants one for each
+        kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
+    return kernel.T.astype(np.float32), bias.astype(np.float32)

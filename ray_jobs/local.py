@@ -1,0 +1,171 @@
+"""The whole line on one machine: `mergeline up` and `mergeline down`."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from gitops import environment, gates, promotion, status
+from gitops.errors import MergelineError
+from gitops.manifest import ModelVersion
+from gitops.repository import Repository, create_bare
+from ray_jobs import cluster, doctor, submit
+from ray_jobs.cluster import ClusterError, Session
+from ray_jobs.stage import Stage
+
+DEFAULT_PORT = 8000
+_SYNC_SECONDS = 180
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `mergeline up` was asked for."""
+
+    environment: str
+    data: str | None = None
+    repository: str | None = None
+    port: int = DEFAULT_PORT
+    workers: int | None = None
+    use_gpu: bool = False
+    self_heal: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """What `mergeline up` ends with."""
+
+    version: ModelVersion
+    url: str
+    dashboard: str
+    repository: str
+
+
+def up(stage: Stage, options: Options, console: Console) -> Served:
+    """Start what does not run yet, run the line, promote its version, and wait until that answers.
+
+    Ctrl-C ends what this call started; what ran before goes on running.
+
+    Raises:
+        MergelineError: a stage, a gate or the deployment failed; what was served is served on.
+    """
+    if options.environment not in stage.project.environments:
+        known = ", ".join(stage.project.environments)
+        raise MergelineError(f"{stage.project_file} has no environment {options.environment!r}; it has {known}")
+    with _started(stage, options, console) as session:
+        os.environ.update(session.environment())
+        repository = Repository(options.repository or _deployments(stage, options))
+        _reconciler(stage, options, session, repository)
+        _pipeline(stage, options, session, console)
+        version = stage.state.versions(stage.project.name)[-1]
+        console.print(f"promoting {version.model.name} {version.model.version} to {options.environment}")
+        outcome = promotion.promote(repository, version, options.environment, merge=True)
+        return _await_served(stage, options, session, repository, version, outcome.commit)
+
+
+def down(stage: Stage) -> int:
+    """End what `up` started for this state folder, and nothing else; returns the number of processes."""
+    return cluster.stop(stage.state)
+
+
+@contextmanager
+def _started(stage: Stage, options: Options, console: Console) -> Iterator[Session]:
+    """The state folder's Ray; one that this call started does not outlive its failure to get anything served."""
+    running = cluster.session_of(stage.state)
+    fresh = not (running and running.is_running())
+    if fresh and doctor.in_use(options.port):
+        raise ClusterError(
+            f"port {options.port} is in use by another program: end that, or choose another with `mergeline up --port`"
+        )
+    try:
+        if fresh:
+            console.print("starting Ray")
+        yield cluster.start(stage.state)
+    except BaseException:
+        if fresh:
+            cluster.stop(stage.state)
+        raise
+
+
+def _deployments(stage: Stage, options: Options) -> str:
+    """The state folder's own bare repository, made from the project where there is none yet."""
+    seed = {environment.PROJECT_PATH: stage.project_file.read_text()}
+    for name in stage.project.environments:
+        port = options.port if name == options.environment else None
+        seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port)
+    create_bare(stage.state.repository, seed, gates.hooks())
+    return str(stage.state.repository)
+
+
+def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> None:
+    """Start the reconciler's loop, unless the session has one for this environment."""
+    command = [
+        *[sys.executable, "-m", "mergeline", "reconcile", "--watch"],
+        *["--env", options.environment, "--repo", str(repository.location), "--state", str(stage.state.root)],
+        *["--address", session.dashboard, "--project", str(stage.project_file)],
+        *(["--self-heal"] if options.self_heal else []),
+    ]
+    for process in cluster.processes(session):
+        try:
+            if process.cmdline()[1:6] == command[1:6]:
+                if process.cmdline() == command:
+                    return
+                process.terminate()  # it was started with other options
+                process.wait(timeout=30)
+        except psutil.NoSuchProcess:
+            continue
+    cluster.spawn(session, command, stage.state.session / f"reconciler-{options.environment}.log")
+
+
+def _pipeline(stage: Stage, options: Options, session: Session, console: Console) -> None:
+    arguments = ["--project", str(stage.project_file), "--state", str(stage.state.root)]
+    if options.data:
+        arguments += ["--data", _absolute(options.data)]
+    if options.workers:
+        arguments += ["--workers", str(options.workers)]
+    if options.use_gpu:
+        arguments += ["--use-gpu"]
+    client, job = submit.submit(session.dashboard, submit.entrypoint(sys.executable, "pipeline", arguments), "pipeline")
+    if status := submit.follow(client, job, console):
+        raise MergelineError(
+            f"the pipeline failed with status {status}; mend it and run `mergeline up` again: it resumes"
+        )
+
+
+def _absolute(data: str) -> str:
+    """A folder's path for a job, which runs elsewhere; the names of other sources as they are."""
+    return data if data in ("rendered", "kaggle") else str(Path(data).expanduser().resolve())
+
+
+def _await_served(
+    stage: Stage, options: Options, session: Session, repository: Repository, version: ModelVersion, commit: str
+) -> Served:
+    """Wait until the reconciler says that the merged commit is served and healthy."""
+    journal = status.Journal(stage.state, options.environment)
+    deadline = time.monotonic() + _SYNC_SECONDS
+    while time.monotonic() < deadline:
+        now = journal.status()
+        if now.sync.revision == commit and now.sync.status == "Synced" and now.health.status == "Healthy":
+            wanted = environment.Environment.parse(
+                repository.read(commit, environment.serve_config_path(options.environment)), repository.location
+            )
+            application = wanted.find(None, version.model.name, options.environment)
+            route = (application.route_prefix or "").rstrip("/")
+            return Served(
+                version, f"http://127.0.0.1:{wanted.http_port}{route}", session.dashboard, str(repository.location)
+            )
+        if now.sync.revision == commit and now.operation_state and now.operation_state.phase in ("Failed", "Error"):
+            break
+        time.sleep(_POLL_SECONDS)
+    now = journal.status()
+    said = now.operation_state.message if now.operation_state else now.health.message
+    raise MergelineError(
+        f"{options.environment} did not become healthy at {commit[:12]}: {said or 'the reconciler said nothing'}; "
+        f"see `mergeline status` and {stage.state.session}/reconciler-{options.environment}.log"
+    )

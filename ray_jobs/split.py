@@ -1,0 +1,146 @@
+"""Splits a dataset without leakage: pictures that look alike stay together, classes and kinds are spread evenly."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from gitops.errors import DataError
+from gitops.manifest import Split, SplitShares
+
+HASH_SIDE = 32
+"""Side of both hashes: they have HASH_SIDE² bits."""
+NEAR_DUPLICATE = 0.115
+"""Straightened parts whose difference hashes differ in at most this share of bits are near-duplicates.
+
+That finds copies that were turned or shifted. Measured on 300 photographs of screws, which all look alike when they are
+straightened: no two differed in less than 0.148, and copies turned by 3 or 90 degrees, shifted by 5 pixels, halved in
+size, brightened, recompressed or with noise of deviation 4 in at most 0.110.
+"""
+SAME_PHOTOGRAPH = 0.055
+"""Photographs whose perceptual hashes differ in at most this share of bits are near-duplicates.
+
+That finds copies in the same framing, also of parts without much texture. On the same 300 photographs: no two differed
+in less than 0.094; recompressed (JPEG quality 50), brightened, halved or noisy copies in at most 0.024. On 200 drawn
+ones: 0.238 and 0.027.
+"""
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What splitting needs to know of an image."""
+
+    sha256: str
+    """Of the file: the image's identity, whatever it is called."""
+    phash: str
+    """Perceptual hash of the whole photograph, hexadecimal."""
+    dhash: str
+    """Difference hash of the model's input, hexadecimal."""
+    label: str
+    kind: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], classes: Sequence[str]) -> "Sample":
+        """The sample that a row of the ETL's describes."""
+        return cls(row["sha256"], row["phash"], row["dhash"], classes[row["label"]], row["kind"])
+
+
+def groups_of_lookalikes(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """Number the groups of near-duplicates, directly or by a chain of them.
+
+    Returns:
+        (n,) group numbers, from 0; images of one group have the same.
+    """
+    if not samples:
+        return np.empty(0, np.int64)
+    same = _close_pairs([sample.phash for sample in samples], SAME_PHOTOGRAPH)
+    alike = _close_pairs([sample.dhash for sample in samples], NEAR_DUPLICATE)
+    row, column = np.hstack([same, alike])
+    graph = coo_matrix((np.ones(len(row), bool), (row, column)), shape=(len(samples), len(samples)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def _close_pairs(hashes: Sequence[str], most: float) -> NDArray[np.int64]:
+    """All pairs (2, pairs) of hashes that differ in at most the share `most` of their bits."""
+    words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(hashes), -1)
+    bits = int(most * HASH_SIDE**2)
+    pairs = []
+    for start in range(0, len(words), _ROWS_AT_ONCE):
+        block, rest = words[start : start + _ROWS_AT_ONCE], words[start:]
+        apart = np.zeros((len(block), len(rest)), np.uint16)
+        for word in range(words.shape[1]):
+            apart += np.bitwise_count(block[:, None, word] ^ rest[None, :, word])
+        pairs.append(np.stack(np.nonzero(apart <= bits)) + start)
+    return np.hstack(pairs)
+
+
+def assign_splits(
+    samples: Sequence[Sample], groups: NDArray[np.int64], classes: Sequence[str], shares: SplitShares
+) -> list[Split]:
+    """Give every image its split: by content and seed, whatever the order and the names of the files.
+
+    Args:
+        samples: the images.
+        groups: (n,) numbers as `groups_of_lookalikes` gives them; a group is never divided.
+        classes: every one of them must be in every split.
+        shares: of validation and test; the rest trains.
+
+    Raises:
+        DataError: a class has too few images that differ, or the shares leave nothing to train on.
+    """
+    wanted: dict[Split, float] = {
+        "train": 1 - shares.validation - shares.test,
+        "validation": shares.validation,
+        "test": shares.test,
+    }
+    if min(wanted.values()) <= 0:
+        raise DataError("split.validation and split.test must be more than 0 and leave something to train on")
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups.tolist()):
+        members.setdefault(group, []).append(index)
+    splits: list[Split] = ["train"] * len(samples)
+    for name in classes:
+        # A group that holds several classes counts for the class of its first image by content.
+        keys = {group: min(indices, key=lambda index: samples[index].sha256) for group, indices in members.items()}
+        own = [group for group, key in keys.items() if samples[key].label == name]
+        own.sort(key=lambda group: _position(samples[keys[group]], shares.seed))
+        if len(own) < len(SPLITS):
+            raise DataError(
+                f"class {name!r} has {len(own)} images that differ, and needs {len(SPLITS)} or more, "
+                "one for each of train, validation and test: add photographs of it"
+            )
+        for group, split in zip(own, _dealt([len(members[group]) for group in own], wanted), strict=True):
+            for index in members[group]:
+                splits[index] = split
+    return splits
+
+
+def _position(sample: Sample, seed: int) -> tuple[str, str]:
+    """Where an image stands in the row from which its class is dealt: kind by kind, shuffled by content."""
+    return sample.kind or "", hashlib.sha256(f"{seed}:{sample.sha256}".encode()).hexdigest()
+
+
+def _dealt(sizes: list[int], wanted: dict[Split, float]) -> list[Split]:
+    """Deal groups to the splits, each to the one that lacks most; so any stretch of the row is dealt evenly."""
+    have: Counter[Split] = Counter()
+    dealt: list[Split] = []
+    total = 0
+    for size in sizes:
+        total += size
+        split = max(SPLITS, key=lambda name: wanted[name] * total - have[name])
+        have[split] += size
+        dealt.append(split)
+    for split in SPLITS:
+        if split not in dealt:
+            most = Counter(dealt).most_common(1)[0][0]
+            dealt[len(dealt) - 1 - dealt[::-1].index(most)] = split
+    return dealt

@@ -1,0 +1,133 @@
+"""What every stage has in common: its options, its Ray, its progress, and the names of what it leaves behind."""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops.errors import DataError, MergelineError
+from gitops.manifest import DatasetManifest, Project
+from gitops.state import State, stable_json, write_atomically
+
+PROGRESS_MARK = "::progress "
+"""Begins a line of output that `mergeline submit` draws as a bar; the rest is JSON with done, total and text."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's surroundings."""
+
+    project: Project
+    project_file: Path
+    state: State
+
+    def dataset(self) -> DatasetManifest:
+        """The dataset that the last ETL of this project wrote.
+
+        Raises:
+            DataError: there is none yet.
+        """
+        pointer = self.dataset_pointer
+        if not pointer.exists():
+            raise DataError(f"{self.project.name} has no dataset yet in {self.state.root}: run `mergeline submit etl`")
+        return DatasetManifest.read(self.state.datasets / pointer.read_text().strip() / "manifest.json")
+
+    @property
+    def dataset_pointer(self) -> Path:
+        """A file that holds the digest of the project's newest dataset."""
+        return self.state.datasets / f"{self.project.name}.current"
+
+    def use_dataset(self, digest: str) -> None:
+        """Make `digest` the dataset that the later stages read."""
+        write_atomically(self.dataset_pointer, digest + "\n")
+
+    def run(self) -> "Run":
+        """The training run that the current dataset and the project's settings name."""
+        dataset = self.dataset()
+        # The number of workers is no part of the identity: it changes how fast, not what.
+        settings = self.project.training.model_dump(mode="json", exclude={"workers"})
+        identity = hashlib.sha256(stable_json([self.project.name, dataset.digest, settings]).encode()).hexdigest()
+        return Run(identity[:12], self.state.runs / identity[:12], dataset)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: the same dataset and settings always mean the same run, so that it can be resumed."""
+
+    id: str
+    folder: Path
+    dataset: DatasetManifest
+
+    @property
+    def result_file(self) -> Path:
+        """The TrainingResult."""
+        return self.folder / "result.json"
+
+    @property
+    def bundle_file(self) -> Path:
+        """The digest of the bundle that was exported from the run."""
+        return self.folder / "bundle.sha256"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """The EvaluationReport of that bundle."""
+        return self.folder / "evaluation.json"
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all stages share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--project", type=Path, default=Path("project.yaml"), help="project file (%(default)s)")
+    parser.add_argument("--state", type=Path, default=Path(".mergeline"), help="state folder (%(default)s)")
+    return parser
+
+
+def open_stage(options: argparse.Namespace) -> Stage:
+    """Read the project file that the options name."""
+    return Stage(Project.read(options.project), options.project.resolve(), State.at(options.state))
+
+
+def report_progress(done: int, total: int, text: str) -> None:
+    """Tell whoever follows how far the stage is."""
+    print(PROGRESS_MARK + json.dumps({"done": done, "total": total, "text": text}), flush=True)
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Use the Ray that `RAY_ADDRESS` names (as Ray Jobs sets it), or a private one that ends with the stage."""
+    import ray  # slow, and not every stage needs it
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS") or "local",
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        include_dashboard=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a stage as a program: errors that a user can mend are one message and exit status 1.
+
+    A polite end (SIGTERM, as Ray Jobs sends it) unwinds like Ctrl-C, so that nothing is left half-written.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+    except MergelineError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

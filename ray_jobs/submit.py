@@ -1,0 +1,164 @@
+"""Submitting a stage as a Ray job, and following it to its end."""
+
+import asyncio
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from gitops.errors import MergelineError
+from ray_jobs.stage import PROGRESS_MARK
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+STAGES: Final = ("dataset", "etl", "quality", "train", "export", "evaluate", "register", "pipeline")
+_POLL_SECONDS = 0.3
+_RECONNECTS = 20
+# A cluster that has just started takes jobs a little later than it answers.
+_NO_AGENT, _AGENT_SECONDS = "No available agent", 90
+# A job runs in the environment that the cluster was started in; these belong to whoever submits.
+_PASSED_VARIABLES = (
+    "MLFLOW_TRACKING_URI",
+    "KAGGLE_API_TOKEN",
+    "KAGGLE_USERNAME",
+    "KAGGLE_KEY",
+    "KAGGLE_CONFIG_DIR",
+    "KAGGLE_API_ENVIRONMENT",
+)
+
+
+class SubmissionError(MergelineError):
+    """A job could not be submitted or followed."""
+
+
+def entrypoint(python: str, stage: str, arguments: Sequence[str]) -> str:
+    """The shell command of a stage's job."""
+    return shlex.join([python, "-m", f"ray_jobs.{stage}", *arguments])
+
+
+def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient, str]":
+    """Submit a command as a Ray job.
+
+    Args:
+        address: URL of the Jobs API, as http://127.0.0.1:8265.
+        command: what `entrypoint` returns.
+        stage: begins the submission id, so that a list of jobs can be read.
+
+    Returns:
+        The client, and the submission id.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    variables = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
+    try:
+        client = JobSubmissionClient(address)
+        deadline = time.monotonic() + _AGENT_SECONDS
+        while True:
+            try:
+                submission = client.submit_job(
+                    entrypoint=command,
+                    submission_id=f"{stage}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}",
+                    runtime_env={"env_vars": {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **variables}},
+                )
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            else:
+                return client, submission
+    except (ConnectionError, RuntimeError) as error:
+        raise SubmissionError(f"Ray at {address} did not take the job: {error}") from error
+
+
+def follow(client: "JobSubmissionClient", submission: str, console: Console) -> int:
+    """Show a job's output and progress until it ends; Ctrl-C stops the job.
+
+    Returns:
+        The job's exit status; 1 where Ray knows none for a failed job.
+    """
+    from ray.job_submission import JobStatus
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        screen = _Screen(progress)
+        try:
+            asyncio.run(_tail(client, submission, screen.show))
+        except KeyboardInterrupt:
+            console.print("stopping the job …")
+            client.stop_job(submission)
+            _wait(client, submission)
+            raise
+        screen.flush()
+    info = _wait(client, submission)
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.message and not screen.lines:
+        console.print(info.message, markup=False)
+    return info.driver_exit_code or 1
+
+
+def _wait(client: "JobSubmissionClient", submission: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Ray's type is private
+    """The job's details once it has ended: its log may end a moment earlier."""
+    while not (info := client.get_job_info(submission)).status.is_terminal():
+        time.sleep(_POLL_SECONDS)
+    return info
+
+
+async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[str], None]) -> None:
+    """Hand over all output, once, even where the connection breaks in between."""
+    seen = 0
+    for _ in range(_RECONNECTS):
+        position = 0
+        try:
+            async for text in client.tail_job_logs(submission):
+                position += len(text)
+                if position > seen:
+                    show(text[max(0, len(text) - (position - seen)) :])
+                    seen = position
+        except RuntimeError:  # the connection broke; Ray sends the log from its start to the next one
+            await asyncio.sleep(1)
+            continue
+        return
+    raise SubmissionError(f"the log of job {submission} broke off {_RECONNECTS} times; the job goes on without us")
+
+
+class _Screen:
+    """Output above, one bar below."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.lines = 0
+        self._progress = progress
+        self._bar: TaskID | None = None
+        self._rest = ""
+
+    def show(self, text: str) -> None:
+        """Print the whole lines of `text`; keep the rest for the next."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def flush(self) -> None:
+        """Print what came without a line's end."""
+        if self._rest:
+            self._line(self._rest)
+
+    def _line(self, line: str) -> None:
+        if not line.startswith(PROGRESS_MARK):
+            self.lines += 1
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
+        state = json.loads(line.removeprefix(PROGRESS_MARK))
+        if not self._progress.console.is_terminal:  # a log keeps what a bar would show
+            self._progress.console.print(
+                f"{state['done']}/{state['total']} {state['text']}", markup=False, highlight=False
+            )
+            return
+        if self._bar is None:
+            self._bar = self._progress.add_task(state["text"], total=state["total"])
+        self._progress.update(self._bar, completed=state["done"], total=state["total"], description=state["text"])

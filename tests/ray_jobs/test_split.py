@@ -1,0 +1,108 @@
+import hashlib
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gitops.errors import DataError
+from gitops.manifest import SplitShares
+from ray_jobs.split import (
+    HASH_SIDE,
+    NEAR_DUPLICATE,
+    SAME_PHOTOGRAPH,
+    SPLITS,
+    Sample,
+    assign_splits,
+    groups_of_lookalikes,
+)
+
+CLASSES = ("good", "defective")
+
+
+def sample(
+    number: int, label: str = "good", kind: str | None = None, *, framing: int = 500, turning: int = 500
+) -> Sample:
+    """An image whose hashes are of its number, but for so many bits of each; 500 bits are like no other."""
+
+    def hashed(salt: int, bits: int) -> str:
+        values = np.random.default_rng([number, salt]).integers(0, 2, HASH_SIDE**2, dtype=np.uint8)
+        values[:bits] ^= 1
+        return np.packbits(values).tobytes().hex()
+
+    sha256 = hashlib.sha256(f"{number} {label} {framing} {turning}".encode()).hexdigest()
+    return Sample(sha256, hashed(0, framing), hashed(1, turning), label, kind)
+
+
+def two_classes(good: int, defective: int) -> list[Sample]:
+    kinds = ("bent", "scratch")
+    bad = [sample(1000 + number, "defective", kinds[number % 2]) for number in range(defective)]
+    return [sample(number) for number in range(good)] + bad
+
+
+def test_what_differs_in_few_bits_of_one_hash_is_one_group() -> None:
+    framing, turning = int(SAME_PHOTOGRAPH * HASH_SIDE**2), int(NEAR_DUPLICATE * HASH_SIDE**2)
+    originals = [sample(number, framing=0, turning=0) for number in range(4)]
+    copies = [sample(0, framing=framing), sample(1, turning=turning)]
+    others = [sample(2, framing=framing + 1), sample(3, turning=turning + 1)]
+    groups = groups_of_lookalikes([*originals, *copies, *others]).tolist()
+    assert groups[:2] == groups[4:6]
+    assert len(set(groups)) == 6
+
+
+def test_groups_are_chained_and_reach_over_blocks() -> None:
+    samples = [sample(number, framing=0, turning=0) for number in range(1100)]
+    samples += [sample(0, framing=5), sample(700, turning=5), sample(700, framing=5)]
+    groups = groups_of_lookalikes(samples)
+    assert groups[0] == groups[1100]
+    assert groups[700] == groups[1101] == groups[1102]
+    assert len(set(groups.tolist())) == 1100
+
+
+def test_no_images_are_no_groups() -> None:
+    assert groups_of_lookalikes([]).shape == (0,)
+
+
+def test_splits_are_stratified_by_class_and_kind() -> None:
+    samples = two_classes(100, 40)
+    splits = assign_splits(samples, groups_of_lookalikes(samples), CLASSES, SplitShares())
+    tally = Counter((item.label, item.kind, split) for item, split in zip(samples, splits, strict=True))
+    for label, kind, size in (("good", None, 100), ("defective", "bent", 20), ("defective", "scratch", 20)):
+        for split, share in zip(SPLITS, (0.6, 0.2, 0.2), strict=True):
+            assert abs(tally[label, kind, split] - share * size) <= 1
+
+
+def test_order_does_not_matter_and_the_seed_does() -> None:
+    samples = two_classes(60, 20)
+    splits = dict(zip(samples, assign_splits(samples, np.arange(80), CLASSES, SplitShares()), strict=True))
+    shuffled = random.Random(0).sample(samples, len(samples))
+    again = assign_splits(shuffled, np.arange(80), CLASSES, SplitShares())
+    assert dict(zip(shuffled, again, strict=True)) == splits
+    other = assign_splits(samples, np.arange(80), CLASSES, SplitShares(seed=1))
+    assert list(splits.values()) != other
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 30), min_size=40, max_size=120))
+def test_groups_are_never_divided_and_every_class_is_everywhere(numbers: list[int]) -> None:
+    samples = two_classes(len(numbers), 9)
+    # Good images fall into the drawn groups, at least three of them; each defective one is alone.
+    groups = np.array([*range(3), *numbers[3:], *range(100, 109)])
+    splits = assign_splits(samples, groups, CLASSES, SplitShares())
+    assert len(set(zip(groups.tolist(), splits, strict=True))) == len(set(groups.tolist()))
+    for name in CLASSES:
+        assert {split for item, split in zip(samples, splits, strict=True) if item.label == name} == set(SPLITS)
+
+
+def test_a_class_that_is_too_small_is_named() -> None:
+    samples = two_classes(10, 2)
+    with pytest.raises(DataError, match="'defective' has 2 images that differ, and needs 3"):
+        assign_splits(samples, np.arange(12), CLASSES, SplitShares())
+
+
+def test_shares_must_leave_something_to_train_on() -> None:
+    samples = two_classes(10, 10)
+    with pytest.raises(DataError, match="leave something to train on"):
+        assign_splits(samples, np.arange(20), CLASSES, SplitShares(validation=0.5, test=0.5))
