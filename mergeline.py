@@ -1,0 +1,474 @@
+"""The command line: each verb parses, calls the package that owns the matter, and prints."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gitops import gates, promotion
+from gitops.attempt import Settings
+from gitops.errors import GateError, MergelineError
+from gitops.manifest import ModelVersion, Project
+from gitops.reconcile import Reconciler
+from gitops.repository import MAIN, Repository
+from gitops.serve_api import ServeApi, ray_token
+from gitops.state import State
+from gitops.status import Journal, Status
+from gitops.turn import is_watched
+
+if TYPE_CHECKING:
+    from ray_jobs.local import Served
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Merge a pull request, and the model on the line changes.",
+)
+_PIPED_WIDTH = 200
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = Console(stderr=True, soft_wrap=True)
+
+ProjectFile = Annotated[Path, typer.Option("--project", help="Project file.")]
+StateFolder = Annotated[Path, typer.Option("--state", help="State folder.")]
+Environment = Annotated[str | None, typer.Option("--env", help="Environment; the project's first if not given.")]
+Repo = Annotated[
+    str | None, typer.Option("--repo", help="Deployments repository: a path or URL; the state folder's if not given.")
+]
+Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit that the environment follows.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray's dashboard, as http://127.0.0.1:8265; what `up` started if not given."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="rendered, kaggle, or a folder, instead of the project's source.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Ray Train workers, instead of the project's.")]
+UseGpu = Annotated[bool, typer.Option("--use-gpu", help="Train on GPUs.")]
+SelfHeal = Annotated[bool, typer.Option("--self-heal", help="Put back what was changed on the cluster by hand.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Delete applications that Git no longer names.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept an environment without any application.")]
+
+PROJECT, STATE = Path("project.yaml"), Path(".mergeline")
+
+
+# --- one machine ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    data: Data = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    env: Environment = None,
+    repo: Repo = None,
+    port: Annotated[int, typer.Option(help="HTTP port of a new local environment.")] = 8000,
+    workers: Workers = None,
+    use_gpu: UseGpu = False,
+    self_heal: SelfHeal = False,
+) -> None:
+    """Run the whole line here: photographs in, a trained, gated, merged and served model out."""
+    from ray_jobs import local
+    from ray_jobs.stage import Stage
+
+    stage = Stage(Project.read(project), project.resolve(), State.at(state))
+    options = local.Options(
+        environment=env or stage.project.environments[0],
+        data=data,
+        repository=repo,
+        port=port,
+        workers=workers,
+        use_gpu=use_gpu,
+        self_heal=self_heal,
+    )
+    served = local.up(stage, options, out)
+    for line in _what_next(served, state):
+        out.print(line, markup=False, highlight=False)
+
+
+def _what_next(served: "Served", state: Path) -> Iterator[str]:
+    command = Path(sys.argv[0])
+    name = str(command.relative_to(Path.cwd())) if command.is_relative_to(Path.cwd()) else "mergeline"
+    flags = "" if state == STATE else f" --state {state}"
+    metrics = served.version.evaluation.metrics
+    yield ""
+    yield f"{served.version.model.name} version {served.version.model.version} is served"
+    yield f"  accuracy {metrics['accuracy']:.3f} on {served.version.evaluation.images} held-out images"
+    yield f"  endpoint    {served.url}/predict"
+    yield f"  OpenAPI     {served.url}/docs"
+    yield f"  Ray         {served.dashboard}"
+    yield f"  repository  {served.repository}"
+    yield ""
+    yield "next"
+    yield f"  curl --data-binary @part.png {served.url}/predict"
+    yield f"  {name} status{flags}"
+    yield f"  {name} down{flags}"
+
+
+@app.command()
+def down(state: StateFolder = STATE) -> None:
+    """End everything that `up` started for the state folder, and nothing else."""
+    from ray_jobs import cluster
+
+    count = cluster.stop(State.at(state))
+    out.print(f"ended {count} processes" if count else f"nothing runs for {state}")
+
+
+@app.command()
+def doctor(
+    state: StateFolder = STATE,
+    port: Annotated[int, typer.Option(help="HTTP port that `up` would take.")] = 8000,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine has and lacks; exit status 1 if the line cannot run."""
+    from ray_jobs import doctor as examination
+
+    checks = examination.examine(State.at(state), port)
+    if as_json:
+        _print_json([check.model_dump(mode="json") for check in checks])
+    else:
+        colors = {"ok": "green", "optional": "yellow", "missing": "red"}
+        table = Table("what", "", "found", "what to do", box=None)
+        for check in checks:
+            color = colors[check.level.value]
+            table.add_row(check.name, f"[{color}]{check.level.value}[/]", check.found, check.remedy)
+        out.print(table)
+    if any(check.level is examination.Level.MISSING for check in checks):
+        raise typer.Exit(1)
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    stage: Annotated[str, typer.Argument(help="dataset, etl, quality, train, export, evaluate, register or pipeline.")],
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    address: Address = None,
+) -> None:
+    """Run a stage as a Ray job and follow it; further options go to the stage. Exits as the job does."""
+    from ray_jobs import submit as jobs
+
+    if stage not in jobs.STAGES:
+        raise typer.BadParameter(f"there is no stage {stage!r}: take one of {', '.join(jobs.STAGES)}")
+    here = address is None
+    # A job of this machine's Ray runs in our Python and our folders; a cluster has its own.
+    python = sys.executable if here else "python"
+    project, state = (project.resolve(), state.resolve()) if here else (project, state)
+    arguments = ["--project", str(project), "--state", str(state), *context.args]
+    client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments), stage)
+    out.print(f"job {job}", highlight=False)
+    raise typer.Exit(jobs.follow(client, job, out))
+
+
+# --- promotion --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def models(project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False) -> None:
+    """List the registered versions of the project's model, newest last."""
+    versions = State.at(state).versions(Project.read(project).name)
+    if as_json:
+        _print_json([version.model_dump(mode="json") for version in versions])
+        return
+    table = Table("version", "accuracy", "balanced", "AUROC", "images", "created", "bundle", box=None)
+    for version in versions:
+        metrics = version.evaluation.metrics
+        figures = [f"{metrics[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "auroc")]
+        images = str(version.evaluation.images)
+        table.add_row(version.model.version, *figures, images, version.created, version.model.sha256[:12])
+    out.print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Version; the newest if not given.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Environment; the project's first if not given.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge as well, where the gates pass.")] = False,
+    application: Annotated[str | None, typer.Option(help="Application; that of the model's name if not given.")] = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    repo: Repo = None,
+) -> None:
+    """Make a branch that puts a version into an environment; with a GitHub remote, the pull request too."""
+    name = Project.read(project).name
+    place = State.at(state)
+    chosen = _version(place, name, version)
+    outcome = promotion.promote(
+        _repository(place, repo), chosen, _environment(project, to), application=application, merge=merge
+    )
+    _print_promotion(outcome)
+
+
+@app.command()
+def rollback(
+    env: Annotated[str, typer.Argument(help="Environment.")],
+    merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Merge as well, where the gates pass.")] = True,
+    application: Annotated[str | None, typer.Option(help="Application; the only one if not given.")] = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    repo: Repo = None,
+) -> None:
+    """Return an environment to the model before, by a commit that reverts, through the same gates."""
+    outcome = promotion.rollback(
+        _repository(State.at(state), repo), _environment(project, env), application=application, merge=merge
+    )
+    _print_promotion(outcome)
+
+
+@app.command(name="gates")
+def check_gates(
+    base: Annotated[str, typer.Option(help="What the change would be merged into.")] = MAIN,
+    head: Annotated[str, typer.Option(help="The change: a branch or commit.")] = "HEAD",
+    state: StateFolder = STATE,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a change as the merge would; exit status 1 if it is refused. For any CI."""
+    repository = _repository(State.at(state), repo)
+    findings = gates.check(repository, repository.fetch(base).id, repository.fetch(head).id)
+    if as_json:
+        _print_json([finding.model_dump(mode="json") for finding in findings])
+    else:
+        out.print(gates.explain(findings), markup=False, highlight=False)
+    if gates.failed(findings):
+        raise typer.Exit(1)
+
+
+# --- reconciling ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def reconcile(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, at each merge and every few seconds.")] = False,
+    env: Environment = None,
+    repo: Repo = None,
+    revision: Revision = MAIN,
+    address: Address = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    self_heal: SelfHeal = False,
+    prune: Prune = False,
+    allow_empty: AllowEmpty = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 3.0,
+) -> None:
+    """Make the environment's commit true on the cluster, as Argo CD does on Kubernetes."""
+    settings = Settings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
+    reconciler = _reconciler(project, state, env, repo, revision, address, settings)
+    if watch:
+        reconciler.watch()
+        return
+    _exit_with(reconciler.run_once())
+
+
+@app.command()
+def sync(
+    env: Environment = None,
+    repo: Repo = None,
+    revision: Revision = MAIN,
+    address: Address = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    prune: Prune = False,
+    allow_empty: AllowEmpty = False,
+) -> None:
+    """Try the environment's commit once, now, whatever was tried before."""
+    settings = Settings(prune=prune, allow_empty=allow_empty)
+    _exit_with(_reconciler(project, state, env, repo, revision, address, settings).sync())
+
+
+@app.command()
+def diff(
+    env: Environment = None,
+    repo: Repo = None,
+    revision: Revision = MAIN,
+    address: Address = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Show where Git and the cluster differ; exit status 1 if they do, as Argo CD's `app diff`."""
+    found = _reconciler(project, state, env, repo, revision, address, Settings()).diff()
+    if as_json:
+        _print_json([difference.model_dump(mode="json") for difference in found])
+    else:
+        for difference in found:
+            out.print(str(difference), markup=False, highlight=False)
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    env: Environment = None, project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False
+) -> None:
+    """Say what is served, from which commit, in sync or not, healthy or not."""
+    place, name = State.at(state), _environment(project, env)
+    found = Journal(place, name).status()
+    if as_json:
+        _print_json(found.as_words())
+        return
+    _print_status(found, watched=is_watched(place, name))
+
+
+@app.command()
+def history(
+    env: Environment = None, project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False
+) -> None:
+    """List what was deployed to the environment, oldest first."""
+    entries = Journal(State.at(state), _environment(project, env)).history()
+    if as_json:
+        _print_json([entry.as_words() for entry in entries])
+        return
+    table = Table("id", "revision", "deployed", "models", "by", "commit", box=None)
+    for entry in entries:
+        models = ", ".join(f"{name} {model.version if model else '–'}" for name, model in entry.models.items())
+        deployed = entry.deployed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(str(entry.id), entry.revision[:12], deployed, models, entry.author, entry.subject)
+    out.print(table)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _environment(project: Path, name: str | None) -> str:
+    environments = Project.read(project).environments
+    if name is None:
+        return environments[0]
+    if name not in environments:
+        raise MergelineError(f"{project} has no environment {name!r}; it has {', '.join(environments)}")
+    return name
+
+
+def _repository(state: State, location: str | None) -> Repository:
+    if location is None and not state.repository.exists():
+        raise MergelineError(f"there is no deployments repository in {state.root}: run `mergeline up`, or give --repo")
+    return Repository(location or state.repository)
+
+
+def _version(state: State, name: str, number: str | None) -> ModelVersion:
+    versions = {version.model.version: version for version in state.versions(name)}
+    if not versions:
+        raise MergelineError(f"{name} has no registered version in {state.root}: run `mergeline submit pipeline`")
+    number = number or list(versions)[-1]
+    if number not in versions:
+        raise MergelineError(f"{name} has no version {number!r}; it has {', '.join(versions)}")
+    return versions[number]
+
+
+def _ray(state: Path, address: str | None) -> str:
+    """The dashboard's URL; the environment gets what Ray's clients need for the session's own Ray."""
+    from ray_jobs import cluster
+
+    session = cluster.session_of(State.at(state))
+    if session and address in (None, session.dashboard):
+        os.environ.update(session.environment())
+    if address:
+        return address
+    if session is None or not session.is_running():
+        raise MergelineError(f"no Ray runs for {state}: run `mergeline up`, or give --address")
+    return session.dashboard
+
+
+def _reconciler(
+    project: Path,
+    state: Path,
+    env: str | None,
+    repo: str | None,
+    revision: str,
+    address: str | None,
+    settings: Settings,
+) -> Reconciler:
+    place = State.at(state)
+    api = ServeApi(_ray(state, address), ray_token())
+    return Reconciler(_repository(place, repo), revision, _environment(project, env), api, place, settings)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_promotion(outcome: promotion.Promotion) -> None:
+    if outcome.findings:
+        out.print(gates.explain(outcome.findings), markup=False, highlight=False)
+    out.print(outcome.text, markup=False, highlight=False)
+
+
+def _print_status(found: Status, *, watched: bool) -> None:
+    colors = {
+        "Synced": "green",
+        "Healthy": "green",
+        "OutOfSync": "yellow",
+        "Progressing": "yellow",
+        "Missing": "yellow",
+    }
+
+    def colored(word: str) -> str:
+        return f"[{colors.get(word, 'red')}]{word}[/]"
+
+    rows = Table(box=None, show_header=False)
+    rows.add_row("environment", found.environment)
+    rows.add_row("sync", f"{colored(found.sync.status)} {(found.sync.revision or '')[:12]}")
+    rows.add_row("health", f"{colored(found.health.status)} {found.health.message}")
+    if operation := found.operation_state:
+        rows.add_row("operation", f"{operation.phase} {operation.message}")
+    for resource in found.resources:
+        wanted = f"wants version {resource.wanted.version}" if resource.wanted else "wants no model"
+        served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"
+        rows.add_row(f"application {resource.name}", f"{wanted}; served: {served}")
+    for condition in found.conditions:
+        rows.add_row(condition.type, condition.message)
+    if found.reconciled_at:
+        rows.add_row("seen", found.reconciled_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+    rows.add_row("reconciler", "running" if watched else "not running: `mergeline up` or `mergeline reconcile --watch`")
+    out.print(rows)
+
+
+def _shortened(answer: str) -> str:
+    """`version@sha256:digest` as people can compare it."""
+    version, _, digest = answer.partition("@sha256:")
+    return f"{version} (bundle {digest[:12]})"
+
+
+def _exit_with(found: Status) -> None:
+    _print_status(found, watched=False)
+    if found.sync.status != "Synced" or found.health.status not in ("Healthy", "Missing"):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _errors_as_messages() -> Iterator[None]:
+    try:
+        yield
+    except GateError as error:
+        err.print(f"refused: {error}", markup=False, highlight=False)
+        sys.exit(1)
+    except MergelineError as error:
+        err.print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one message and exit status 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end unwinds like Ctrl-C
+    with _errors_as_messages():
+        app()
+
+
+if __name__ == "__main__":
+    main()

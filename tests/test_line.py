@@ -1,0 +1,213 @@
+"""The line end to end on one machine: drawn parts in, a merged and served model out, as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gitops.state import State
+from ray_jobs import cluster
+
+PROJECT = """\
+name: bolt
+goal: Prove that the line runs.
+owner: tests@localhost
+classes: [good, defective]
+data: {{source: rendered, rendered_images: 60, rendered_defective_share: 0.4}}
+preprocessing: {{height: 64, width: 192}}
+quality:
+  - {{measure: part_found, min: 1}}
+training: {{backbone: small_cnn, weights: none, epochs: {epochs}, frozen_epochs: 0, batch_size: 8, seed: {seed}}}
+gates:
+  - {{metric: accuracy, min: {bar}}}
+environments: [local, production]
+"""
+
+
+@dataclass
+class Line:
+    """A state folder with a running line."""
+
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def write_project(self, *, seed: int = 0, bar: float = 0.0, epochs: int = 2) -> None:
+        (self.folder / "project.yaml").write_text(PROJECT.format(seed=seed, bar=bar, epochs=epochs))
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        result = subprocess.run(
+            [sys.executable, "-m", "mergeline", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        return result
+
+    def status(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.run("status", "--json").stdout)
+        return value
+
+    def photograph(self) -> bytes:
+        return next((self.folder / ".mergeline/sources").rglob("*.png")).read_bytes()
+
+    def await_version(self, version: str) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            status = self.status()
+            resources = status["resources"]
+            assert isinstance(resources, list)
+            served = [str(entry).split("@")[0] for resource in resources for entry in resource["served"]]
+            if served == [version] and status["sync"]["status"] == "Synced" and status["health"]["status"] == "Healthy":  # type: ignore[index]
+                return
+            time.sleep(0.3)
+        pytest.fail(f"version {version} is not served: {self.status()}")
+
+
+@dataclass
+class Load:
+    """Continuous requests, counted by the version that answered."""
+
+    line: Line
+    versions: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(3)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        photograph = self.line.photograph()
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post(f"{self.line.url}/predict", content=photograph)
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                    continue
+                if answer.status_code == httpx.codes.OK:
+                    self.versions[answer.json()["model_version"]] += 1
+                else:
+                    self.failures.append(answer.text)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    line = Line(tmp_path_factory.mktemp("line"), cluster.free_port(0))
+    line.write_project()
+    state = State.at(line.folder / ".mergeline")
+    try:
+        result = line.run("up", "--port", str(line.port))
+        assert f"endpoint    {line.url}/predict" in result.stdout
+        yield line
+    finally:
+        cluster.stop(state)
+
+
+def test_up_ends_with_a_served_model(line: Line) -> None:
+    answer = httpx.post(f"{line.url}/predict", content=line.photograph(), trust_env=False)
+    assert answer.status_code == httpx.codes.OK
+    assert answer.json()["label"] in ("good", "defective")
+    assert answer.json()["model_version"] == "1"
+    line.await_version("1")
+
+
+def test_up_again_changes_nothing(line: Line) -> None:
+    before = line.status()
+    line.run("up")
+    after = line.status()
+    assert after["history"] == before["history"]
+    assert [path.name for path in (line.folder / ".mergeline/models/bolt").iterdir()] == ["1.yaml"]
+
+
+def test_promotion_and_rollback_under_load_lose_no_request(line: Line) -> None:
+    line.write_project(seed=1)
+    line.run("submit", "pipeline")
+    with Load(line) as load:
+        line.run("promote", "--to", "local", "--merge")
+        line.await_version("2")
+        line.run("rollback", "local")
+        line.await_version("1")
+        time.sleep(0.5)
+    assert load.failures == []
+    assert set(load.versions) == {"1", "2"}
+    history = json.loads(line.run("history", "--json").stdout)
+    deployed = [entry["models"]["bolt"]["version"] for entry in history if entry["models"]["bolt"]]
+    assert deployed == ["1", "2", "1"]
+
+
+def test_a_version_under_the_bar_is_refused_and_serving_goes_on(line: Line) -> None:
+    manifest = line.folder / ".mergeline/models/bolt/2.yaml"
+    text = manifest.read_text()
+    # The bar that counts is the one in the repository: the project file of whoever promotes changes nothing.
+    repository = line.folder / ".mergeline/deployments.git"
+    clone = line.folder / "clone"
+    subprocess.run(["git", "clone", "-q", str(repository), str(clone)], check=True)
+    project = clone / "project.yaml"
+    project.write_text(project.read_text().replace("min: 0.0", "min: 1.01"))
+    identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run(["git", *identity, "-C", str(clone), "commit", "-qam", "Raise the bar"], check=True)
+    subprocess.run(["git", "-C", str(clone), "push", "-q", "origin", "HEAD:main"], check=True, capture_output=True)
+    result = line.run("promote", "2", "--to", "local", "--merge", code=1)
+    assert "accuracy" in result.stdout + result.stderr
+    assert manifest.read_text() == text
+    line.await_version("1")
+
+
+def test_a_change_behind_gits_back_is_seen_and_healed_when_asked(line: Line) -> None:
+    state = State.at(line.folder / ".mergeline")
+    session = cluster.session_of(state)
+    assert session is not None
+    headers = {"Authorization": f"Bearer {Path(session.token_file).read_text().strip()}"}
+    url = f"{session.dashboard}/api/serve/applications/"
+    live = httpx.get(url, headers=headers, trust_env=False).json()["applications"]["bolt"]["deployed_app_config"]
+    live["deployments"][0]["max_queued_requests"] = 7
+    options = {"http_options": {"host": "127.0.0.1", "port": line.port}, "proxy_location": "HeadOnly"}
+    httpx.put(url, headers=headers, json={**options, "applications": [live]}, trust_env=False).raise_for_status()
+    shown = line.run("diff", code=1)
+    assert "max_queued_requests" in shown.stdout
+    with Load(line) as load:
+        line.run("sync")
+    assert load.failures == []
+    assert line.run("diff").stdout == ""
+
+
+def test_down_ends_everything_that_up_started_and_nothing_else(line: Line) -> None:
+    session = cluster.session_of(State.at(line.folder / ".mergeline"))
+    assert session is not None
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "ray", "reconcile", "--watch"])
+    try:
+        assert cluster.processes(session)
+        line.run("down")
+        assert cluster.processes(session) == []
+        assert bystander.poll() is None
+        assert not any(str(line.folder) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+    finally:
+        bystander.kill()
+        bystander.wait()
