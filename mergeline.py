@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State
-from gitops.status import Journal, Status
+from gitops.status import Health, Journal, Status, Sync
 from gitops.turn import is_watched
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def up(
     state: StateFolder = STATE,
     env: Environment = None,
     repo: Repo = None,
-    port: Annotated[int, typer.Option(help="HTTP port of a new local environment.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port of a new local environment.")] = 8000,
     workers: Workers = None,
     use_gpu: UseGpu = False,
     self_heal: SelfHeal = False,
@@ -97,7 +98,7 @@ def up(
 
 
 def _what_next(served: "Served", state: Path) -> Iterator[str]:
-    command = Path(sys.argv[0])
+    command = Path(sys.argv[0]).absolute()
     name = str(command.relative_to(Path.cwd())) if command.is_relative_to(Path.cwd()) else "mergeline"
     flags = "" if state == STATE else f" --state {state}"
     metrics = served.version.evaluation.metrics
@@ -127,7 +128,7 @@ def down(state: StateFolder = STATE) -> None:
 @app.command()
 def doctor(
     state: StateFolder = STATE,
-    port: Annotated[int, typer.Option(help="HTTP port that `up` would take.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port that `up` would take.")] = 8000,
     as_json: Json = False,
 ) -> None:
     """Say what this machine has and lacks; exit status 1 if the line cannot run."""
@@ -153,7 +154,10 @@ def doctor(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="dataset, etl, quality, train, export, evaluate, register or pipeline.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="dataset, etl, quality, train, cross_validate, export, evaluate, register or pipeline."),
+    ],
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
     address: Address = None,
@@ -262,7 +266,7 @@ def reconcile(
     self_heal: SelfHeal = False,
     prune: Prune = False,
     allow_empty: AllowEmpty = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 3.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 3.0,
 ) -> None:
     """Make the environment's commit true on the cluster, as Argo CD does on Kubernetes."""
     settings = Settings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
@@ -286,7 +290,8 @@ def sync(
 ) -> None:
     """Try the environment's commit once, now, whatever was tried before."""
     settings = Settings(prune=prune, allow_empty=allow_empty)
-    _exit_with(_reconciler(project, state, env, repo, revision, address, settings).sync())
+    found = _reconciler(project, state, env, repo, revision, address, settings).sync()
+    _exit_with(found, watched=is_watched(State.at(state), found.environment))
 
 
 @app.command()
@@ -316,11 +321,14 @@ def status(
 ) -> None:
     """Say what is served, from which commit, in sync or not, healthy or not."""
     place, name = State.at(state), _environment(project, env)
+    watched = is_watched(place, name)
     found = Journal(place, name).status()
+    if not watched and found.reconciled_at:
+        found = _last_known(found, found.reconciled_at)
     if as_json:
         _print_json(found.as_words())
         return
-    _print_status(found, watched=is_watched(place, name))
+    _print_status(found, watched=watched)
 
 
 @app.command()
@@ -406,6 +414,14 @@ def _print_promotion(outcome: promotion.Promotion) -> None:
     out.print(outcome.text, markup=False, highlight=False)
 
 
+def _last_known(found: Status, at: datetime) -> Status:
+    """A status that nobody keeps up any more: what was seen last need not be so now."""
+    seen = at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    text = f"nobody looks any more; at {seen} it was {found.sync.status} and {found.health.status}"
+    health = Health(status="Unknown", message=text)
+    return found.model_copy(update={"sync": Sync(status="Unknown", revision=found.sync.revision), "health": health})
+
+
 def _print_status(found: Status, *, watched: bool) -> None:
     colors = {
         "Synced": "green",
@@ -423,9 +439,13 @@ def _print_status(found: Status, *, watched: bool) -> None:
     rows.add_row("sync", f"{colored(found.sync.status)} {(found.sync.revision or '')[:12]}")
     rows.add_row("health", f"{colored(found.health.status)} {found.health.message}")
     if operation := found.operation_state:
-        rows.add_row("operation", f"{operation.phase} {operation.message}")
+        revision = operation.sync_result.revision
+        commit = "" if revision == found.sync.revision else f" at {revision[:12]}:"
+        rows.add_row("operation", f"{operation.phase}{commit} {operation.message}")
     for resource in found.resources:
         wanted = f"wants version {resource.wanted.version}" if resource.wanted else "wants no model"
+        if resource.wanted is None and resource.status == "Unknown":
+            wanted = "what it wants cannot be read"
         served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"
         rows.add_row(f"application {resource.name}", f"{wanted}; served: {served}")
     for condition in found.conditions:
@@ -442,8 +462,8 @@ def _shortened(answer: str) -> str:
     return f"{version} (bundle {digest[:12]})"
 
 
-def _exit_with(found: Status) -> None:
-    _print_status(found, watched=False)
+def _exit_with(found: Status, *, watched: bool = False) -> None:
+    _print_status(found, watched=watched)
     if found.sync.status != "Synced" or found.health.status not in ("Healthy", "Missing"):
         raise typer.Exit(1)
 

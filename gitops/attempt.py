@@ -97,6 +97,21 @@ def begin(
     )
 
 
+def settle(goal: Goal, at: datetime, resources: tuple[str, ...]) -> OperationState:
+    """The operation of a commit that the cluster is as already.
+
+    It counts as attempted: what is changed on the cluster afterwards is put back by self-healing only.
+    """
+    return OperationState(
+        phase="Succeeded",
+        message="nothing to apply: the cluster was as this commit says",
+        started_at=at,
+        finished_at=at,
+        sync_result=SyncResult(revision=goal.revision, resources=resources),
+        parameters=goal.parameters,
+    )
+
+
 def fail(
     operation: OperationState, error: MergelineError, settings: Settings, at: datetime, *, retrying: bool
 ) -> OperationState:

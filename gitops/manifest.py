@@ -143,9 +143,17 @@ class Preprocessing(Contract):
 class SplitShares(Contract):
     """Shares of the splits; the rest trains."""
 
-    validation: Share = Field(default=0.2, description="Chooses epoch and threshold.")
+    validation: Share = Field(
+        default=0.2, description="Chooses the epoch, and the threshold where nothing is cross-validated; may be 0 then."
+    )
     test: Share = Field(default=0.2, description="Held out: only the evaluation reads it.")
     seed: int = Field(default=0, description="Changes which images fall where.")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.test == 0 or self.validation + self.test >= 1:
+            raise ValueError("`test` must be more than 0, and `validation` and `test` leave something to train on")
+        return self
 
 
 class Assertion(Contract):
@@ -155,6 +163,34 @@ class Assertion(Contract):
     min: float | None = Field(default=None, description="Smallest allowed value, inclusive.")
     max: float | None = Field(default=None, description="Largest allowed value, inclusive.")
     share: Share = Field(default=1.0, description="Share of the images for which it must hold.")
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the assertion on {self.measure!r} always holds: give it `min`, `max` or both")
+        return self
+
+
+class Memory(Contract):
+    """What a model remembers of good parts: the features of a few good images, place by place.
+
+    How far an image's features lie from the nearest remembered ones at the same place is itself a feature of the head,
+    and says where a defect is. It pays where parts are straightened, so that the same place means the same of each.
+    """
+
+    images: int = Field(default=128, ge=2, le=4096, description="Most good training images that are remembered.")
+    dimensions: int = Field(default=64, ge=1, le=320, description="Principal components of the features that are kept.")
+    stride: Literal[8, 16, 32] = Field(default=16, description="Which features: input pixels between two of them.")
+
+
+class Augmentation(Contract):
+    """How strongly training images are varied, each from 0 (not at all) to 1."""
+
+    place: Share = Field(
+        default=0.5, description="Rotation, shift and size. Little where parts are straightened and remembered."
+    )
+    light: Share = Field(default=0.5, description="Brightness, contrast, gamma, noise.")
+    lens: Share = Field(default=0.5, description="Blur and JPEG compression, of some images.")
 
 
 class Training(Contract):
@@ -178,15 +214,48 @@ class Training(Contract):
     warmup_epochs: float = Field(default=1, ge=0, description="Epochs in which the learning rate rises to its peak.")
     weight_decay: float = Field(default=1e-4, ge=0, description="AdamW's decay.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a step's gradient.")
+    memory: Memory | None = Field(
+        default=None, description="Compare with good parts, place by place; what lies below its features stays frozen."
+    )
     feature_strides: tuple[Literal[8, 16, 32], ...] = Field(
         default=(16, 32),
         min_length=1,
         description="The backbone's features that the head pools, by how many input pixels lie between two of them.",
     )
     dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of the pooled features left out in training.")
-    augmentation: Share = Field(default=0.5, description="How strongly training images are varied; 0: not at all.")
+    augmentation: Augmentation = Augmentation()
     workers: int = Field(default=2, ge=1, description="Ray Train workers.")
     seed: int = Field(default=0, description="Seed of initial weights, shuffling and augmentation.")
+
+
+class CrossValidation(Contract):
+    """How the training split is turned into an estimate: each fold is judged by a model that has not seen it."""
+
+    folds: int = Field(
+        default=0, ge=0, le=20, description="Folds; 0: none, so that the validation split chooses the threshold."
+    )
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("one fold leaves nothing to train on: take 0 (none), or 2 and more")
+        return self
+
+
+class Costs(Contract):
+    """What a wrong decision costs, in any unit: only their ratio counts."""
+
+    missed_defect: float = Field(default=1.0, gt=0, description="A part that is not good, called good.")
+    false_alarm: float = Field(default=1.0, gt=0, description="A good part, called not good.")
+
+
+METRICS = (
+    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "precision", "recall", "f1"),
+    *("auroc", "average_precision", "brier", "expected_calibration_error", "loss"),
+)
+"""What an evaluation measures; accuracy_low and accuracy_high are the ends of a 95 % interval."""
+ESTIMATE_PREFIX = "cross_validated_"
+"""Begins the names of the same metrics (but the loss) of training images, judged out of fold."""
 
 
 class Gate(Contract):
@@ -195,6 +264,16 @@ class Gate(Contract):
     metric: str = Field(description="A field of EvaluationReport.metrics.")
     min: float | None = Field(default=None, description="Smallest allowed value, inclusive.")
     max: float | None = Field(default=None, description="Largest allowed value, inclusive.")
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the gate {self.metric!r} lets everything pass: give it `min`, `max` or both")
+        if self.metric.removeprefix(ESTIMATE_PREFIX) not in METRICS:
+            near = difflib.get_close_matches(self.metric, METRICS, n=1, cutoff=0.4)
+            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+            raise ValueError(f"there is no metric {self.metric!r}; {known}")
+        return self
 
 
 class Project(Contract):
@@ -209,9 +288,19 @@ class Project(Contract):
     split: SplitShares = SplitShares()
     quality: tuple[Assertion, ...] = Field(default=(), description="What a dataset must fulfil.")
     training: Training = Training()
+    cross_validation: CrossValidation = CrossValidation()
+    costs: Costs = Costs()
     measurement: tuple[str, ...] = Field(default=("accuracy", "loss"), description="The metrics that are shown first.")
     gates: tuple[Gate, ...] = Field(default=(), description="The bars that a promotion must reach.")
     environments: tuple[Name, ...] = Field(min_length=1, description="Environments, in the order of promotion.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("`classes` names one twice")
+        if self.split.validation == 0 and self.cross_validation.folds == 0:
+            raise ValueError("the threshold needs data: raise `split.validation` or `cross_validation.folds`")
+        return self
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------
@@ -273,8 +362,8 @@ class EpochMetrics(Contract):
 
     epoch: int
     loss: float = Field(description="Mean training loss (cross-entropy, nats).")
-    validation_loss: float
-    validation_accuracy: Share
+    validation_loss: float | None = Field(default=None, description="None without a validation split.")
+    validation_accuracy: Share | None = None
     learning_rate: float
     seconds: float
     weights: Sha256 | None = Field(default=None, description="Digest of the weights, which all workers have alike.")
@@ -293,6 +382,24 @@ class TrainingResult(Contract):
     restarts: int = Field(default=0, description="How often training was resumed from a checkpoint.")
 
 
+class OutOfFold(Contract):
+    """A training image as a model judged it that has not seen it."""
+
+    filename: str
+    label: int = Field(description="The truth: index into the classes.")
+    kind: str | None = None
+    fold: int
+    logits: tuple[float, ...] = Field(description="One for each class, before calibration.")
+
+
+class CrossValidationResult(Contract):
+    """The estimate that the gates believe: `runs/<id>/cross-validation.json`."""
+
+    dataset: Sha256
+    folds: int
+    predictions: tuple[OutOfFold, ...] = Field(description="Every training image once, sorted by file name.")
+
+
 class BundleFile(Contract):
     """A file of a bundle."""
 
@@ -306,7 +413,14 @@ class ThresholdChoice(Contract):
 
     value: Share = Field(description="A photograph whose score is at least this is not good.")
     method: str = Field(description="How it was chosen, in words.")
-    split: Split = Field(default="validation", description="The data that it was chosen on.")
+    split: Split | Literal["out-of-fold"] = Field(default="validation", description="The data that it was chosen on.")
+
+
+class Calibration(Contract):
+    """How logits became probabilities: they are multiplied, and that of the good class is moved (Platt, 1999)."""
+
+    scale: float = Field(default=1.0, gt=0)
+    shift: float = Field(default=0.0, description="Added to the good class's logit.")
 
 
 class Probe(Contract):
@@ -328,7 +442,9 @@ class ReferenceStatistics(Contract):
     """What drift is measured against: the bundle's `reference` file."""
 
     measures: dict[str, Distribution] = Field(description="Measure → over the images it was trained and chosen on.")
-    scores: Distribution = Field(description="Over validation images: on those it was trained on, a model is surer.")
+    scores: Distribution = Field(
+        description="Over validation images, or out of fold: on those it was trained on, a model is surer."
+    )
 
 
 class BundleManifest(Contract):
@@ -338,12 +454,13 @@ class BundleManifest(Contract):
     classes: tuple[str, ...] = Field(description="The first is the good one.")
     preprocessing: Preprocessing
     threshold: ThresholdChoice
+    calibration: Calibration = Field(default=Calibration(), description="What the head's weights already contain.")
     engine: Literal["openvino"] = Field(description="What runs the engine file.")
     engine_file: str = Field(description="The engine file, relative to the bundle.")
     saved_model: str = Field(description="The SavedModel's folder, relative to the bundle.")
     reference: str = Field(description="Reference statistics for drift, relative to the bundle.")
     probe: Probe
-    agreement: float = Field(description="Largest difference between the engine's and Keras's outputs on validation.")
+    agreement: float = Field(description="Largest difference between the engine's and Keras's probabilities.")
     dataset: Sha256
     training: Training
     frameworks: dict[str, str] = Field(description="Versions that made the bundle.")
@@ -360,6 +477,25 @@ class Prediction(Contract):
     kind: str | None = None
 
 
+class OutOfFoldEstimate(Contract):
+    """How models of this kind do on training images that they have not seen."""
+
+    folds: int
+    images: int
+    confusion: dict[str, dict[str, int]] = Field(description="Truth → predicted → images.")
+    per_kind: dict[str, dict[str, float]] = Field(default={}, description="Type of defect → recall, images.")
+
+
+class RobustnessSlice(Contract):
+    """How a bundle does on held-out photographs to which something was done."""
+
+    variation: str = Field(description="What was done, in words.")
+    images: int
+    accuracy: Share
+    auroc: Share
+    parts_found: Share = Field(description="Share of the photographs in which a part was found.")
+
+
 class EvaluationReport(Contract):
     """How a bundle does on images that nothing was fitted to."""
 
@@ -368,7 +504,8 @@ class EvaluationReport(Contract):
     split: Split = "test"
     images: int
     metrics: dict[str, float] = Field(
-        description="accuracy, loss (nats), balanced_accuracy, auroc, precision, recall, f1, brier, …, by name."
+        description="accuracy, loss (nats), balanced_accuracy, auroc, precision, recall, f1, brier, …, by name; those "
+        "that begin with cross_validated_ are of the training images, each judged by a model that has not seen it."
     )
     threshold: ThresholdChoice
     confusion: dict[str, dict[str, int]] = Field(description="Truth → predicted → images.")
@@ -376,6 +513,10 @@ class EvaluationReport(Contract):
     per_kind: dict[str, dict[str, float]] = Field(default={}, description="Type of defect → recall, images.")
     calibration: tuple[tuple[float, float, int], ...] = Field(
         default=(), description="Reliability bins: mean score, share of defective, images."
+    )
+    cross_validation: OutOfFoldEstimate | None = Field(default=None, description="None where there were no folds.")
+    robustness: tuple[RobustnessSlice, ...] = Field(
+        default=(), description="Empty where the photographs are not there any more."
     )
 
 

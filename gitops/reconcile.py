@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from gitops import bundle
-from gitops.attempt import Goal, Settings, begin, fail, is_due
+from gitops.attempt import Goal, Settings, begin, fail, is_due, settle
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
@@ -28,6 +28,8 @@ from gitops.state import State
 from gitops.status import Deployed, Journal, OperationState, Status, now
 from gitops.turn import Turn, stopping_by_signal
 
+# An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
+_ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _TICK_SECONDS = 0.2  # how soon the watcher notices a poke, a request or the end
 Step = Callable[[Pass], None]
 
@@ -132,6 +134,8 @@ class Reconciler:
         error = _first_error((*self._comparing, self._refuse_empty), found)
         if found.commit and (request or self._is_due(found, error)):
             self._operate(found, error)
+        elif found.commit and error is None and not self._work(found) and not self._goal(found).is_of(found.operation):
+            found.operation = settle(self._goal(found), now(), tuple(applications(found.desired)))
         elif request and error:  # without a commit nothing can be attempted, but who asked wants an answer
             found.operation = fail(self._begin(found), error, self.settings, now(), retrying=False)
         self._ask(found)
@@ -142,8 +146,12 @@ class Reconciler:
         return Goal(found.commit.id if found.commit else "", f"cluster={found.session} {options}")
 
     def _is_due(self, found: Pass, error: MergelineError | None) -> bool:
-        work = bool(found.changed or (self.settings.prune and found.prunable))
-        return is_due(self._goal(found), found.operation, self.settings, now(), work=work, valid=error is None)
+        work, valid = self._work(found), error is None
+        return is_due(self._goal(found), found.operation, self.settings, now(), work=work, valid=valid)
+
+    def _work(self, found: Pass) -> bool:
+        """Whether there is something to apply."""
+        return bool(found.changed or (self.settings.prune and found.prunable))
 
     def _begin(self, found: Pass) -> OperationState:
         names = tuple(applications(found.desired))
@@ -325,7 +333,7 @@ class Reconciler:
         found.answers = {}
         for name in found.ours():
             live, slot = found.living(name), found.slot(name)
-            if live is None or live.status != "RUNNING" or slot is None or slot.model is None:
+            if live is None or live.status not in _ASKED or slot is None or slot.model is None:
                 continue
             deployment, url = live.deployments.get(slot.deployment), address_of(found.running, live, self.api.url)
             if url is None:

@@ -7,7 +7,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.manifest import Augmentation
+
 Pixels = NDArray[np.uint8]
+
+NOTHING = Augmentation(place=0, light=0, lens=0)
+"""Leaves an image as it is."""
 
 # The largest variations, at strength 1.
 _ROTATION = 8.0  # degrees
@@ -16,9 +21,10 @@ _SCALE = 0.12
 _BRIGHTNESS = 40.0  # gray levels
 _CONTRAST = 0.4
 _GAMMA = 0.4  # of its logarithm
-_NOISE = 8.0  # gray levels
-_BLUR = 1.2  # pixels
-_BLUR_SHARE = 0.3  # of the images; blur hides small defects
+_NOISE = 4.0  # gray levels
+_BLUR = 2.5  # pixels
+_BEST_QUALITY, _QUALITY_RANGE = 95.0, 110.0  # of a JPEG file; at strength 0.5 from 40 up
+_LENS_SHARE = 0.3  # of the images are blurred, and as many compressed; both hide small defects
 
 
 def random_of(seed: int, epoch: int, position: int) -> np.random.Generator:
@@ -32,30 +38,38 @@ def random_of(seed: int, epoch: int, position: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, position])
 
 
-def vary(image: Pixels, random: np.random.Generator, strength: float) -> Pixels:
+def vary(image: Pixels, random: np.random.Generator, strength: Augmentation) -> Pixels:
     """Vary an image's place, size, light and sharpness.
 
     Args:
         image: uint8, (height, width, channels).
         random: where the variation comes from; always asked for the same number of values first.
-        strength: 0 (the image itself) to 1.
+        strength: how much.
 
     Returns:
         uint8, as the image is shaped.
     """
-    if strength == 0:
+    if strength == NOTHING:
         return image
-    turn, right, down, size, light, contrast, gamma, grain = random.uniform(-strength, strength, 8)
-    soft = random.uniform(0, _BLUR * strength) if random.random() < _BLUR_SHARE else 0.0
-    height, width, _ = image.shape
+    turn, right, down, size = random.uniform(-strength.place, strength.place, 4)
+    light, contrast, gamma, grain = random.uniform(-strength.light, strength.light, 4)
+    blurred, compressed = random.random(2) < _LENS_SHARE
+    softness, coarseness = random.uniform(0, strength.lens, 2)
+    height, width, channels = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn * _ROTATION, 1 + size * _SCALE)
     matrix[:, 2] += np.array([right, down]) * _SHIFT * height
-    moved = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if soft > 0:
-        moved = cv2.GaussianBlur(moved, (0, 0), soft)
-    lit = cv2.LUT(moved, _tone(light * _BRIGHTNESS, 1 + contrast * _CONTRAST, float(np.exp(gamma * _GAMMA))))
+    varied = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if blurred and softness > 0:
+        varied = cv2.GaussianBlur(varied, (0, 0), softness * _BLUR)
+    lit = cv2.LUT(varied, _tone(light * _BRIGHTNESS, 1 + contrast * _CONTRAST, float(np.exp(gamma * _GAMMA))))
     noise = random.standard_normal((height, width, 1), np.float32) * np.float32(abs(grain) * _NOISE)
-    return np.clip(lit.reshape(image.shape) + noise, 0, 255).astype(np.uint8)
+    found = np.clip(lit.reshape(image.shape) + noise, 0, 255).astype(np.uint8)
+    if compressed and coarseness > 0:
+        quality = round(max(1.0, _BEST_QUALITY - coarseness * _QUALITY_RANGE))
+        data = cv2.imencode(".jpg", found, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        found = np.asarray(cv2.imdecode(data, color), np.uint8).reshape(image.shape)
+    return np.asarray(found, np.uint8)
 
 
 def _tone(brightness: float, contrast: float, gamma: float) -> NDArray[np.float32]:

@@ -8,47 +8,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops.errors import TrainingError
-from serve.predictor import INPUT, OUTPUT
+from gitops.manifest import Calibration, Training
+from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, pooled_features
+from serve.predictor import EVIDENCE, GOOD, INPUT, OUTPUT
 from serve.preprocess import Pixels
 
 if TYPE_CHECKING:
+    import keras
     import openvino
     import tensorflow as tf
 
 _BATCH = 16
 
 
-def to_saved_model(checkpoint: Path, saved_model: Path, images: Pixels) -> NDArray[np.float32]:
-    """Write a checkpoint as a SavedModel that ends in a softmax, and ask Keras what it should answer.
+def load(checkpoint: Path) -> "keras.Model":
+    """Load a `model.keras`.
+
+    Raises:
+        TrainingError: it is missing or damaged.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it greets with a page about the processor
+    import keras
+
+    import ray_jobs.memory  # noqa: F401 - makes its layer known to Keras
+
+    try:
+        return keras.saving.load_model(checkpoint, compile=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the checkpoint {checkpoint} cannot be loaded: {error}. Train again") from error
+
+
+def logits_of(model: "keras.Model", images: Pixels) -> NDArray[np.float64]:
+    """What a model says of images, (n, classes)."""
+    return np.concatenate([np.asarray(model(batch, training=False)) for batch in _batches(images)]).astype(np.float64)
+
+
+def to_saved_model(
+    model: "keras.Model", training: Training, calibration: Calibration, saved_model: Path, images: Pixels
+) -> NDArray[np.float32]:
+    """Write a model as a SavedModel that ends in probabilities, and ask Keras what it should answer.
 
     The variables are frozen into the graph: a SavedModel with its Keras objects holds random identifiers and counters
     of the process, so that no two are alike.
 
     Args:
-        checkpoint: a `model.keras` from uint8 (n, height, width, channels) to logits (n, classes).
-        saved_model: the folder to write; its signature `serving_default` is uint8 "image" → float32 "probabilities".
+        model: from uint8 (n, height, width, channels) to logits (n, classes); its head is calibrated in place.
+        training: how it was built.
+        calibration: goes into the head's weights.
+        saved_model: the folder to write; its signature `serving_default` is uint8 "image" → float32 "probabilities"
+            (n, classes) and "evidence" (n, rows, columns).
         images: uint8, (n, height, width, channels).
 
     Returns:
         Keras's probabilities, float32, (n, classes).
-
-    Raises:
-        TrainingError: the checkpoint is missing or damaged.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it greets with a page about the processor
     import keras
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    try:
-        model: Any = keras.saving.load_model(checkpoint, compile=False)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"the checkpoint {checkpoint} cannot be loaded: {error}. Train again") from error
+    head = model.get_layer(LOGITS_LAYER)
+    kernel, bias = (weights * calibration.scale for weights in head.get_weights())
+    bias[GOOD] += calibration.shift
+    head.set_weights([kernel, bias])
+    whole = keras.Model(model.input, [model.output, _evidence(model, training)])
+
+    def answer(image: Any) -> tuple[Any, Any]:
+        logits, evidence = whole(image, training=False)
+        return tf.nn.softmax(logits), evidence
+
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
-    answer = tf.function(lambda image: tf.nn.softmax(model(image, training=False)), input_signature=signature)
-    _write_graph(convert_variables_to_constants_v2(answer.get_concrete_function()), saved_model)
-    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    return np.concatenate([answer(tf.constant(batch)).numpy() for batch in batches])
+    function = tf.function(answer, input_signature=signature)
+    _write_graph(convert_variables_to_constants_v2(function.get_concrete_function()), saved_model)
+    return np.concatenate([function(tf.constant(batch))[0].numpy() for batch in _batches(images)])
+
+
+def _evidence(model: "keras.Model", training: Training) -> Any:
+    """Where a model sees that a part is not good, (n, rows, columns): what its memory finds strange.
+
+    Without a memory it is the class activation map (Zhou et al., 2016, "Learning Deep Features for Discriminative
+    Localization") of all that is not good against good, over the features that the head pools.
+    """
+    from keras import ops
+
+    if training.memory:
+        return model.get_layer(MEMORY_LAYER).output[1]
+    kernel, _ = model.get_layer(LOGITS_LAYER).get_weights()
+    direction = kernel[:, GOOD + 1 :].mean(axis=1, keepdims=True) - kernel[:, GOOD, None]
+    features = pooled_features(model, training)
+    size = max(tuple(feature.shape[1:3]) for feature in features)
+    parts = np.split(direction, np.cumsum([feature.shape[-1] for feature in features])[:-1])
+    maps = [ops.image.resize(ops.matmul(*pair), size) for pair in zip(features, parts, strict=True)]
+    return ops.squeeze(sum(maps[1:], start=maps[0]), axis=-1)
+
+
+def _batches(images: Pixels) -> list[Pixels]:
+    return [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
 
 
 def _write_graph(frozen: "tf.types.experimental.ConcreteFunction", saved_model: Path) -> None:
@@ -62,7 +116,7 @@ def _write_graph(frozen: "tf.types.experimental.ConcreteFunction", saved_model: 
 
     signature = SignatureDef(
         inputs={INPUT: info(frozen.inputs[0])},
-        outputs={OUTPUT: info(frozen.outputs[0])},
+        outputs={OUTPUT: info(frozen.outputs[0]), EVIDENCE: info(frozen.outputs[1])},
         method_name=tf.saved_model.PREDICT_METHOD_NAME,
     )
     saved = SavedModel(saved_model_schema_version=1)

@@ -98,6 +98,8 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
 def _chosen_source(source: DataSource, data: str | None) -> DataSource:
     if data is None:
         return source
+    if not data:
+        raise DataError("--data is empty: name rendered, kaggle or a folder")
     if data == "kaggle" and not source.kaggle:
         raise DataError("--data kaggle needs `data.kaggle: owner/dataset` in the project file")
     if data in ("rendered", "kaggle"):
@@ -114,7 +116,8 @@ def _fetch(stage: Stage, source: DataSource) -> tuple[Path, str]:
         return fetch_kaggle(dataset, stage.state.sources / "kaggle"), f"kaggle:{dataset}"
     folder = (stage.project_file.parent / Path(str(source.path)).expanduser()).resolve()
     if not folder.is_dir():
-        raise DataError(f"the data folder {folder} does not exist: correct --data, or `data.path` in the project file")
+        found = "is a file, and must be a folder" if folder.exists() else "does not exist"
+        raise DataError(f"the data folder {folder} {found}: correct --data, or `data.path` in the project file")
     return folder, folder.as_uri()
 
 

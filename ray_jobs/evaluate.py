@@ -12,16 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops.errors import ContractError, DataError, TrainingError
-from gitops.manifest import EvaluationReport, Prediction, TrainingResult
+from gitops.manifest import (
+    ESTIMATE_PREFIX,
+    BundleManifest,
+    CrossValidationResult,
+    EvaluationReport,
+    OutOfFoldEstimate,
+    Prediction,
+    RobustnessSlice,
+    TrainingResult,
+)
 from gitops.state import folder_written_whole, write_atomically
-from ray_jobs import pictures, tracking
+from ray_jobs import evaluation_page, pictures, robustness, tracking
+from ray_jobs.cross_validate import result_of
+from ray_jobs.dataset import read_listing
+from ray_jobs.decision import calibrated_probabilities
 from ray_jobs.etl import SplitImages, load_split
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
 from serve.predictor import GOOD, Predictor, decide, scores_of
+from serve.preprocess import ImageError
 
 DETAILS = "evaluation"
 """Folder beside the report, and of the MLflow run's artifacts: predictions and pictures."""
-PREDICTIONS = "predictions.jsonl"
+PREDICTIONS, PAGE = "predictions.jsonl", "report.html"
+VARIED_IMAGES = 120
+"""Most photographs that are varied for the robustness slices."""
 CALIBRATION_BINS = 10
 CONFIDENCE = 0.95
 """Of the interval between accuracy_low and accuracy_high."""
@@ -52,20 +67,28 @@ def evaluate(stage: Stage) -> EvaluationReport:
     predictor = Predictor.load(stage.state.bundles / digest, threads=os.cpu_count() or 1)
     test = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "test")
     _check(test, run)
-    report_progress(0, 2, f"judging {len(test.labels)} images")
+    report_progress(0, 3, f"judging {len(test.labels)} images")
     probabilities = predictor.predict(test.images)
     report = assess(predictor, test, probabilities)
-    report_progress(1, 2, "drawing")
+    if (folds := result_of(run, stage.project.cross_validation.folds)) is not None:
+        report = with_estimate(report, folds, predictor.manifest)
+    report_progress(1, 3, "varying the photographs")
+    report = report.model_copy(update={"robustness": _robustness(stage, predictor, test)})
+    report_progress(2, 3, "drawing")
     details = run.folder / DETAILS
     shutil.rmtree(details, ignore_errors=True)  # of another bundle, or of an evaluation that was stopped
     with folder_written_whole(details) as folder:
         predictions = _predictions(report, predictor, test, probabilities)
         (folder / PREDICTIONS).write_text("".join(line.model_dump_json() + "\n" for line in predictions))
         pictures.save(report, predictions, test.images, run.dataset.classes, folder)
+        earlier = [version for version in stage.state.versions(stage.project.name) if version.model.sha256 != digest]
+        page = evaluation_page.render(stage.project, predictor, report, predictions, test.images, folder, earlier)
+        (folder / PAGE).write_text(page)
     _log(stage, run, report, details)
     write_atomically(run.evaluation_file, report.to_json())  # last: it says that all the rest is there
-    report_progress(2, 2, "evaluated")
+    report_progress(3, 3, "evaluated")
     print(f"evaluate: bundle {digest[:12]}: {summary(report, stage.project.measurement)}")
+    print(f"evaluate: wrote {details / PAGE}")
     return report
 
 
@@ -95,7 +118,11 @@ def summary(report: EvaluationReport, measurement: Sequence[str]) -> str:
     """The metrics that the project shows first, in a line."""
     shown = [f"{name} {report.metrics[name]:.4f}" for name in measurement if name in report.metrics]
     low, high = report.metrics["accuracy_low"], report.metrics["accuracy_high"]
-    return f"{', '.join(shown)} on {report.images} images (accuracy between {low:.3f} and {high:.3f}, 95 %)"
+    text = f"{', '.join(shown)} on {report.images} images (accuracy between {low:.3f} and {high:.3f}, 95 %)"
+    if report.cross_validation:
+        accuracy, low, high = (report.metrics[f"{ESTIMATE_PREFIX}accuracy{end}"] for end in ("", "_low", "_high"))
+        text += f"; {accuracy:.4f} on {report.cross_validation.images} out of fold (between {low:.3f} and {high:.3f})"
+    return text
 
 
 def assess(predictor: Predictor, test: SplitImages, probabilities: NDArray[np.float32]) -> EvaluationReport:
@@ -125,6 +152,29 @@ def assess(predictor: Predictor, test: SplitImages, probabilities: NDArray[np.fl
         per_kind=per_kind(test.kinds, bad, predicted != GOOD),
         calibration=calibration(bad, scores),
     )
+
+
+def with_estimate(
+    report: EvaluationReport, result: CrossValidationResult, manifest: BundleManifest
+) -> EvaluationReport:
+    """The report with what the folds found, at the bundle's calibration and threshold.
+
+    These three numbers were chosen on the same judgements, so the estimate is better than the truth by as much as three
+    numbers can be fitted.
+    """
+    logits = np.array([prediction.logits for prediction in result.predictions])
+    labels = np.array([prediction.label for prediction in result.predictions])
+    probabilities = calibrated_probabilities(logits, manifest.calibration)
+    predicted, bad = decide(probabilities, manifest.threshold.value), labels != GOOD
+    found = {**label_metrics(labels, predicted), **score_metrics(bad, scores_of(probabilities))}
+    estimate = OutOfFoldEstimate(
+        folds=result.folds,
+        images=len(labels),
+        confusion=confusion(labels, predicted, manifest.classes),
+        per_kind=per_kind([prediction.kind for prediction in result.predictions], bad, predicted != GOOD),
+    )
+    metrics = report.metrics | {f"{ESTIMATE_PREFIX}{name}": value for name, value in found.items()}
+    return report.model_copy(update={"metrics": metrics, "cross_validation": estimate})
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -233,6 +283,19 @@ def _check(test: SplitImages, run: Run) -> None:
             f"{len(test.labels) - bad} good ones; an evaluation needs both: raise `split.test` or change `split.seed` "
             f"in the project file"
         )
+
+
+def _robustness(stage: Stage, predictor: Predictor, test: SplitImages) -> tuple[RobustnessSlice, ...]:
+    """Slices on the original photographs, of which there may be too many, or which may be gone."""
+    try:
+        paths = {photograph.filename: Path(photograph.path) for photograph in read_listing(stage).photographs}
+        # Evenly over the split, whose rows are ordered by kind: every kind is there in its share.
+        rows = np.unique(np.linspace(0, len(test.labels) - 1, VARIED_IMAGES).round().astype(int))
+        data = [paths[test.filenames[row]].read_bytes() for row in rows]
+        return tuple(robustness.measure(predictor, data, test.labels[rows]))
+    except (ContractError, DataError, OSError, KeyError, ImageError) as error:
+        print(f"evaluate: without robustness, as a photograph cannot be read any more: {error}", flush=True)
+        return ()
 
 
 def _predictions(

@@ -3,10 +3,16 @@
 python -m ray_jobs.export [--project project.yaml] [--state .mergeline]
 """
 
+import fcntl
 import importlib.metadata
 import math
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +23,7 @@ from gitops import bundle
 from gitops.errors import BundleError, TrainingError
 from gitops.manifest import (
     BundleManifest,
+    Calibration,
     DatasetManifest,
     Distribution,
     Probe,
@@ -25,22 +32,25 @@ from gitops.manifest import (
     TrainingResult,
 )
 from gitops.state import write_atomically
-from ray_jobs.convert import to_engine, to_saved_model
-from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
+from ray_jobs.cross_validate import result_of
+from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
+from ray_jobs.etl import load_split
 from ray_jobs.probe import draw_probe
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
-from serve.predictor import GOOD, Judgement, Predictor, scores_of
+from serve.predictor import GOOD, Judgement, Predictor
+
+if TYPE_CHECKING:
+    import keras
 
 LARGEST_DISAGREEMENT = 1e-4
 """Between a probability by the engine and the same by Keras; above it the export fails."""
 ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
 QUANTILES = 101
 """Quantiles in the reference statistics: every percent."""
-THRESHOLD_METHOD = (
-    "nearest to 0.5 among the thresholds whose balanced accuracy on the validation split is within one standard error "
-    "of the greatest"
-)
-_EVEN = 0.5
+AGREEMENT_IMAGES = 128
+"""Most images on which engine and Keras are compared."""
+_DRAFT = ".export."
 _FRAMEWORKS = {
     "keras": ("keras",),
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
@@ -70,8 +80,7 @@ def export(stage: Stage) -> str:
         raise TrainingError(
             f"run {run.id} of {stage.project.name} has no trained model yet: run `mergeline submit train`"
         )
-    stage.state.bundles.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=stage.state.bundles) as temporary:
+    with _alone(stage.state.bundles), tempfile.TemporaryDirectory(prefix=_DRAFT, dir=stage.state.bundles) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         digest = _make(stage, run, folder)
@@ -79,6 +88,17 @@ def export(stage: Stage) -> str:
     write_atomically(run.bundle_file, digest + "\n")
     print(f"export: bundle {digest[:12]} in {stage.state.bundles / digest}")
     return digest
+
+
+@contextmanager
+def _alone(bundles: Path) -> Iterator[None]:
+    """Keep other exports of this state waiting; what killed ones left behind is removed."""
+    bundles.mkdir(parents=True, exist_ok=True)
+    with (bundles / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in bundles.glob(f"{_DRAFT}*"):
+            shutil.rmtree(leftover)
+        yield
 
 
 def _done(stage: Stage, run: Run) -> str | None:
@@ -103,43 +123,83 @@ def _put(folder: Path, target: Path, aside: Path) -> None:
         folder.rename(target)
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What was said of images that the model, or its like, has not seen."""
+
+    logits: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    split: Literal["validation", "out-of-fold"]
+
+
 def _make(stage: Stage, run: Run, folder: Path) -> str:
     result = TrainingResult.read(run.result_file)
     shards = stage.state.datasets / run.dataset.digest
-    validation = load_split(shards, run.dataset, "validation")
     report_progress(0, 3, "converting the model")
-    expected = to_saved_model(run.folder / result.checkpoint, folder / SAVED_MODEL, validation.images)
+    model = load(run.folder / result.checkpoint)
+    judged = _judged(stage, run, model, shards)
+    calibration = calibrate(judged.logits, judged.labels)
+    scores = calibrated_scores(judged.logits, calibration)
+    has_validation = any(run.dataset.counts["validation"].values())
+    images = load_split(shards, run.dataset, "validation" if has_validation else "train").images[:AGREEMENT_IMAGES]
+    expected = to_saved_model(model, result.training, calibration, folder / SAVED_MODEL, images)
     to_engine(folder / SAVED_MODEL, folder / ENGINE_FILE)
     (folder / PROBE).write_bytes(draw_probe())
-    (folder / REFERENCE).write_text("{}\n")
-    # The figures of the manifest are the engine's own, by the very code that serves: so a draft is loaded first.
-    draft = _draft(stage, run, result)
+    reference = ReferenceStatistics(measures=_measures(shards, run.dataset), scores=distribution(scores))
+    (folder / REFERENCE).write_text(reference.to_json())
+    # Agreement and the probe's score are the engine's own, by the very code that serves: so a draft is loaded first.
+    draft = _draft(
+        stage,
+        run,
+        result,
+        calibration,
+        choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split),
+    )
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
     predictor = Predictor.load(folder)
-    found = predictor.predict(validation.images)
     manifest = draft.model_copy(
         update={
-            "agreement": _agreement(expected, found, run.id),
-            "threshold": _threshold(found, validation, run),
+            "agreement": _agreement(expected, predictor.predict(images), run.id),
             "probe": draft.probe.model_copy(update={"score": _probe_score(predictor, folder)}),
         }
     )
-    report_progress(2, 3, "reference statistics")
-    reference = ReferenceStatistics(measures=_measures(shards, run.dataset), scores=distribution(scores_of(found)))
-    (folder / REFERENCE).write_text(reference.to_json())
+    report_progress(2, 3, "asking the bundle its probe")
     digest = bundle.seal(folder, manifest)
     Predictor.load(folder).probe()
     report_progress(3, 3, f"bundle {digest[:12]}")
     return digest
 
 
-def _draft(stage: Stage, run: Run, result: TrainingResult) -> BundleManifest:
+def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judged:
+    """The out-of-fold judgements where the project cross-validates, else the model's own on the validation split."""
+    folds = stage.project.cross_validation.folds
+    if folds:
+        found = result_of(run, folds)
+        if found is None:
+            raise TrainingError(f"run {run.id} is not cross-validated yet: run `mergeline submit cross_validate`")
+        logits = np.array([prediction.logits for prediction in found.predictions])
+        return _Judged(logits, np.array([prediction.label for prediction in found.predictions]), "out-of-fold")
+    validation = load_split(shards, run.dataset, "validation")
+    bad = validation.labels != GOOD
+    if bad.all() or not bad.any():
+        raise TrainingError(
+            f"the validation split of dataset {run.dataset.digest[:12]} has {int(bad.sum())} images that are not good "
+            f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
+            f"`split.seed` in the project file"
+        )
+    return _Judged(logits_of(model, validation.images), validation.labels, "validation")
+
+
+def _draft(
+    stage: Stage, run: Run, result: TrainingResult, calibration: Calibration, threshold: ThresholdChoice
+) -> BundleManifest:
     return BundleManifest(
         name=stage.project.name,
         classes=run.dataset.classes,
         preprocessing=run.dataset.preprocessing,
-        threshold=ThresholdChoice(value=0.5, method="draft"),
+        threshold=threshold,
+        calibration=calibration,
         engine="openvino",
         engine_file=ENGINE_FILE,
         saved_model=SAVED_MODEL,
@@ -167,53 +227,11 @@ def _version_of(package: str) -> str | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def choose_threshold(scores: NDArray[np.floating], bad: NDArray[np.bool_]) -> ThresholdChoice:
-    """Choose the decision threshold: nearest to 0.5 among those whose balanced accuracy is as good as the best one's.
-
-    As good is what lies within one standard error (the rule of Breiman et al., Classification and Regression Trees,
-    1984): with ten defective validation images the very best threshold is mostly chance.
-
-    Args:
-        scores: probability that the part is not good, (n,).
-        bad: whether it is not, (n,); there must be images of both kinds.
-    """
-    edges = np.unique(np.concatenate([[0.0], scores, [1.0]]))
-    low, high = edges[:-1], edges[1:]
-    middles = (low + high) / 2
-    caught = np.array([np.sum(scores[bad] >= threshold) for threshold in middles])
-    passed = np.array([np.sum(scores[~bad] < threshold) for threshold in middles])
-    balanced = (caught / bad.sum() + passed / (~bad).sum()) / 2
-    best = int(np.argmax(balanced))
-    error = np.hypot(_standard_error(caught[best], bad.sum()), _standard_error(passed[best], (~bad).sum())) / 2
-    # A threshold between two neighbouring scores decides as any other between them; the interval's ends are scores.
-    nearest = np.where((low < _EVEN) & (high >= _EVEN), _EVEN, middles)
-    good = np.flatnonzero(balanced >= balanced[best] - error)
-    chosen = good[np.argmin(np.abs(nearest[good] - _EVEN))]
-    return ThresholdChoice(value=float(nearest[chosen]), method=THRESHOLD_METHOD)
-
-
-def _standard_error(hits: int, count: int) -> float:
-    """Of a share, with Laplace's estimate, so that a perfect one is not taken for certain."""
-    share = (hits + 1) / (count + 2)
-    return float(np.sqrt(share * (1 - share) / count))
-
-
 def distribution(values: NDArray[np.floating]) -> Distribution:
     """Quantiles of what isn't NaN among `values`, (n,)."""
     present = values[~np.isnan(values)]
     quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES)) if present.size else np.empty(0)
     return Distribution(count=int(present.size), quantiles=tuple(round(float(value), _DIGITS) for value in quantiles))
-
-
-def _threshold(probabilities: NDArray[np.float32], validation: SplitImages, run: Run) -> ThresholdChoice:
-    bad = validation.labels != GOOD
-    if bad.all() or not bad.any():
-        raise TrainingError(
-            f"the validation split of dataset {run.dataset.digest[:12]} has {int(bad.sum())} images that are not good "
-            f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
-            f"`split.seed` in the project file"
-        )
-    return choose_threshold(scores_of(probabilities), bad)
 
 
 def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id: str) -> float:

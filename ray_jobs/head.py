@@ -14,11 +14,19 @@ Measured on 300 photographs of screws, 5-fold, nine sets of features at two size
 """
 VARIANTS = 3
 """Variations of each image that it is fitted to, beside the image itself."""
+MEMORY_EMPHASIS = 3.0
+"""By how much the features of a memory are penalised less than pooled ones: they are few, and about defects only.
+
+Measured on the same photographs, 5-fold, three shufflings: AUROC 0.9993 with 2, 0.9998 with 3, 0.9997 with 4.
+"""
 _ITERATIONS = 2000
 
 
 def fit_head(
-    features: NDArray[np.float64], labels: NDArray[np.int32], classes: int
+    features: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    classes: int,
+    emphasis: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Fit a dense layer whose softmax gives the classes' probabilities; every class counts alike.
 
@@ -26,6 +34,7 @@ def fit_head(
         features: (n, features).
         labels: (n,), each of the classes at least once.
         classes: how many.
+        emphasis: (features,), by how much each is penalised less; 1 if None.
 
     Returns:
         Kernel, (features, classes), and bias, (classes,).
@@ -33,6 +42,8 @@ def fit_head(
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    if emphasis is not None:
+        deviation = deviation / emphasis
     model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=_ITERATIONS)
     model.fit((features - mean) / deviation, labels)
     kernel, bias = model.coef_ / deviation, model.intercept_ - model.coef_ @ (mean / deviation)

@@ -19,17 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import log_softmax
 
 from gitops.errors import TrainingError
-from gitops.manifest import Contract, DatasetManifest, EpochMetrics, Preprocessing, Split, Training
+from gitops.manifest import Contract, DatasetManifest, EpochMetrics, Memory, Preprocessing, Split, Training
 from gitops.state import write_atomically
 from ray_jobs import model
-from ray_jobs.augment import dropout_mask, random_of, vary
-from ray_jobs.etl import load_split
-from ray_jobs.head import VARIANTS, fit_head
+from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary
+from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.head import MEMORY_EMPHASIS, VARIANTS, fit_head
 
 PROGRESS_FILE = "progress.json"
 BEST_MODEL = "best.keras"
+LEAST_REMEMBERED = 3
+"""Good images that a memory needs, to know how far they lie from each other."""
 _WEIGHTS = "weights.npz"
 # AdamW's constants, as its authors and every framework have them.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-7
@@ -53,8 +56,9 @@ class Progress(Contract):
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the smallest validation loss, the first of them; 0 before any."""
-        return min(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch].validation_loss, default=0)
+        """The epoch with the smallest validation loss, the first of them; without validation the last; 0 before any."""
+        losses = [epoch.validation_loss for epoch in self.epochs if epoch.validation_loss is not None]
+        return losses.index(min(losses)) if losses else max(0, len(self.epochs) - 1)
 
     def is_finished(self, training: Training) -> bool:
         """Whether all epochs are done, or the last ones brought nothing better."""
@@ -68,6 +72,12 @@ class Images:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, split: SplitImages) -> "Images":
+        """A split's images, sorted."""
+        order = np.argsort(np.array(split.filenames), kind="stable")
+        return cls(split.images[order], split.labels[order].astype(np.int32))
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
@@ -138,15 +148,16 @@ def learn(config: dict[str, Assignment]) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     if strategy.num_replicas_in_sync != context.get_world_size():
         raise TrainingError(f"{strategy.num_replicas_in_sync} replicas for {context.get_world_size()} workers")
-    train, validation = _read(assignment, "train"), _read(assignment, "validation")
+    train = _read(assignment, "train")
+    validation = _read(assignment, "validation") if any(assignment.dataset.counts["validation"].values()) else None
     with tempfile.TemporaryDirectory() as scratch:
-        weights = class_weights(train.labels, len(assignment.dataset.classes))
-        learner = Learner(assignment, strategy, context.get_world_rank(), weights)
+        learner = Learner(assignment, strategy, context.get_world_rank(), train)
         progress = _resume(learner, Path(scratch))
-        if training.head == "fitted" and not progress.epochs:
-            learner.fit_head(train)
+        if not progress.epochs:
+            learner.prepare()
         while not progress.is_finished(training):
-            metrics = _epoch(learner, train, validation, len(progress.epochs))
+            epoch = len(progress.epochs)
+            metrics = learner.epoch(epoch, validation).model_copy(update={"weights": learner.agreed_digest(epoch)})
             progress = Progress(epochs=(*progress.epochs, metrics), restarts=progress.restarts)
             _checkpoint(learner, progress, Path(scratch))
             if learner.rank == 0:
@@ -159,30 +170,7 @@ def _read(assignment: Assignment, split: Split) -> Images:
     Ray Data's shards are left aside here. Which rows share a batch would follow from the number of workers and from
     which block came first, and its processes took longer to start than reading what the ETL wrote.
     """
-    loaded = load_split(assignment.dataset_folder, assignment.dataset, split)
-    order = np.argsort(np.array(loaded.filenames), kind="stable")
-    return Images(loaded.images[order], loaded.labels[order].astype(np.int32))
-
-
-def _epoch(learner: "Learner", train: Images, validation: Images, epoch: int) -> EpochMetrics:
-    begin, training = time.monotonic(), learner.training
-    batches = global_batches(len(train.labels), training, epoch)
-    loss = 0.0
-    for number, batch in enumerate(batches):
-        loss += learner.step(train, batch, epoch, epoch * len(batches) + number, len(batches))
-    loss = float(learner.total(np.array([loss]))[0]) / len(batches)
-    validation_loss, accuracy = learner.evaluate(validation)
-    if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-        raise TrainingError(f"the loss is {loss} in epoch {epoch}: lower `training.learning_rate`")
-    return EpochMetrics(
-        epoch=epoch,
-        loss=loss,
-        validation_loss=validation_loss,
-        validation_accuracy=accuracy,
-        learning_rate=learning_rate((epoch + 1) * len(batches) - 1, len(batches), training),
-        seconds=time.monotonic() - begin,
-        weights=learner.agreed_digest(epoch),
-    )
+    return Images.of(load_split(assignment.dataset_folder, assignment.dataset, split))
 
 
 def _resume(learner: "Learner", scratch: Path) -> Progress:
@@ -217,32 +205,39 @@ def _checkpoint(learner: "Learner", progress: Progress, scratch: Path) -> None:
 class Learner:
     """The model with its optimizer (AdamW) on one worker, and the steps in which all workers move alike."""
 
-    def __init__(self, assignment: Assignment, strategy: Any, rank: int, weights: NDArray[np.float32]) -> None:
+    def __init__(self, assignment: Assignment, strategy: Any, rank: int, train: Images) -> None:
         """Make model and optimizer under the strategy, and compile the steps.
 
         Args:
             assignment: what to train.
             strategy: a tf.distribute strategy with one replica in this process.
             rank: of this worker.
-            weights: float32 (classes,), of the classes in the loss.
+            train: what it learns from; the same on every worker.
         """
         import keras
         import tensorflow as tf
 
-        self.training, self.rank, self._strategy = assignment.training, rank, strategy
+        self.training, self.rank, self._strategy, self._train = assignment.training, rank, strategy, train
         self._local = self.training.batch_size // strategy.num_replicas_in_sync
+        preprocessing, classes = assignment.dataset.preprocessing, len(assignment.dataset.classes)
         with strategy.scope():
-            preprocessing = assignment.dataset.preprocessing
-            self.model = model.build(preprocessing, len(assignment.dataset.classes), self.training)
-            self._head = self.model.get_layer(model.LOGITS_LAYER)
-            pooled = self.model.get_layer(model.POOLED_LAYER).output
-            self._encoder = keras.Model(self.model.input, pooled)
+            self.model = model.build(preprocessing, classes, self.training)
             self._variables = [variable.value for variable in self.model.trainable_variables]
             self._moments = [[tf.Variable(tf.zeros_like(v)) for v in self._variables] for _ in range(2)]
+        self._head, self._memory = self.model.get_layer(model.LOGITS_LAYER), None
+        self._members: NDArray[np.int32] | None = None
+        outputs = [self.model.get_layer(model.POOLED_LAYER).output]
+        if self.training.memory:
+            from ray_jobs.memory import members_of
+
+            self._memory = self.model.get_layer(model.MEMORY_LAYER)
+            self._members = members_of(train.labels, self.training.memory.images, self.training.seed)
+            outputs.append(self.model.get_layer(model.PATCHES_LAYER).output)
+        self._encoder = keras.Model(self.model.input, outputs)
         heads = {id(variable) for variable in self._head.trainable_variables}
         self._in_head = [id(variable) in heads for variable in self.model.trainable_variables]
-        self._features = int(pooled.shape[-1])
-        self._class_weights = tf.constant(weights)
+        self._features = int(self._head.input.shape[-1])
+        self._class_weights = tf.constant(class_weights(train.labels, classes))
         self._compile(preprocessing)
 
     def _compile(self, preprocessing: Preprocessing) -> None:
@@ -258,37 +253,117 @@ class Learner:
 
         # Two graphs: as long as the backbone is frozen, its gradient is not computed.
         self._steps = {
-            frozen: on_replica(partial(self._update, frozen), [images, labels, mask, *numbers])
+            frozen: on_replica(partial(self._update, frozen), [images, labels, labels, mask, *numbers])
             for frozen in (True, False)
         }
-        self._judge = on_replica(self._errors, [images, labels])
-        self._embed = on_replica(lambda batch: self._encoder(batch, training=False), [images])
+        self._judge = on_replica(lambda batch: self.model(batch, training=False), [images])
+        self._embed = on_replica(self._pooled, [images, labels])
+        self._patches = on_replica(lambda batch: self._encoder(batch, training=False)[1], [images])
         self._sum = on_replica(self._all_reduce, [tf.TensorSpec((None,), tf.float64)])
 
-    def fit_head(self, train: Images) -> None:
-        """Begin with the head that fits the backbone's features; the workers share the images, the first one fits."""
+    def _pooled(self, images: Any, members: Any) -> Any:
+        """All that the head reads; `members` says which images must not be compared with themselves."""
+        import tensorflow as tf
+
+        found = self._encoder(images, training=True)
+        if self._memory is None:
+            return found[0]
+        return tf.concat([found[0], self._memory(found[1], members)[0]], axis=1)
+
+    def _members_at(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
+        return np.full(len(positions), -1, np.int32) if self._members is None else self._members[positions]
+
+    def prepare(self) -> None:
+        """Fill the memory and begin with a fitted head, where the settings ask for them.
+
+        The workers share the images; the first one computes, and all take over what it found.
+        """
+        if self.training.memory is not None:
+            self._remember(self.training.memory)
+        if self.training.head == "fitted":
+            self._fit_head()
+
+    def _remember(self, settings: Memory) -> None:
+        from ray_jobs.memory import Remembered, remember
+
+        members = np.asarray(self._members)
+        chosen = np.flatnonzero(members >= 0)
+        shape = self._encoder.output[1].shape[1:]
+        if len(chosen) < LEAST_REMEMBERED:
+            raise TrainingError(
+                f"a memory needs {LEAST_REMEMBERED} good training images or more, and there are {len(chosen)}: add "
+                "photographs, or take out `training.memory`"
+            )
+        patches = np.zeros((len(chosen), *shape))
+        for places, real in self._portions(len(chosen)):
+            patches[places[:real]] = self._patches(self._train.pixels[chosen[places]]).numpy()[:real]
+        patches = self.total(patches.ravel()).reshape(patches.shape)
+        found = remember(patches, settings.dimensions, settings.images)
+        # A sum in which all but the first worker have zeros: they all begin with the same bits.
+        own = float(self.rank == 0)
+        shared = {
+            name: self.total(own * value.ravel().astype(np.float64)).reshape(value.shape).astype(np.float32)
+            for name, value in vars(found).items()
+        }
+        self.model.get_layer(model.MEMORY_LAYER).fill(Remembered(**shared))
+
+    def _fit_head(self) -> None:
+        train = self._train
         variants, count = VARIANTS + 1, len(train.labels)
         features = np.zeros((variants, count, self._features))
         for positions, real in self._portions(count):
             for variant in range(variants):
                 # Variant 0 is the image itself; the others must not be those of the first epochs.
-                strength = self.training.augmentation if variant else 0.0
+                strength = self.training.augmentation if variant else NOTHING
                 randoms = [random_of(self.training.seed + variant, self.training.epochs, int(p)) for p in positions]
                 images = [vary(train.pixels[p], r, strength) for p, r in zip(positions, randoms, strict=True)]
-                features[variant, positions[:real]] = self._embed(np.stack(images)).numpy()[:real]
+                found = self._embed(np.stack(images), self._members_at(positions)).numpy()
+                features[variant, positions[:real]] = found[:real]
         every = self.total(features.ravel()).reshape(variants * count, self._features)
         kernel, bias = np.zeros((self._features, len(self._class_weights))), np.zeros(len(self._class_weights))
         if self.rank == 0:
-            kernel[:], bias[:] = fit_head(every, np.tile(train.labels, variants), len(bias))
-        # A sum in which all but the first worker have zeros: they all begin with the same bits.
+            kernel[:], bias[:] = fit_head(every, np.tile(train.labels, variants), len(bias), self._emphasis())
         self._head.set_weights([self.total(kernel.ravel()).reshape(kernel.shape), self.total(bias)])
 
-    def step(self, train: Images, batch: NDArray[np.int64], epoch: int, number: int, steps: int) -> float:
+    def _emphasis(self) -> NDArray[np.float64]:
+        emphasis = np.ones(self._features)
+        if self._memory is not None:
+            emphasis[int(self._encoder.output[0].shape[-1]) :] = MEMORY_EMPHASIS
+        return emphasis
+
+    def epoch(self, epoch: int, validation: Images | None) -> EpochMetrics:
+        """Learn from every image once.
+
+        Args:
+            epoch: from 0.
+            validation: what is judged afterwards; None: nothing.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        begin, training = time.monotonic(), self.training
+        batches = global_batches(len(self._train.labels), training, epoch)
+        loss = 0.0
+        for number, batch in enumerate(batches):
+            loss += self.step(batch, epoch, epoch * len(batches) + number, len(batches))
+        loss = float(self.total(np.array([loss]))[0]) / len(batches)
+        validation_loss, accuracy = self.evaluate(validation) if validation else (None, None)
+        if not (math.isfinite(loss) and math.isfinite(validation_loss or 0.0)):
+            raise TrainingError(f"the loss is {loss} in epoch {epoch}: lower `training.learning_rate`")
+        return EpochMetrics(
+            epoch=epoch,
+            loss=loss,
+            validation_loss=validation_loss,
+            validation_accuracy=accuracy,
+            learning_rate=learning_rate((epoch + 1) * len(batches) - 1, len(batches), training),
+            seconds=time.monotonic() - begin,
+        )
+
+    def step(self, batch: NDArray[np.int64], epoch: int, number: int, steps: int) -> float:
         """Learn from this worker's part of a global batch.
 
         Args:
-            train: the training split.
-            batch: positions of the global batch.
+            batch: positions of the global batch in the training split.
             epoch: from 0.
             number: of the step, over all epochs.
             steps: in an epoch.
@@ -299,16 +374,20 @@ class Learner:
         mine = batch[self.rank * self._local : (self.rank + 1) * self._local]
         randoms = [random_of(self.training.seed, epoch, int(position)) for position in mine]
         images = [
-            vary(train.pixels[position], random, self.training.augmentation)
+            vary(self._train.pixels[position], random, self.training.augmentation)
             for position, random in zip(mine, randoms, strict=True)
         ]
         masks = [dropout_mask(self._features, random, self.training.dropout) for random in randoms]
         rate = learning_rate(number, steps, self.training)
         unfrozen = number - self.training.frozen_epochs * steps + 1
+        frozen = unfrozen < 1 or self.training.backbone_rate == 0
         values = np.float32(rate), np.float32(number + 1), np.float32(max(1, unfrozen))
-        return float(self._steps[unfrozen < 1](np.stack(images), train.labels[mine], np.stack(masks), *values))
+        inputs = np.stack(images), self._members_at(mine), self._train.labels[mine], np.stack(masks)
+        return float(self._steps[frozen](*inputs, *values))
 
-    def _update(self, frozen: bool, images: Any, labels: Any, mask: Any, rate: Any, count: Any, unfrozen: Any) -> Any:
+    def _update(
+        self, frozen: bool, images: Any, members: Any, labels: Any, mask: Any, rate: Any, count: Any, unfrozen: Any
+    ) -> Any:
         """One step in replica context: the losses are divided by the global batch, so that gradients only add up."""
         import tensorflow as tf
 
@@ -316,7 +395,7 @@ class Learner:
         variables = [self._variables[index] for index in chosen]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            logits = self._head(self._encoder(images, training=True) * mask)
+            logits = self._head(self._pooled(images, members) * mask)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_sum(losses * tf.gather(self._class_weights, labels)) / self.training.batch_size
         gradients = self._all_reduce(tape.gradient(loss, variables))
@@ -346,22 +425,18 @@ class Learner:
         placed = tf.nest.map_structure(tf.identity, values)  # a value from outside has no device to be reduced to
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
 
-    def _errors(self, images: Any, labels: Any) -> Any:
-        """Per image: cross-entropy, and whether the largest logit is the label's. float64, (2, n)."""
-        import tensorflow as tf
-
-        logits = self.model(images, training=False)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        right = tf.argmax(logits, axis=1, output_type=tf.int32) == labels
-        return tf.stack([tf.cast(losses, tf.float64), tf.cast(right, tf.float64)])
+    def logits(self, images: Images) -> NDArray[np.float64]:
+        """What the model says of images that are not in its memory, (n, classes); the workers share them."""
+        found = np.zeros((len(images.labels), len(self._class_weights)))
+        for positions, real in self._portions(len(images.labels)):
+            found[positions[:real]] = self._judge(images.pixels[positions]).numpy()[:real]
+        return self.total(found.ravel()).reshape(found.shape)
 
     def evaluate(self, images: Images) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy; the workers share the images."""
-        sums = np.zeros(2)
-        for positions, real in self._portions(len(images.labels)):
-            sums += self._judge(images.pixels[positions], images.labels[positions]).numpy()[:, :real].sum(axis=1)
-        loss, right = self.total(sums) / len(images.labels)
-        return float(loss), float(right)
+        """Mean cross-entropy, in nats, and accuracy."""
+        logits = self.logits(images)
+        right = float(np.mean(logits.argmax(axis=1) == images.labels))
+        return float(np.mean(-log_softmax(logits, axis=1)[np.arange(len(logits)), images.labels])), right
 
     def _portions(self, images: int) -> Iterator[tuple[NDArray[np.int64], int]]:
         """This worker's positions in portions of the compiled size; the last is filled up with its first position."""

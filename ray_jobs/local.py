@@ -125,7 +125,7 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
 
 def _pipeline(stage: Stage, options: Options, session: Session, console: Console) -> None:
     arguments = ["--project", str(stage.project_file), "--state", str(stage.state.root)]
-    if options.data:
+    if options.data is not None:
         arguments += ["--data", _absolute(options.data)]
     if options.workers:
         arguments += ["--workers", str(options.workers)]
@@ -140,7 +140,7 @@ def _pipeline(stage: Stage, options: Options, session: Session, console: Console
 
 def _absolute(data: str) -> str:
     """A folder's path for a job, which runs elsewhere; the names of other sources as they are."""
-    return data if data in ("rendered", "kaggle") else str(Path(data).expanduser().resolve())
+    return data if data in ("", "rendered", "kaggle") else str(Path(data).expanduser().resolve())
 
 
 def _await_served(

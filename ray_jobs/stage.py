@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops.errors import DataError, MergelineError
+from gitops.errors import DataError, MergelineError, StageError
 from gitops.manifest import DatasetManifest, Project
 from gitops.state import State, stable_json, write_atomically
 
 PROGRESS_MARK = "::progress "
 """Begins a line of output that `mergeline submit` draws as a bar; the rest is JSON with done, total and text."""
+
+_ATTEMPTS = 3  # Ray gives its processes 30 s to come up, which a busy machine exceeds
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,16 @@ class Run:
         return self.folder / "result.json"
 
     @property
+    def folds_folder(self) -> Path:
+        """What the folds of the cross-validation found so far: a file each."""
+        return self.folder / "folds"
+
+    @property
+    def cross_validation_file(self) -> Path:
+        """The CrossValidationResult."""
+        return self.folder / "cross-validation.json"
+
+    @property
     def bundle_file(self) -> Path:
         """The digest of the bundle that was exported from the run."""
         return self.folder / "bundle.sha256"
@@ -107,16 +119,29 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS") or "local",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        include_dashboard=False,
-    )
+    _start(os.environ.get("RAY_ADDRESS") or "local")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(address: str) -> None:
+    """Connect to a Ray, or start a private one; on a busy machine Ray's own patience with its processes may end."""
+    import ray
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        except Exception as error:  # Ray raises a plain one where its node did not come up in time
+            ray.shutdown()
+            if attempt == _ATTEMPTS or isinstance(error, ConnectionError):
+                where = "a private Ray" if address == "local" else f"Ray at {address}"
+                raise StageError(
+                    f"{where} could not be used: {error}; try again when the machine is less busy"
+                ) from error
+        else:
+            return
 
 
 def run_main(main: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import shlex
 import time
@@ -17,7 +18,7 @@ from ray_jobs.stage import PROGRESS_MARK
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-STAGES: Final = ("dataset", "etl", "quality", "train", "export", "evaluate", "register", "pipeline")
+STAGES: Final = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "pipeline")
 _POLL_SECONDS = 0.3
 _RECONNECTS = 20
 # A cluster that has just started takes jobs a little later than it answers.
@@ -84,6 +85,8 @@ def follow(client: "JobSubmissionClient", submission: str, console: Console) -> 
     """
     from ray.job_submission import JobStatus
 
+    # It tells how its socket ended, between the job's own lines.
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         screen = _Screen(progress)

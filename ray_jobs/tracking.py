@@ -91,7 +91,7 @@ def log_epochs(state: State, mlflow_run: str, epochs: tuple[EpochMetrics, ...]) 
     """Log each epoch's figures under its number."""
     mlflow = client(state)
     for figures in epochs:
-        values = figures.model_dump(exclude={"epoch", "weights"})
+        values = figures.model_dump(exclude={"epoch", "weights"}, exclude_none=True)
         for name, value in values.items():
             mlflow.log_metric(mlflow_run, name, value, step=figures.epoch)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitops.errors import ContractError, TrainingError
-from gitops.manifest import TrainingResult
+from gitops.manifest import EpochMetrics, TrainingResult
 from gitops.state import write_atomically
 from ray_jobs import tracking
 from ray_jobs.learner import BEST_MODEL, PROGRESS_FILE, Assignment, Progress, learn
@@ -105,7 +105,7 @@ def _check(stage: Stage, run: Run, workers: int) -> None:
             f"dataset {run.dataset.digest[:12]} has fewer training images than a batch ({batch}): "
             "add photographs, or lower `training.batch_size`"
         )
-    if not sum(images.get("validation", {}).values()):
+    if not sum(images.get("validation", {}).values()) and not stage.project.cross_validation.folds:
         raise TrainingError(f"dataset {run.dataset.digest[:12]} has no validation images: raise `split.validation`")
 
 
@@ -218,12 +218,15 @@ def _watch(stage: Stage, run: Run, mlflow_run: str, ended: threading.Event) -> N
             continue
         tracking.log_epochs(stage.state, mlflow_run, epochs[logged:])
         for figures in epochs[logged:]:
-            text = (
-                f"loss {figures.loss:.4f}, validation loss {figures.validation_loss:.4f}, "
-                f"validation accuracy {figures.validation_accuracy:.3f}, {figures.seconds:.1f} s"
-            )
-            report_progress(figures.epoch + 1, stage.project.training.epochs, text)
+            report_progress(figures.epoch + 1, stage.project.training.epochs, _text(figures))
         logged = len(epochs)
+
+
+def _text(figures: EpochMetrics) -> str:
+    validation = ""
+    if figures.validation_loss is not None:
+        validation = f"validation loss {figures.validation_loss:.4f}, accuracy {figures.validation_accuracy:.3f}, "
+    return f"loss {figures.loss:.4f}, {validation}{figures.seconds:.1f} s"
 
 
 def main() -> None:

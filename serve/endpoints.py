@@ -1,8 +1,9 @@
 """The HTTP interface of a replica: routes over a model slot, without Ray in them."""
 
 import asyncio
+import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,11 +23,14 @@ from serve.preprocess import ImageError
 from serve.protocol import (
     ErrorAnswer,
     ErrorDetail,
+    ExplainedAnswer,
+    Explanation,
     FormAnswer,
     ImageAnswer,
     JudgedFile,
     Liveness,
     ModelMetadata,
+    Point,
     Readiness,
     RefusedFile,
     RequestError,
@@ -36,6 +40,8 @@ from serve.protocol import (
 )
 from serve.slot import Loaded, ModelSlot
 
+HEATMAP = "heatmap"
+"""What `explain` may be."""
 RETRY_AFTER_SECONDS = 5
 """What a 503 tells the client to wait."""
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -44,6 +50,15 @@ _REQUEST_BODY = {
     "required": True,
     "description": "A PNG, JPEG, BMP or TIFF file as it is, under any content type; or a form with several of them.",
     "content": {"application/octet-stream": _BYTES, "image/*": _BYTES, "multipart/form-data": {"schema": _FILES}},
+}
+
+
+_EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "schema": {"type": "string", "enum": [HEATMAP]},
+    "description": "Answer with the photograph, coloured where the evidence is; with `Accept: application/json` inside "
+    "of the JSON answer, which also says where it is strongest.",
 }
 
 
@@ -86,17 +101,47 @@ class Endpoints:
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
         self._serving()  # without a model there is no need to read the body
+        explained = _explanation_asked(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
+            if explained:
+                raise RequestError(400, f"explain={HEATMAP} takes one photograph, sent as it is: send them one by one")
             return await self._predict_form(request)
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
         data = await _limited(request, self.limits.max_bytes).body()
         loaded = self._serving()
+        if explained:
+            return await self._explain(request, loaded, data)
         outcome = (await self._judge(loaded, [data]))[0]
         if isinstance(outcome, ImageError):
             raise RequestError(outcome.status, str(outcome))
         return _answer(ImageAnswer(**_identity(request, loaded), **asdict(outcome)), loaded)
+
+    async def _explain(self, request: Request, loaded: Loaded, data: bytes) -> Response:
+        """The heat-map as a picture, or inside of the JSON answer for who asks for JSON."""
+        start = time.perf_counter()
+        try:
+            judgement, evidence = await asyncio.get_running_loop().run_in_executor(
+                self.pool, lambda: loaded.predictor.explain(data, max_pixels=self.limits.max_pixels)
+            )
+        except ImageError as error:
+            raise RequestError(error.status, str(error)) from None
+        self._measure(loaded, start, [judgement])
+        identity = _identity(request, loaded)
+        x, y = (round(place, 1) for place in evidence.point)
+        if "application/json" in request.headers.get("accept", ""):
+            picture = base64.b64encode(evidence.overlay).decode()
+            explanation = Explanation(point=Point(x=x, y=y), strength=evidence.strength, heatmap=picture)
+            return _answer(ExplainedAnswer(**identity, **asdict(judgement), explanation=explanation), loaded)
+        headers = {
+            VERSION_HEADER: loaded.model.version,
+            "X-Label": judgement.label,
+            "X-Score": f"{judgement.score:.6f}",
+            "X-Threshold": f"{judgement.threshold:.6f}",
+            "X-Evidence-Point": f"{x},{y}",
+        }
+        return Response(evidence.overlay, 200, headers, "image/png")
 
     async def _predict_form(self, request: Request) -> Response:
         limited = _limited(request, self.limits.max_request_bytes)
@@ -122,11 +167,14 @@ class Endpoints:
         outcomes = await asyncio.get_running_loop().run_in_executor(
             self.pool, lambda: loaded.predictor.judge(images, max_pixels=self.limits.max_pixels)
         )
+        self._measure(loaded, start, outcomes)
+        return outcomes
+
+    def _measure(self, loaded: Loaded, start: float, outcomes: Sequence[Judgement | ImageError]) -> None:
         self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start)
         for outcome in outcomes:
             if isinstance(outcome, Judgement):
                 self.meters.count(metrics.JUDGEMENTS, loaded.model.version, outcome.label)
-        return outcomes
 
     async def live(self) -> Liveness:
         """Whether the process answers."""
@@ -190,9 +238,9 @@ def application(endpoints: Endpoints) -> FastAPI:
         "/predict",
         endpoints.predict,
         methods=["POST"],
-        response_model=ImageAnswer | FormAnswer,
-        responses=errors,
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        response_model=ImageAnswer | ExplainedAnswer | FormAnswer,
+        responses={**errors, 200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."}},
+        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN]},
     )
     for path, endpoint in (
         ("/v2", endpoints.server),
@@ -237,6 +285,13 @@ def _unavailable(slot: ModelSlot) -> RequestError:
     else:
         reason = "no model is wanted here: promote one to this environment"
     return RequestError(503, reason, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _explanation_asked(request: Request) -> bool:
+    asked = request.query_params.get("explain")
+    if asked not in (None, HEATMAP):
+        raise RequestError(400, f"explain={asked} is not known: ask for explain={HEATMAP}")
+    return asked is not None
 
 
 def _limited(request: Request, limit: int) -> Request:

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from gitops import bundle
 from gitops.errors import BundleError
 from gitops.manifest import BundleManifest
-from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, preprocess
+from serve.heatmap import Evidence, show
+from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode, preprocess
 
 if TYPE_CHECKING:
     import openvino
 
 GOOD = 0
 """Index of the good class in `classes`, in probabilities and in labels."""
-INPUT, OUTPUT = "image", "probabilities"
-"""Names of the input and the output, in the engine file as in the SavedModel's serving signature."""
+INPUT, OUTPUT, EVIDENCE = "image", "probabilities", "evidence"
+"""Names of the input and the outputs, in the engine file as in the SavedModel's serving signature."""
 # More images are run in turns: activations of a batch take memory, and CPUs gain nothing from larger ones.
 _LARGEST_BATCH = 16
 
@@ -111,8 +112,37 @@ class Predictor:
                 f"of shape {inputs.shape}: make inputs with serve.preprocess"
             )
         turns = range(0, len(inputs), _LARGEST_BATCH)
-        parts = [self._infer(inputs[start : start + _LARGEST_BATCH]) for start in turns]
+        parts = [self._infer(inputs[start : start + _LARGEST_BATCH])[OUTPUT] for start in turns]
         return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
+
+    def evidence(self, images: Pixels) -> NDArray[np.float32]:
+        """Where the network sees that a part is not good.
+
+        Args:
+            images: uint8, (n, height, width, channels); n must not be 0.
+
+        Returns:
+            float32, (n, rows, columns), evenly spread over the input; larger is stranger, in the model's own unit
+            (standard deviations of good parts, where it has a memory of them).
+        """
+        turns = range(0, len(images), _LARGEST_BATCH)
+        return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
+
+    def explain(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Judgement, Evidence]:
+        """Judge a photograph, and show on it where the evidence is.
+
+        Args:
+            data: the bytes of a PNG, JPEG, BMP or TIFF file.
+            max_pixels: larger photographs are refused.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        photograph = decode(data, self.manifest.preprocessing.channels, max_pixels=max_pixels)
+        aligned = align(photograph, self.manifest.preprocessing)
+        outputs = self._infer(aligned.pixels[None])
+        judgement = self._judgements(outputs[OUTPUT], [aligned])[0]
+        return judgement, show(photograph, aligned, outputs[EVIDENCE][0])
 
     def judge(self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS) -> list[Judgement | ImageError]:
         """Judge photographs; one that cannot be used gets its error, and the others their judgement.
@@ -176,12 +206,13 @@ class Predictor:
             for row, score, label, image in rows
         ]
 
-    def _infer(self, batch: Pixels) -> NDArray[np.float32]:
+    def _infer(self, batch: Pixels) -> dict[str, NDArray[np.float32]]:
         # A request holds the buffers of one call, so each thread has its own.
         if not hasattr(self._thread, "request"):
             self._thread.request = self._model.create_infer_request()
         outputs = self._thread.request.infer({INPUT: batch}, share_inputs=False)
-        return np.array(outputs[OUTPUT], np.float32)  # a copy: the request writes into the same memory again
+        # Copies: the request writes into the same memory again.
+        return {name: np.array(outputs[name], np.float32) for name in (OUTPUT, EVIDENCE)}
 
 
 def _compile(folder: Path, manifest: BundleManifest, threads: int) -> "openvino.CompiledModel":
@@ -208,12 +239,17 @@ def _compile(folder: Path, manifest: BundleManifest, threads: int) -> "openvino.
 
 def _check_signature(folder: Path, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:
     settings = manifest.preprocessing
-    wanted = [("input", INPUT, [-1, settings.height, settings.width, settings.channels])]
-    wanted.append(("output", OUTPUT, [-1, len(manifest.classes)]))
-    for (role, name, shape), ports in zip(wanted, (model.inputs, model.outputs), strict=True):
-        found = [(port.any_name, [d.get_length() if d.is_static else -1 for d in port.partial_shape]) for port in ports]
-        if found != [(name, shape)]:
-            raise BundleError(
-                f"bundle {folder}: {manifest.engine_file} should have the one {role} {name!r} of shape {shape} (−1 is "
-                f"the batch), and has {found}: export the model again"
-            )
+    image, classes = (settings.height, settings.width, settings.channels), len(manifest.classes)
+    wanted = {INPUT: f"−1×{image[0]}×{image[1]}×{image[2]}", OUTPUT: f"−1×{classes}", EVIDENCE: "−1×rows×columns"}
+    found = {
+        port.any_name: "×".join(str(size.get_length()) if size.is_static else "−1" for size in port.partial_shape)
+        for port in (*model.inputs, *model.outputs)
+    }
+    # How finely the evidence is spread is the model's own affair.
+    if found.get(EVIDENCE, "").count("×") == wanted[EVIDENCE].count("×"):
+        wanted[EVIDENCE] = found[EVIDENCE]
+    if found != wanted:
+        raise BundleError(
+            f"bundle {folder}: {manifest.engine_file} should have the input and outputs {wanted} (−1: the batch), and "
+            f"has {found}: export the model again"
+        )

@@ -136,7 +136,7 @@ def find_part(gray: Pixels) -> Part | None:
     """
     height, width = gray.shape
     scale = min(1.0, _FINDING_SIDE / max(height, width))
-    small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    small = _shrunk(gray, scale) if scale < 1 else gray
     mask = _foreground(np.asarray(small, np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:
@@ -168,6 +168,13 @@ def find_part(gray: Pixels) -> Part | None:
         breadth=float(np.ptp(across) + 1) / scale,
         area=area,
     )
+
+
+def _shrunk(pixels: Pixels, scale: float) -> Pixels:
+    """A smaller copy, averaged; of a very thin image at least one row or column is left."""
+    height, width = pixels.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _ends_heavier(along: NDArray[np.float64]) -> bool:
@@ -219,8 +226,7 @@ def align(photograph: Pixels, settings: Preprocessing) -> Aligned:
     matrix = np.column_stack([linear, np.array(center) - linear @ middle])
     source = photograph
     if scale > 2:  # bilinear sampling looks at four pixels only: shrink first, or detail turns into noise
-        shrink = 1 / int(scale)
-        source = np.asarray(cv2.resize(photograph, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        source = _shrunk(photograph, 1 / int(scale))
         ratio = np.array([source.shape[1] / width, source.shape[0] / height])[:, None]
         sampling = matrix * ratio
         sampling[:, 2] += (ratio[:, 0] - 1) / 2

@@ -73,6 +73,27 @@ class ImageAnswer(JudgedImage, Answered):
     """The answer to one photograph, sent as it is."""
 
 
+class Point(Contract):
+    """A place in a photograph."""
+
+    x: float = Field(description="Pixels from the left.")
+    y: float = Field(description="Pixels from the top.")
+
+
+class Explanation(Contract):
+    """Why a photograph was judged as it was."""
+
+    point: Point = Field(description="Where the strongest evidence is, in the photograph.")
+    strength: float = Field(description="Its value, in the model's unit: standard deviations of good parts, mostly.")
+    heatmap: str = Field(description="The photograph with the evidence over it: a PNG file, base64.")
+
+
+class ExplainedAnswer(ImageAnswer):
+    """The answer to one photograph with `?explain=heatmap` and `Accept: application/json`."""
+
+    explanation: Explanation
+
+
 class FormAnswer(Answered):
     """The answer to a form with files."""
 

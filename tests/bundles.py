@@ -14,11 +14,13 @@ from gitops.manifest import BundleManifest, Preprocessing, Probe, ThresholdChoic
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe
-from serve.predictor import INPUT, OUTPUT
+from serve.predictor import EVIDENCE, INPUT, OUTPUT
 from serve.preprocess import Pixels, preprocess
 
 CLASSES = ("good", "defective")
 THRESHOLD = 0.5
+CELL = 8
+"""Side of a cell of the evidence, in pixels of the model's input."""
 _CONTRAST = 4.0
 
 
@@ -80,7 +82,7 @@ def expected_score(pixels: Pixels, version_salt: float = 0.0) -> float:
 
 
 def brightness_model(height: int, width: int, salt: float) -> openvino.Model:
-    """Mean brightness to probabilities: the brighter, the better."""
+    """Mean brightness to probabilities: the brighter, the better; what is dark is the evidence."""
     image = ops.parameter([-1, height, width, 1], np.uint8)
     mean = ops.reduce_mean(ops.convert(image, "f32"), np.array([1, 2], np.int64), keep_dims=False)
     middled = ops.subtract(ops.divide(mean, np.float32(255)), np.float32(0.5))
@@ -90,4 +92,8 @@ def brightness_model(height: int, width: int, salt: float) -> openvino.Model:
     probabilities = ops.softmax(logits, 1)
     image.output(0).set_names({INPUT})
     probabilities.output(0).set_names({OUTPUT})
-    return openvino.Model([probabilities], [image], "brightness")
+    darkness = ops.subtract(np.float32(255), ops.convert(image, "f32"))
+    cells = ops.avg_pool(ops.transpose(darkness, [0, 3, 1, 2]), [CELL, CELL], [0, 0], [0, 0], [CELL, CELL], True)
+    evidence = ops.squeeze(cells, np.array([1], np.int64))
+    evidence.output(0).set_names({EVIDENCE})
+    return openvino.Model([probabilities, evidence], [image], "brightness")

@@ -10,6 +10,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import mergeline
+from gitops.state import State
+from gitops.status import Health, Journal, Status, Sync, now
+from gitops.turn import Turn
 
 ROOT = Path(__file__).parents[1]
 VERBS = sorted(get_command(mergeline.app).commands)  # type: ignore[attr-defined]
@@ -74,6 +77,28 @@ def test_what_cannot_be_done_is_said_with_a_reason(tmp_path: Path, arguments: li
     assert said in " ".join(result.stderr.split()).replace("│ ", "").replace(" │", "")
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["up", "--port", "99999"], ["doctor", "--port", "0"], ["reconcile", "--interval", "0"]]
+)
+def test_a_number_out_of_range_is_refused(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert "Invalid value for" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_status_that_nobody_keeps_up_is_unknown(tmp_path: Path) -> None:
+    state = State.at(tmp_path)
+    seen = Status(environment="local", sync=Sync(status="Synced"), health=Health(status="Healthy"), reconciled_at=now())
+    Journal(state, "local").write(seen)
+    result = run("status", "--state", str(tmp_path))
+    assert "Unknown" in result.stdout
+    assert "it was Synced and Healthy" in result.stdout
+    assert json.loads(run("status", "--json", "--state", str(tmp_path)).stdout)["health"]["status"] == "Unknown"
+    with Turn(state.reconciler / "local").taken():  # now somebody looks
+        assert "Healthy" in run("status", "--state", str(tmp_path)).stdout.splitlines()[2]
 
 
 def test_down_without_anything_running_says_so(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gitops.attempt import Goal, Settings, begin, fail, failure_of, is_due
+from gitops.attempt import Goal, Settings, begin, fail, failure_of, is_due, settle
 from gitops.errors import StalledError, WaitingError
 from gitops.status import OperationState
 
@@ -39,6 +39,14 @@ def test_a_new_commit_is_attempted_if_there_is_work_or_an_error_to_say() -> None
         assert due(last)
         assert due(last, work=False, valid=False)
         assert not due(last, work=False)
+
+
+def test_a_commit_without_work_counts_as_attempted() -> None:
+    settled = settle(GOAL, NOON, ("screw",))
+    assert GOAL.is_of(settled)
+    assert not due(settled)
+    assert due(settled, HEALING)
+    assert failure_of(settled, GOAL.revision) == ""
 
 
 def test_a_commit_that_failed_is_not_attempted_again() -> None:

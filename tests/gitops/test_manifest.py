@@ -28,7 +28,7 @@ def test_the_projects_own_file_is_valid() -> None:
             "- {metric: loss, max: 0.4}",
             "gates.1.metrc: unknown key; did you mean 'metric'?",
         ),
-        ("zzzzzz: 1\nowner: me", "owner: quality@example.com", "zzzzzz: unknown key; known: classes, data, "),
+        ("zzzzzz: 1\nowner: me", "owner: quality@example.com", "zzzzzz: unknown key; known: classes, costs, "),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(wrong: str, right: str, hint: str) -> None:
@@ -49,6 +49,14 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(wrong: str, right: s
         (PROJECT.replace("source: rendered", "source: kaggle"), "source 'kaggle' needs `kaggle: owner/dataset`"),
         (PROJECT.replace("name: screw", "name: Screw_9"), "name: String should match pattern"),
         (PROJECT.replace("[good, defective]", "[good]"), "classes: Tuple should have at least 2 items"),
+        (PROJECT.replace("[good, defective]", "[good, good]"), "`classes` names one twice"),
+        (PROJECT.replace("metric: loss", "metric: los"), "there is no metric 'los'; did you mean 'loss'?"),
+        (PROJECT.replace(", max: 0.4", ""), "the gate 'loss' lets everything pass"),
+        (PROJECT + "split: {validation: 0.6, test: 0.4}\n", "leave something to train on"),
+        (PROJECT + "split: {test: 0}\n", "`test` must be more than 0"),
+        (PROJECT + "split: {validation: 0}\n", "the threshold needs data"),
+        (PROJECT + "cross_validation: {folds: 1}\n", "one fold leaves nothing to train on"),
+        (PROJECT + "quality: [{measure: sharpness}]\n", "the assertion on 'sharpness' always holds"),
     ],
 )
 def test_a_project_file_that_is_wrong_says_so(text: str, reason: str) -> None:

@@ -367,6 +367,39 @@ def test_drift_is_reported_and_put_back_only_with_self_heal(line: Line) -> None:
     assert soon.sync.status == "OutOfSync"  # a second time it waits, for somebody works against it
 
 
+def test_a_commit_that_changes_nothing_here_counts_as_attempted(line: Line) -> None:
+    line.serve()
+    line.merge(text="no YAML: [")
+    failed = line.reconciler().run_once()
+    assert failed.operation_state is not None
+    assert failed.operation_state.phase == "Failed"
+    commit = line.merge(application("tiny", line.model("1")))
+    before = len(history(line.state, ENVIRONMENT))
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert (found.operation_state.phase, found.operation_state.sync_result.revision) == ("Succeeded", commit)
+    assert len(history(line.state, ENVIRONMENT)) == before  # nothing was deployed
+
+    def drift(config: dict[str, Any]) -> None:
+        config["deployments"][0]["max_queued_requests"] = 7
+
+    line.change_live(drift)
+    for _ in range(2):  # it would be the commit's first work, if the look above had not counted
+        assert line.reconciler().run_once().sync.status == "OutOfSync"
+    assert line.reconciler(self_heal=True).run_once().sync.status == "Synced"
+
+
+def test_what_goes_on_answering_is_named_where_the_new_does_not_deploy(line: Line) -> None:
+    line.serve()
+    broken = application("tiny", line.model("1"))
+    broken["import_path"] = "tests.gitops.nowhere:build"
+    line.merge(broken)
+    found = line.reconciler(retry_limit=0).run_once()
+    assert found.health.status == "Degraded"
+    assert [answer.split("@")[0] for item in found.resources for answer in item.served] == ["1"]
+    assert line.answer()["model_version"] == "1"
+
+
 def test_a_failing_application_is_retried_a_little_then_kept_and_pruned(line: Line) -> None:
     line.serve()
     tiny = application("tiny", line.model("1"))

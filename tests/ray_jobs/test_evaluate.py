@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gitops.errors import BundleError, DataError, TrainingError
-from gitops.manifest import EvaluationReport, Prediction, TrainingResult
+from gitops.manifest import METRICS, EvaluationReport, Prediction, TrainingResult
 from ray_jobs import evaluate as evaluating
 from ray_jobs import tracking
 from ray_jobs.evaluate import evaluate
@@ -99,12 +99,16 @@ def test_every_image_has_its_prediction(stage: Stage, report: EvaluationReport) 
     assert sum(item.label != item.predicted for item in found) == 3
 
 
+def test_what_gates_can_name_is_what_is_measured(report: EvaluationReport) -> None:
+    assert set(report.metrics) == set(METRICS)
+
+
 def test_pictures_and_figures_are_in_mlflow(stage: Stage, report: EvaluationReport) -> None:
     mlflow = tracking.client(stage.state)
     run = mlflow.get_run(TrainingResult.read(stage.run().result_file).mlflow_run_id)
     kept = {Path(item.path).name for item in mlflow.list_artifacts(run.info.run_id, "evaluation")}
     pictures = {f"{name}.png" for name in ("roc", "confusion", "scores", "calibration", "mistakes")}
-    assert kept == pictures | {"predictions.jsonl", "report.json"}
+    assert kept == pictures | {"predictions.jsonl", "report.html", "report.json"}
     assert run.data.metrics["test_accuracy"] == report.metrics["accuracy"]
     for name in pictures:
         assert (stage.run().folder / "evaluation" / name).read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """The export: bundles that load, agree with Keras, repeat to the byte, and are mended or refused when they must be."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -13,15 +14,16 @@ import pytest
 
 from gitops import bundle
 from gitops.errors import TrainingError
-from gitops.manifest import BundleManifest, ReferenceStatistics
+from gitops.manifest import BundleManifest, CrossValidation, CrossValidationResult, OutOfFold, ReferenceStatistics
 from ray_jobs import export as exporting
 from ray_jobs import model
-from ray_jobs.convert import write_engine
+from ray_jobs.convert import load, logits_of, write_engine
+from ray_jobs.decision import calibrated_probabilities, choose_threshold
 from ray_jobs.etl import SplitImages, load_split
-from ray_jobs.export import choose_threshold, distribution, export
+from ray_jobs.export import distribution, export
+from ray_jobs.head import fit_head
 from ray_jobs.stage import Stage
 from serve.predictor import Predictor
-from serve.preprocess import Pixels
 from tests.bundles import brightness_model
 from tests.stages import HEIGHT, SIZES, WIDTH, finish_training, make_stage
 
@@ -38,18 +40,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     stage = make_stage(tmp_path_factory.mktemp("export"))
     project = stage.project
     network = model.build(project.preprocessing, len(project.classes), project.training)
-    spread_out(network, validation(stage).images)
+    fit(network, validation(stage))
     network.save(finish_training(stage))
     return stage
 
 
-def spread_out(network: "keras.Model", images: Pixels) -> None:
-    """Give an untrained head answers on both sides of the middle."""
-    head = network.get_layer(model.LOGITS_LAYER)
-    kernel, bias = head.get_weights()
-    logits = np.asarray(network(images))
-    scale = 1 / logits.std(axis=0)
-    head.set_weights([kernel * scale, bias - logits.mean(axis=0) * scale])
+def fit(network: "keras.Model", images: SplitImages) -> None:
+    """Give an untrained network a head that tells the images apart."""
+    import keras
+
+    pooled = keras.Model(network.input, network.get_layer(model.POOLED_LAYER).output)
+    features = np.asarray(pooled(images.images)).astype(np.float64)
+    network.get_layer(model.LOGITS_LAYER).set_weights(fit_head(features, images.labels.astype(np.int32), 2))
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +85,9 @@ def copy(stage: Stage, root: Path) -> Stage:
 
 
 def test_the_engine_answers_as_keras_does(trained: Stage, folder: Path) -> None:
-    import keras
-    import tensorflow as tf
-
     run, images = trained.run(), validation(trained).images
-    network = keras.saving.load_model(run.folder / "model.keras")
-    expected = tf.nn.softmax(network(images)).numpy()
+    logits = logits_of(load(run.folder / "model.keras"), images)
+    expected = calibrated_probabilities(logits, BundleManifest.read(folder / "manifest.json").calibration)
     found = Predictor.load(folder).predict(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found[:, 1]) > 0.1  # it does tell images apart
@@ -100,8 +99,27 @@ def test_the_saved_model_serves_the_same(trained: Stage, folder: Path) -> None:
     images = validation(trained).images
     served = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
     assert served.structured_input_signature[1] == {"image": tf.TensorSpec((None, HEIGHT, WIDTH, 1), tf.uint8, "image")}
-    found = served(image=tf.constant(images))["probabilities"].numpy()
-    np.testing.assert_allclose(found, Predictor.load(folder).predict(images), atol=1e-5)
+    found, predictor = served(image=tf.constant(images)), Predictor.load(folder)
+    np.testing.assert_allclose(found["probabilities"].numpy(), predictor.predict(images), atol=1e-5)
+    np.testing.assert_allclose(found["evidence"].numpy(), predictor.evidence(images), atol=1e-4)
+
+
+def test_without_a_memory_the_evidence_is_what_the_head_adds_up(trained: Stage, folder: Path) -> None:
+    import keras
+
+    images = validation(trained).images
+    network = load(trained.run().folder / "model.keras")
+    features = np.asarray(keras.Model(network.input, network.get_layer("average_16").input)(images))
+    evidence = Predictor.load(folder).evidence(images)
+    assert evidence.shape == (len(images), *features.shape[1:3])  # the finest of the features that are pooled
+    kernel, _ = network.get_layer(model.LOGITS_LAYER).get_weights()
+    coarse = np.asarray(keras.Model(network.input, network.get_layer("average_32").input)(images))
+    parts = np.split(kernel[:, 1] - kernel[:, 0], np.cumsum([96, 96, 128]))
+    scale = BundleManifest.read(folder / "manifest.json").calibration.scale
+    expected = features @ (parts[0] + parts[1]) + np.asarray(
+        keras.ops.image.resize((coarse @ (parts[2] + parts[3]))[..., None], features.shape[1:3])
+    ).squeeze(-1)
+    np.testing.assert_allclose(evidence, expected * scale, atol=1e-3)
 
 
 def test_the_manifest_says_what_was_made(trained: Stage, digest: str, manifest: BundleManifest) -> None:
@@ -113,17 +131,45 @@ def test_the_manifest_says_what_was_made(trained: Stage, digest: str, manifest: 
     assert set(manifest.frameworks) == {"keras", "tensorflow", "openvino", "opencv"}
 
 
-def test_the_probe_and_the_threshold_are_the_engines_own(
+def test_the_probe_is_the_engines_own(folder: Path, manifest: BundleManifest) -> None:
+    assert Predictor.load(folder).probe() == pytest.approx(manifest.probe.score, abs=1e-4)
+
+
+def test_the_threshold_is_chosen_on_validation_where_nothing_is_cross_validated(
     trained: Stage, folder: Path, manifest: BundleManifest
 ) -> None:
-    predictor = Predictor.load(folder)
-    assert predictor.probe() == pytest.approx(manifest.probe.score, abs=1e-4)
     images = validation(trained)
-    scores = predictor.predict(images.images)[:, 1]
-    chosen = choose_threshold(scores, images.labels != 0)
-    assert manifest.threshold.value == pytest.approx(chosen.value, abs=1e-6)
-    assert manifest.threshold.split == "validation"
-    assert "balanced accuracy" in manifest.threshold.method
+    scores = Predictor.load(folder).predict(images.images)[:, 1].astype(np.float64)
+    chosen = choose_threshold(scores, images.labels != 0, trained.project.costs, "validation")
+    assert manifest.threshold.value == pytest.approx(chosen.value, abs=1e-4)
+    assert (manifest.threshold.split, manifest.threshold.method) == (chosen.split, chosen.method)
+
+
+def with_folds(stage: Stage, folds: int) -> Stage:
+    project = stage.project.model_copy(update={"cross_validation": CrossValidation(folds=folds)})
+    return dataclasses.replace(stage, project=project)
+
+
+def test_the_threshold_and_the_calibration_come_from_the_folds_where_there_are_some(
+    trained: Stage, tmp_path: Path
+) -> None:
+    stage = with_folds(copy(trained, tmp_path), 2)
+    run, random = stage.run(), np.random.default_rng(0)
+    predictions = tuple(
+        OutOfFold(filename=f"{number}.png", label=label, fold=number % 2, logits=(0.0, random.normal(8 * label - 2)))
+        for number, label in enumerate([0] * 60 + [1] * 40)
+    )
+    with pytest.raises(TrainingError, match="run `mergeline submit cross_validate`"):
+        export(stage)
+    result = CrossValidationResult(dataset=run.dataset.digest, folds=2, predictions=predictions)
+    run.cross_validation_file.write_text(result.to_json())
+    digest = export(stage)
+    manifest = bundle.verify(stage.state.bundles / digest, digest)
+    assert manifest.threshold.split == "out-of-fold"
+    # The logits' classes meet at 2, so the log-odds are moved by about that, times the scale.
+    assert manifest.calibration.shift / manifest.calibration.scale == pytest.approx(2, abs=0.7)
+    reference = ReferenceStatistics.read(stage.state.bundles / digest / manifest.reference)
+    assert reference.scores.count == 100
 
 
 def test_the_reference_holds_measures_and_scores(folder: Path, manifest: BundleManifest) -> None:
@@ -173,7 +219,14 @@ def test_a_damaged_bundle_is_mended(trained: Stage, digest: str, tmp_path: Path)
     (damaged / "model.bin").write_bytes(b"cut")
     assert export(other) == digest
     bundle.verify(damaged, digest)
-    assert [path.name for path in other.state.bundles.iterdir()] == [digest]
+    assert [path.name for path in other.state.bundles.glob("[!.]*")] == [digest]
+
+
+def test_what_a_killed_export_left_behind_is_removed(trained: Stage, digest: str, tmp_path: Path) -> None:
+    other = copy(trained, tmp_path)
+    (other.state.bundles / ".export.killed" / "bundle").mkdir(parents=True)
+    assert export(other) == digest
+    assert not (other.state.bundles / ".export.killed").exists()
 
 
 def test_an_engine_that_disagrees_fails_the_export_and_leaves_nothing(
@@ -184,7 +237,7 @@ def test_an_engine_that_disagrees_fails_the_export_and_leaves_nothing(
     monkeypatch.setattr(exporting, "to_engine", lambda _, file: write_engine(wrong, file))
     with pytest.raises(TrainingError, match=r"the engine's probabilities differ from Keras's by 0\.\d+"):
         export(other)
-    assert list(other.state.bundles.iterdir()) == []
+    assert [path.name for path in other.state.bundles.iterdir()] == [".lock"]
     assert not other.run().bundle_file.exists()
 
 
@@ -205,35 +258,6 @@ def test_a_validation_split_of_one_class_is_refused(trained: Stage, tmp_path: Pa
     shutil.copyfile(trained.run().folder / "model.keras", finish_training(stage))
     with pytest.raises(TrainingError, match="0 images that are not good and 4 good ones"):
         export(stage)
-
-
-# --- the threshold ----------------------------------------------------------------------------------------------------
-
-
-def choose(good: list[float], bad: list[float]) -> float:
-    flags = np.array([False] * len(good) + [True] * len(bad))
-    return choose_threshold(np.array([*good, *bad]), flags).value
-
-
-def test_the_even_threshold_is_kept_where_the_data_do_not_speak_against_it() -> None:
-    assert choose([0.1, 0.2], [0.6, 0.9]) == 0.5
-    # 0.7 would be right once more, which four images of either class do not prove.
-    assert choose([0.1, 0.1, 0.1, 0.5], [0.3, 0.9, 0.9, 0.9]) == 0.5
-
-
-def test_clear_data_move_the_threshold() -> None:
-    assert choose([0.05] * 50, [0.2] * 20) == pytest.approx(0.125)
-    assert choose([0.7] * 50, [0.9] * 20) == pytest.approx(0.8)
-
-
-def test_the_larger_class_does_not_weigh_more() -> None:
-    # Calling all good would be right for 90 %, and finds nothing.
-    assert choose([0.1] * 16 + [0.4, 0.4], [0.3, 0.5]) == pytest.approx(0.2)
-
-
-def test_scores_that_say_nothing_still_give_a_threshold() -> None:
-    assert 0 <= choose([0.0, 0.0], [0.0]) <= 1
-    assert 0 <= choose([1.0], [1.0, 1.0]) <= 1
 
 
 def test_a_distribution_ignores_what_is_missing() -> None:

@@ -15,6 +15,7 @@ from ray_jobs.split import (
     SAME_PHOTOGRAPH,
     SPLITS,
     Sample,
+    assign_folds,
     assign_splits,
     groups_of_lookalikes,
 )
@@ -102,7 +103,24 @@ def test_a_class_that_is_too_small_is_named() -> None:
         assign_splits(samples, np.arange(12), CLASSES, SplitShares())
 
 
-def test_shares_must_leave_something_to_train_on() -> None:
-    samples = two_classes(10, 10)
-    with pytest.raises(DataError, match="leave something to train on"):
-        assign_splits(samples, np.arange(20), CLASSES, SplitShares(validation=0.5, test=0.5))
+def test_without_a_share_a_split_stays_empty() -> None:
+    samples = two_classes(40, 10)
+    splits = assign_splits(samples, np.arange(50), CLASSES, SplitShares(validation=0))
+    assert Counter(splits) == {"train": 40, "test": 10}
+
+
+def test_folds_are_stratified_and_grouped() -> None:
+    samples = two_classes(50, 20)
+    groups = np.array([*range(48), 47, 47, *range(100, 120)])
+    folds = assign_folds(samples, groups, CLASSES, 5, seed=0)
+    assert len({folds[47], folds[48], folds[49]}) == 1
+    tally = Counter((item.label, item.kind, fold) for item, fold in zip(samples, folds, strict=True))
+    for fold in range(5):
+        assert abs(tally["good", None, fold] - 10) <= 2
+        assert tally["defective", "bent", fold] == tally["defective", "scratch", fold] == 2
+    assert folds != assign_folds(samples, groups, CLASSES, 5, seed=1)
+
+
+def test_more_folds_than_images_of_a_class_are_refused() -> None:
+    with pytest.raises(DataError, match=r"'defective' has 3 images that differ, and needs 4 or more, .* 4 folds"):
+        assign_folds(two_classes(10, 3), np.arange(13), CLASSES, 4, seed=0)

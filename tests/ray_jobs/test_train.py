@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gitops.errors import TrainingError
-from gitops.manifest import Split, Training
+from gitops.manifest import Augmentation, Split, Training
 from ray_jobs import learner
-from ray_jobs.augment import dropout_mask, random_of, vary
+from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary
 from ray_jobs.learner import Progress
 from ray_jobs.stage import Stage
 from ray_jobs.train import discard_unreadable_checkpoints, train
@@ -116,16 +116,29 @@ def test_training_ends_when_the_last_epochs_brought_nothing_better() -> None:
 
 def test_an_image_varies_with_the_epoch_and_with_nothing_else() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 64, 1)).astype(np.uint8)
-    first, again, other = (vary(image, random_of(0, epoch, 5), 0.5) for epoch in (0, 0, 1))
+    first, again, other = (vary(image, random_of(0, epoch, 5), Augmentation()) for epoch in (0, 0, 1))
     assert first.shape == image.shape
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(vary(image, random_of(0, 0, 5), 0), image)
+    assert np.array_equal(vary(image, random_of(0, 0, 5), NOTHING), image)
+
+
+def test_what_is_not_asked_for_is_not_varied() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 1)).astype(np.uint8)
+    for index in range(20):
+        moved = vary(image, random_of(0, 0, index), Augmentation(place=0.5, light=0, lens=0))
+        assert moved.min() >= image.min()
+        assert moved.max() <= image.max()
+    # A lens changes some of the images, and no pixel's neighbourhood by much.
+    changed = [vary(image, random_of(0, 0, index), Augmentation(place=0, light=0, lens=0.5)) for index in range(60)]
+    share = np.mean([not np.array_equal(found, image) for found in changed])
+    assert 0.3 < share < 0.7
 
 
 def test_colour_images_vary_as_well() -> None:
     image = np.full((32, 64, 3), 128, np.uint8)
-    assert vary(image, random_of(0, 0, 0), 1.0).shape == (32, 64, 3)
+    everything = Augmentation(place=1, light=1, lens=1)
+    assert all(vary(image, random_of(0, 0, index), everything).shape == (32, 64, 3) for index in range(20))
 
 
 def test_dropout_leaves_the_expectation_as_it_is() -> None:

@@ -1,6 +1,7 @@
 """The HTTP interface in this process, over real bundles: formats, limits, forms, errors, the protocol's paths."""
 
 import asyncio
+import base64
 import functools
 import io
 import logging
@@ -26,7 +27,7 @@ from monitoring import metrics
 from monitoring.metrics import Metric
 from serve.endpoints import Endpoints, Limits, application
 from serve.predictor import Predictor
-from serve.protocol import ErrorAnswer, FormAnswer, ImageAnswer, ModelMetadata
+from serve.protocol import ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, ModelMetadata
 from serve.slot import ModelSlot
 from tests.bundles import THRESHOLD, make_bundle
 
@@ -388,3 +389,38 @@ async def test_the_api_description_knows_bodies_and_errors(client: httpx.AsyncCl
     assert set(predict["responses"]) == {"200", "4XX", "503"}
     assert {"ImageAnswer", "FormAnswer", "ErrorAnswer", "ModelMetadata"} <= set(document["components"]["schemas"])
     assert "422" not in str(document["paths"]["/v2/models/{name}"])
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_heatmap_is_a_picture_with_the_judgement_in_its_headers(
+    client: httpx.AsyncClient, tally: Tally
+) -> None:
+    plain = ImageAnswer.parse((await client.post("/predict", content=encoded())).json(), "the answer")
+    response = await client.post("/predict?explain=heatmap", content=encoded())
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    overlay = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert overlay is not None
+    assert overlay.shape == (120, 160, 3)
+    assert response.headers["x-label"] == plain.label
+    assert float(response.headers["x-score"]) == pytest.approx(plain.score, abs=1e-6)
+    x, y = (float(part) for part in response.headers["x-evidence-point"].split(","))
+    assert 0 <= x < 160
+    assert 50 <= y < 70  # the tiny bundle calls dark what is not good: the bar
+    assert tally.counts["mergeline_judgements", "1", plain.label] == 2
+
+
+async def test_who_asks_for_json_gets_the_picture_inside(client: httpx.AsyncClient) -> None:
+    headers = {"Accept": "application/json"}
+    response = await client.post("/predict?explain=heatmap", content=encoded(), headers=headers)
+    answer = ExplainedAnswer.parse(response.json(), "the answer")
+    assert base64.b64decode(answer.explanation.heatmap).startswith(b"\x89PNG")
+    assert 50 <= answer.explanation.point.y < 70
+
+
+async def test_what_cannot_be_explained_says_why(client: httpx.AsyncClient) -> None:
+    assert_error(await client.post("/predict?explain=lime", content=encoded()), 400, "ask for explain=heatmap")
+    assert_error(await client.post("/predict?explain=heatmap", content=b"text"), 400, "not an image")
+    form = {"files": ("a.png", encoded())}
+    assert_error(await client.post("/predict?explain=heatmap", files=form), 400, "send them one by one")

@@ -1,4 +1,5 @@
 import io
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -163,3 +164,11 @@ def test_alignment_can_be_left_out() -> None:
     aligned = preprocess(encoded(wedge(30)), left_out)
     assert aligned.part is None
     assert aligned.pixels.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (2, 5000), (5000, 3), (20, 20_000), (1, 1)])
+@pytest.mark.parametrize("align_to", ["foreground", "none"])
+def test_the_thinnest_image_is_still_one(shape: tuple[int, int], align_to: Literal["foreground", "none"]) -> None:
+    settings = Preprocessing(align=align_to, height=64, width=128)
+    for pixels in (np.full(shape, 200, np.uint8), np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)):
+        assert align(pixels, settings).pixels.shape == (64, 128, 1)

@@ -1,0 +1,195 @@
+"""Cross-validate: how good is a model of this kind on images that it has not seen? The estimate that the gates believe.
+
+python -m ray_jobs.cross_validate [--project project.yaml] [--state .mergeline]
+
+Every training image is judged once, by a model that was trained as the served one is, on the other folds.
+Near-duplicates share a fold. With a validation split each fold stops early on that, which none is judged on.
+"""
+
+import os
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gitops.errors import ContractError, TrainingError
+from gitops.manifest import CrossValidationResult, DatasetManifest, OutOfFold
+from gitops.state import State, write_atomically
+from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.learner import Assignment, Images, Learner, Progress
+from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
+from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
+
+# As for a training's workers, Ray counts little: two folds side by side on this machine, beside what is served.
+_CPUS_PER_FOLD = 1.5
+
+
+def cross_validate(stage: Stage, use_gpu: bool = False) -> CrossValidationResult | None:
+    """Judge every training image by a model that has not seen it; the folds are Ray tasks.
+
+    Folds that were finished before a stop are not repeated.
+
+    Args:
+        stage: project and state.
+        use_gpu: one GPU for each fold.
+
+    Returns:
+        What is written to the run's `cross-validation.json`; None where the project asks for no folds.
+
+    Raises:
+        TrainingError: a fold cannot be trained.
+        DataError: a class has fewer images than there are folds.
+    """
+    folds = stage.project.cross_validation.folds
+    if folds == 0:
+        print("cross-validate: the project asks for no folds: nothing to do", flush=True)
+        return None
+    run = stage.run()
+    if (done := result_of(run, folds)) is not None:
+        print(f"cross-validate: run {run.id} has its {folds} folds already: {run.cross_validation_file}", flush=True)
+        return done
+    train = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "train")
+    fold_of = _folds(stage.state, run.dataset, train.filenames, folds, stage.project.split.seed)
+    _check(stage, run, fold_of)
+    run.folds_folder.mkdir(parents=True, exist_ok=True)
+    report_progress(0, folds, "cross-validating")
+    with ray_session():
+        predictions = _judge_all(stage, run, fold_of, folds, use_gpu)
+    result = CrossValidationResult(
+        dataset=run.dataset.digest,
+        folds=folds,
+        predictions=tuple(sorted(predictions, key=lambda prediction: prediction.filename)),
+    )
+    write_atomically(run.cross_validation_file, result.to_json())
+    shutil.rmtree(run.folds_folder)
+    right = np.mean([int(np.argmax(found.logits)) == found.label for found in result.predictions])
+    print(f"cross-validate: accuracy {right:.4f} on {len(result.predictions)} images before the threshold is chosen")
+    return result
+
+
+def result_of(run: Run, folds: int) -> CrossValidationResult | None:
+    """The result of so many folds, if the run has it; None for no folds."""
+    if not folds or not run.cross_validation_file.exists():
+        return None
+    try:
+        result = CrossValidationResult.read(run.cross_validation_file)
+    except ContractError:  # an earlier version of Mergeline wrote it
+        return None
+    return result if result.folds == folds else None
+
+
+def _folds(
+    state: State, dataset: DatasetManifest, filenames: tuple[str, ...], folds: int, seed: int
+) -> NDArray[np.int64]:
+    """The fold of each file, (n,)."""
+    columns = ["filename", "label", "kind", "sha256", "phash", "dhash"]
+    shards = [state.datasets / dataset.digest / name for name in dataset.shards if name.startswith("train-")]
+    rows = {row["filename"]: row for shard in shards for row in pq.read_table(shard, columns=columns).to_pylist()}
+    samples = [Sample.of(rows[name], dataset.classes) for name in filenames]
+    return np.array(assign_folds(samples, groups_of_lookalikes(samples), dataset.classes, folds, seed))
+
+
+def _check(stage: Stage, run: Run, fold_of: NDArray[np.int64]) -> None:
+    least = int(len(fold_of) - np.bincount(fold_of).max())
+    if least < stage.project.training.batch_size:
+        raise TrainingError(
+            f"without a fold, dataset {run.dataset.digest[:12]} has {least} training images, fewer than a batch "
+            f"({stage.project.training.batch_size}): add photographs, or lower `training.batch_size`"
+        )
+
+
+def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, use_gpu: bool) -> list[OutOfFold]:
+    """Run the folds that have no file yet, as many at once as fit."""
+    import ray
+
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    at_once = max(1, int(cpus // _CPUS_PER_FOLD))
+    assignment = Assignment(
+        dataset=run.dataset,
+        dataset_folder=stage.state.datasets / run.dataset.digest,
+        training=stage.project.training,
+        run_folder=run.folder,
+        threads=max(1, (os.cpu_count() or 1) // min(at_once, folds)),
+    )
+    environment = {"env_vars": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
+    task: Any = ray.remote(num_cpus=_CPUS_PER_FOLD, num_gpus=int(use_gpu), runtime_env=environment)(judge_fold)
+    files = {fold: run.folds_folder / f"{fold}-of-{folds}.json" for fold in range(folds)}
+    waiting: dict[Any, int] = {
+        task.remote(assignment, fold_of, fold, use_gpu): fold for fold, file in files.items() if not file.exists()
+    }
+    try:
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            fold = waiting.pop(ready)
+            found = CrossValidationResult(dataset=run.dataset.digest, folds=folds, predictions=ray.get(ready))
+            write_atomically(files[fold], found.to_json())
+            report_progress(folds - len(waiting), folds, f"fold {fold + 1} judged {len(found.predictions)} images")
+    except ray.exceptions.RayTaskError as error:
+        raise TrainingError(f"a fold of run {run.id} failed: {error.cause}") from error
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+    return [found for file in files.values() for found in CrossValidationResult.read(file).predictions]
+
+
+def judge_fold(
+    assignment: Assignment, fold_of: NDArray[np.int64], fold: int, use_gpu: bool = False
+) -> tuple[OutOfFold, ...]:
+    """Train on the other folds, as a training does with one worker, and judge this one.
+
+    Args:
+        assignment: what to train.
+        fold_of: (n,), the fold of each image of the training split, in the order of its shards.
+        fold: the one to judge.
+        use_gpu: train on the GPU that Ray gave to this process.
+    """
+    os.environ["TF_USE_LEGACY_KERAS"] = "0"
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
+    split = load_split(assignment.dataset_folder, assignment.dataset, "train")
+    known, held_out = (_part(split, np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
+    validation = None
+    if any(assignment.dataset.counts["validation"].values()):
+        validation = Images.of(load_split(assignment.dataset_folder, assignment.dataset, "validation"))
+    learner = Learner(
+        assignment, tf.distribute.OneDeviceStrategy("/gpu:0" if use_gpu else "/cpu:0"), 0, Images.of(known)
+    )
+    learner.prepare()
+    progress, best = Progress(), learner.model.get_weights()
+    while not progress.is_finished(assignment.training):
+        metrics = learner.epoch(len(progress.epochs), validation)
+        progress = Progress(epochs=(*progress.epochs, metrics))
+        if progress.best_epoch == len(progress.epochs) - 1:
+            best = learner.model.get_weights()
+    learner.model.set_weights(best)
+    logits = learner.logits(Images(held_out.images, held_out.labels.astype(np.int32)))
+    return tuple(
+        OutOfFold(filename=name, label=int(label), kind=kind, fold=fold, logits=tuple(row.tolist()))
+        for name, label, kind, row in zip(held_out.filenames, held_out.labels, held_out.kinds, logits, strict=True)
+    )
+
+
+def _part(split: SplitImages, rows: NDArray[np.intp]) -> SplitImages:
+    return replace(
+        split,
+        images=split.images[rows],
+        labels=split.labels[rows],
+        kinds=tuple(split.kinds[row] for row in rows),
+        filenames=tuple(split.filenames[row] for row in rows),
+    )
+
+
+def main() -> None:
+    """Run the stage as a program."""
+    parser = arguments("Cross-validate the model on the training split.")
+    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each fold")
+    options = parser.parse_args()
+    cross_validate(open_stage(options), options.use_gpu)
+
+
+if __name__ == "__main__":
+    run_main(main)

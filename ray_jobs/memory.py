@@ -1,0 +1,165 @@
+"""A memory of good parts: how far an image's features lie from those of good images at the same place.
+
+That is PatchCore's idea (Roth et al., 2022, "Towards Total Recall in Industrial Anomaly Detection") with two changes
+that straightened parts allow: a patch is compared with patches at its own place only, and a distance is judged by how
+it is distributed there among good images, as in PaDiM (Defard et al., 2021). The module imports Keras: import it where
+a model is built or loaded.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+FEATURES = 3
+"""What the head learns from a memory: means over the largest anomalies of an image."""
+# Shares of the places that each of the three is a mean over; of the first, a single place.
+_LARGEST_SHARES = (0.0, 0.01, 0.05)
+_NEVER = 1e9  # a squared distance that no patch has: an empty place, or one that must not be asked
+_LEAST_SPREAD = 0.5  # of the median place: else a place where good parts hardly differ would outshout all others
+_NOBODY = -1
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a memory holds; places are counted row by row."""
+
+    center: Floats
+    """(channels,), subtracted from a patch's features."""
+    projection: Floats
+    """(channels, dimensions): standardisation and principal components in one."""
+    bank: Floats
+    """(places, dimensions, images): the projected patches, already times −2."""
+    lengths: Floats
+    """(places, 1, images): their squared lengths."""
+    expected: Floats
+    """(places,): mean distance of a good image from the nearest of the others."""
+    spread: Floats
+    """(places,): its standard deviation."""
+
+
+@keras.saving.register_keras_serializable("mergeline")
+class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
+    """Compares patches with remembered ones: (n, height, width, channels) → (n, FEATURES) and (n, height, width).
+
+    The first output is for the head, the second is the map of anomalies.
+
+    Args:
+        images: most images that it remembers.
+        dimensions: of a projected patch.
+    """
+
+    def __init__(self, images: int, dimensions: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.images, self.dimensions = images, dimensions
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Make the weights, empty: everything is far away."""
+        _, height, width, channels = shape
+        self._places = int(height or 0) * int(width or 0)
+        never = keras.initializers.Constant(_NEVER)
+        for name, size, start in (
+            ("center", (channels,), "zeros"),
+            ("projection", (channels, self.dimensions), "zeros"),
+            ("bank", (self._places, self.dimensions, self.images), "zeros"),
+            ("lengths", (self._places, 1, self.images), never),
+            ("expected", (self._places,), "zeros"),
+            ("spread", (self._places,), "ones"),
+        ):
+            setattr(self, name, self.add_weight(shape=size, initializer=start, trainable=False, name=name))
+
+    def call(self, patches: Any, members: Any = None) -> tuple[Any, Any]:
+        """Compare.
+
+        Args:
+            patches: (n, height, width, channels).
+            members: int32, (n,): which of the remembered images each is, −1: none of them. An image is not compared
+                with itself: it would find nothing strange, and the head would learn to expect that of good parts.
+
+        Returns:
+            Logarithms of the mean of an image's largest anomalies, float32, (n, FEATURES); and how strange each place
+            is, in standard deviations of good parts, float32, (n, height, width).
+        """
+        anomalies = self._anomalies(patches, members)
+        counts = [max(1, round(share * self._places)) for share in _LARGEST_SHARES]
+        largest, _ = ops.top_k(anomalies, max(counts))
+        means = [ops.mean(largest[:, :count], axis=1) for count in counts]
+        features = ops.log1p(ops.relu(ops.stack(means, axis=1)))
+        return features, ops.reshape(anomalies, (-1, *patches.shape[1:3]))
+
+    def _anomalies(self, patches: Any, members: Any) -> Any:
+        """(n, places)."""
+        flat = ops.reshape(patches, (-1, self._places, 1, patches.shape[-1]))
+        projected = ops.matmul(flat - self.center, self.projection)
+        # |q − b|² = |q|² − 2 q·b + |b|²; a product of small matrices for each place is what engines do fast
+        distances = ops.matmul(projected, self.bank) + self.lengths
+        if members is not None:
+            distances += _NEVER * ops.reshape(ops.one_hot(members, self.images), (-1, 1, 1, self.images))
+        nearest = ops.min(distances, axis=(2, 3)) + ops.sum(ops.square(projected), axis=(2, 3))
+        return (ops.sqrt(ops.relu(nearest)) - self.expected) / self.spread
+
+    def fill(self, remembered: Remembered) -> None:
+        """Set what is remembered."""
+        self.set_weights([getattr(remembered, name) for name in Remembered.__dataclass_fields__])
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor needs, for a saved model."""
+        return {**super().get_config(), "images": self.images, "dimensions": self.dimensions}
+
+
+def members_of(labels: NDArray[np.int32], images: int, seed: int) -> NDArray[np.int32]:
+    """Which of the remembered images each training image is.
+
+    Args:
+        labels: (n,), 0 for good.
+        images: most that are remembered.
+        seed: decides which, where there are more good ones.
+
+    Returns:
+        int32, (n,): 0, 1, 2 …, and −1 for images that are not remembered.
+    """
+    members = np.full(len(labels), _NOBODY, np.int32)
+    chosen = np.random.default_rng(seed).permutation(np.flatnonzero(labels == 0))[:images]
+    members[np.sort(chosen)] = np.arange(len(chosen), dtype=np.int32)
+    return members
+
+
+def remember(patches: NDArray[np.floating], dimensions: int, images: int) -> Remembered:
+    """Make a memory of good images.
+
+    Args:
+        patches: (n, height, width, channels), the features of n ≥ 2 good images, in the order of their members.
+        dimensions: principal components that are kept.
+        images: how many the memory has room for; the rest stays empty.
+    """
+    count, height, width, channels = patches.shape
+    flat = patches.reshape(count, height * width, channels).astype(np.float64)
+    center, deviation = flat.mean(axis=(0, 1)), flat.std(axis=(0, 1)) + 1e-6
+    standard = ((flat - center) / deviation).reshape(-1, channels)
+    _, axes = np.linalg.eigh(standard.T @ standard)
+    projection = np.zeros((channels, dimensions))
+    kept = min(channels, dimensions)
+    projection[:, :kept] = axes[:, ::-1][:, :kept] / deviation[:, None]
+    projected = ((flat - center) @ projection).transpose(1, 0, 2)  # (places, images, dimensions)
+    squares = (projected**2).sum(axis=2)
+    distances = squares[:, :, None] + squares[:, None, :] - 2 * projected @ projected.transpose(0, 2, 1)
+    distances[:, np.arange(count), np.arange(count)] = np.inf
+    nearest = np.sqrt(np.maximum(distances.min(axis=2), 0))  # (places, images)
+    spread = nearest.std(axis=1)
+    bank = np.zeros((height * width, dimensions, images))
+    bank[:, :, :count] = -2 * projected.transpose(0, 2, 1)
+    lengths = np.full((height * width, 1, images), _NEVER)
+    lengths[:, 0, :count] = squares
+    return Remembered(
+        center=center.astype(np.float32),
+        projection=projection.astype(np.float32),
+        bank=bank.astype(np.float32),
+        lengths=lengths.astype(np.float32),
+        expected=nearest.mean(axis=1).astype(np.float32),
+        spread=np.maximum(spread, max(_LEAST_SPREAD * np.median(spread), 1e-6)).astype(np.float32),
+    )

@@ -1,0 +1,104 @@
+"""Cross-validation: every training image is judged once, by a model that has not seen it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gitops.errors import DataError, TrainingError
+from gitops.manifest import Augmentation, CrossValidation, CrossValidationResult, Memory, Split, Training
+from ray_jobs import cross_validate as stage_module
+from ray_jobs.cross_validate import cross_validate
+from ray_jobs.stage import Stage
+from tests.stages import make_stage
+
+TRAINING = Training(
+    backbone="small_cnn",
+    weights="none",
+    head="fitted",
+    memory=Memory(images=8, dimensions=4),
+    epochs=1,
+    batch_size=4,
+    backbone_rate=0,
+    augmentation=Augmentation(place=0.1, light=0.1, lens=0),
+)
+SIZES: dict[Split, dict[str, int]] = {
+    "train": {"good": 16, "defective": 12},
+    "validation": {"good": 0, "defective": 0},
+    "test": {"good": 4, "defective": 4},
+}
+
+
+def stage_with(root: Path, folds: int, training: Training = TRAINING) -> Stage:
+    stage = make_stage(root, sizes=SIZES)
+    settings = {"training": training, "cross_validation": CrossValidation(folds=folds)}
+    return dataclasses.replace(stage, project=stage.project.model_copy(update=settings))
+
+
+def test_without_folds_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cross_validate(stage_with(tmp_path, 0)) is None
+    assert "asks for no folds" in capsys.readouterr().out
+
+
+def test_folds_that_leave_less_than_a_batch_are_refused(tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"batch_size": 16})
+    with pytest.raises(TrainingError, match="has 14 training images, fewer than a batch"):
+        cross_validate(stage_with(tmp_path, 2, training))
+
+
+def test_more_folds_than_images_of_a_class_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'defective' has 12 images that differ, and needs 13"):
+        cross_validate(stage_with(tmp_path, 13))
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Stage, CrossValidationResult]:
+    stage = stage_with(tmp_path_factory.mktemp("folds"), 2)
+    result = cross_validate(stage)
+    assert result is not None
+    return stage, result
+
+
+def test_every_image_is_judged_once(judged: tuple[Stage, CrossValidationResult]) -> None:
+    stage, result = judged
+    names = [prediction.filename for prediction in result.predictions]
+    assert len(names) == len(set(names)) == 28
+    assert names == sorted(names)
+    assert {prediction.fold for prediction in result.predictions} == {0, 1}
+    assert {len(prediction.logits) for prediction in result.predictions} == {2}
+    assert CrossValidationResult.read(stage.run().cross_validation_file) == result
+    assert not stage.run().folds_folder.exists()
+
+
+def test_unseen_images_are_told_apart(judged: tuple[Stage, CrossValidationResult]) -> None:
+    """Bright is good here, and every seventh image is of the other brightness: those must be mistaken."""
+    _, result = judged
+    right = [int(np.argmax(prediction.logits)) == prediction.label for prediction in result.predictions]
+    assert 0.7 <= np.mean(right) < 1
+
+
+def test_running_again_does_nothing(
+    judged: tuple[Stage, CrossValidationResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cross_validate(judged[0]) == judged[1]
+    assert "has its 2 folds already" in capsys.readouterr().out
+
+
+def test_a_fold_that_was_finished_is_not_repeated(
+    judged: tuple[Stage, CrossValidationResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, result = judged
+    run = stage.run()
+    run.cross_validation_file.unlink()
+    run.folds_folder.mkdir()
+    for fold in (0, 1):
+        done = [found for found in result.predictions if found.fold == fold]
+        part = CrossValidationResult(dataset=result.dataset, folds=2, predictions=tuple(done))
+        (run.folds_folder / f"{fold}-of-2.json").write_text(part.to_json())
+
+    def never(*_: object) -> None:
+        raise AssertionError("a finished fold was judged again")
+
+    monkeypatch.setattr(stage_module, "judge_fold", never)
+    assert cross_validate(stage) == result

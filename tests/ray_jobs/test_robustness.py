@@ -1,0 +1,42 @@
+"""What happens to photographs: measured with a bundle whose answers are plain arithmetic."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gitops.manifest import RobustnessSlice
+from ray_jobs.robustness import VARIATIONS, measure
+from serve.predictor import Predictor
+from tests.bundles import make_bundle
+from tests.photographs import screw
+
+PHOTOGRAPHS = [cv2.imencode(".png", screw(index))[1].tobytes() for index in range(4)]
+LABELS = np.array([0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RobustnessSlice]:
+    folder: Path = tmp_path_factory.mktemp("bundle") / "tiny"
+    make_bundle(folder)
+    return {found.variation: found for found in measure(Predictor.load(folder), PHOTOGRAPHS, LABELS)}
+
+
+def test_every_variation_is_measured(slices: dict[str, RobustnessSlice]) -> None:
+    assert list(slices) == [variation.name for variation in VARIATIONS]
+    assert {found.images for found in slices.values()} == {4}
+
+
+def test_less_light_is_what_a_bundle_that_measures_light_cannot_bear(slices: dict[str, RobustnessSlice]) -> None:
+    assert slices["unchanged"].accuracy == 0.5  # screws on a light ground are bright: all are called good
+    assert slices["JPEG quality 50"].accuracy == 0.5
+    assert slices["turned by 180°"].parts_found == 1
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.name)
+def test_a_variation_keeps_size_and_type(variation) -> None:  # type: ignore[no-untyped-def]
+    for pixels in (screw(0), np.repeat(screw(0)[..., None], 3, axis=2)):
+        varied = variation.apply(pixels)
+        assert (varied.shape, varied.dtype) == (pixels.shape, np.uint8)
+        assert (variation.name == "unchanged") == np.array_equal(varied, pixels)
