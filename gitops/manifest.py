@@ -470,8 +470,9 @@ class Comparison(Contract):
         """What it came to, in a line."""
         one, other = self.a.model, self.b.model
         found = self.metrics["accuracy"]
+        mind = f"; mind: {'; '.join(self.warnings)}" if self.warnings else ""
         return (
             f"{other.name} {other.version} against {one.name} {one.version} on {self.images} held-out images: "
             f"accuracy {found.b:.4f} against {found.a:.4f} ({found.difference:+.4f}; 95 %: {found.low:+.4f} to "
-            f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}"
+            f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{mind}"
         )

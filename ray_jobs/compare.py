@@ -128,8 +128,8 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
         flags = _fitted_to(stage.state, dataset, predictor.manifest.dataset)
         if flags is None:
             warnings.append(
-                f"{_title(model)} was trained on dataset {predictor.manifest.dataset[:12]}, which is no longer in "
-                f"{stage.state.datasets}: images that it was fitted to cannot be told, and may flatter it"
+                f"{_title(model)} was trained on dataset {predictor.manifest.dataset[:12]}, which is no longer "
+                "in the state folder: images that it was fitted to cannot be told, and may flatter it"
             )
         else:
             fitted |= flags

@@ -113,7 +113,7 @@ def _footnote(comparison: Comparison) -> str:
     lines = [
         f"right where the other is wrong: {_title_of_a(comparison)} {test.only_a_right}×, "
         f"{_title_of_b(comparison)} {test.only_b_right}× (McNemar's exact test: {test.p_text})",
-        *([f"{left_out} images left out: one of the two was fitted to them"] if left_out else []),
+        *([f"{left_out} images left out: one of the two was fitted to them or lookalikes"] if left_out else []),
         *comparison.warnings,
     ]
     return "\n".join(textwrap.fill(line, _FOOTNOTE_CHARACTERS) for line in lines)
