@@ -72,7 +72,7 @@ def _metrics(axes: "Axes", comparison: Comparison) -> None:
     axes.set_yticks(range(len(metrics)), [label.replace("auroc", "AUROC") for label in labels])
     axes.set(xlim=(-1.25 * reach, 1.25 * reach), ylim=(len(metrics) - 0.5, -0.6))
     axes.set(xlabel=f"← {_title_of_a(comparison)} is better      difference      {_title_of_b(comparison)} is better →")
-    axes.set(title="Metrics: difference and its 95 % interval")
+    axes.set(title="Metrics: difference and its 95 % interval (gray: it holds 0)")
 
 
 def _scores(axes: "Axes", comparison: Comparison, bad: Flags, a: Scores, b: Scores, classes: tuple[str, ...]) -> None:

@@ -119,10 +119,20 @@ def test_a_version_does_not_differ_from_itself(case: tuple[NDArray[np.int64], Op
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    labels = np.array([0] * 10 + [1] * 10)
-    a, b = opinion_of([0] * 8 + [1] * 12), opinion_of([0] * 14 + [1] * 6)
+    labels = np.repeat([0, 1], 50)
+    scores = np.random.default_rng(3).random((2, 100))
+    a, b = (Opinion((row >= 0.5).astype(np.int64), row) for row in scores)
     assert paired.differences(labels, a, b) == paired.differences(labels, a, b)
     assert paired.differences(labels, a, b) != paired.differences(labels, a, b, seed=1)
+
+
+def test_an_interval_that_ends_at_zero_says_exactly_zero() -> None:
+    # One image of twenty that only B judges right: often no resample holds it.
+    labels = np.repeat([0, 1], 10)
+    a, b = opinion_of([0] * 10 + [0] + [1] * 9), opinion_of([0] * 10 + [1] * 10)
+    for found in paired.differences(labels, a, b).values():
+        assert found.difference >= 0
+        assert str(found.low) == "0.0"
 
 
 def test_the_interval_is_as_wide_as_theory_says() -> None:
