@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gitops import gates, promotion
 from gitops.attempt import Settings
 from gitops.errors import GateError, MergelineError
-from gitops.manifest import ModelVersion, Project
+from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository
 from gitops.serve_api import ServeApi, ray_token
@@ -27,6 +28,7 @@ from gitops.turn import is_watched
 
 if TYPE_CHECKING:
     from ray_jobs.local import Served
+    from ray_jobs.stage import Stage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,7 @@ app = typer.Typer(
     help="Merge a pull request, and the model on the line changes.",
 )
 _PIPED_WIDTH = 200
+_SHOWN_DISAGREEMENTS = 20
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -80,9 +83,8 @@ def up(
 ) -> None:
     """Run the whole line here: photographs in, a trained, gated, merged and served model out."""
     from ray_jobs import local
-    from ray_jobs.stage import Stage
 
-    stage = Stage(Project.read(project), project.resolve(), State.at(state))
+    stage = _stage(project, state)
     options = local.Options(
         environment=env or stage.project.environments[0],
         data=data,
@@ -197,6 +199,38 @@ def models(project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: 
 
 
 @app.command()
+def compare(
+    a: Annotated[str | None, typer.Argument(help="Version; the one now served if not given.")] = None,
+    b: Annotated[str | None, typer.Argument(help="Version; the newest if not given.")] = None,
+    env: Environment = None,
+    repo: Repo = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Let two versions judge the same held-out images, and say whether they differ by more than chance."""
+    stage = _stage(project, state)
+    name = stage.project.name
+    other = _version(stage.state, name, b).model
+    if a is not None:
+        one = _version(stage.state, name, a).model
+    else:
+        environment = _environment(project, env)
+        served = promotion.served(_repository(stage.state, repo), environment, name)
+        if served is None:
+            raise MergelineError(f"{environment} serves no version yet: name two, as `mergeline compare 1 2`")
+        one = served
+    from ray_jobs import compare as comparing
+
+    found, folder = comparing.compare_and_draw(stage, one, other)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+        return
+    _print_comparison(found)
+    out.print(f"written to {folder}", markup=False, highlight=False)
+
+
+@app.command()
 def promote(
     version: Annotated[str | None, typer.Argument(help="Version; the newest if not given.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Environment; the project's first if not given.")] = None,
@@ -207,11 +241,17 @@ def promote(
     repo: Repo = None,
 ) -> None:
     """Make a branch that puts a version into an environment; with a GitHub remote, the pull request too."""
-    name = Project.read(project).name
-    place = State.at(state)
-    chosen = _version(place, name, version)
+    stage = _stage(project, state)
+    name = stage.project.name
+    chosen = _version(stage.state, name, version)
+    repository, environment = _repository(stage.state, repo), _environment(project, to)
+    served = promotion.served(repository, environment, name, application=application)
+    comparison = _compared(stage, served, chosen.model)
+    if comparison is not None:
+        reason = f"not compared with what is served now: {comparison}"
+        out.print(comparison.summary if isinstance(comparison, Comparison) else reason, markup=False, highlight=False)
     outcome = promotion.promote(
-        _repository(place, repo), chosen, _environment(project, to), application=application, merge=merge
+        repository, chosen, environment, application=application, merge=merge, comparison=comparison
     )
     _print_promotion(outcome)
 
@@ -376,6 +416,27 @@ def _version(state: State, name: str, number: str | None) -> ModelVersion:
     return versions[number]
 
 
+def _stage(project: Path, state: Path) -> "Stage":
+    from ray_jobs.stage import Stage
+
+    return Stage(Project.read(project), project.resolve(), State.at(state))
+
+
+def _compared(stage: "Stage", served: ServedModel | None, chosen: ServedModel) -> Comparison | str | None:
+    """How a version does against the one now served, or why nobody can say; None: it is that very one."""
+    if served == chosen:
+        return None
+    if served is None:
+        return "the environment serves no version yet"
+    from ray_jobs import compare as comparing
+
+    try:
+        with err.status(f"comparing with version {served.version}, now served"):
+            return comparing.compare(stage, served, chosen)
+    except MergelineError as error:  # a comparison is for whoever decides; that there is none stops nothing
+        return str(error)
+
+
 def _ray(state: Path, address: str | None) -> str:
     """The dashboard's URL; the environment gets what Ray's clients need for the session's own Ray."""
     from ray_jobs import cluster
@@ -406,6 +467,37 @@ def _reconciler(
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_comparison(found: Comparison) -> None:
+    one, other = (f"{version.model.name} {version.model.version}" for version in (found.a, found.b))
+    table = Table("metric", one, other, "difference", "95 % interval", box=None)
+    for name, metric in found.metrics.items():
+        figures = [f"{metric.a:.4f}", f"{metric.b:.4f}", f"{metric.difference:+.4f}"]
+        table.add_row(name, *figures, f"{metric.low:+.4f} to {metric.high:+.4f}")
+    out.print(table)
+    test = found.mcnemar
+    lines = [
+        f"{found.images} held-out images of dataset {found.dataset[:12]}"
+        + (
+            f"; {len(found.left_out)} left out, because one of the two was fitted to them or lookalikes"
+            if found.left_out
+            else ""
+        ),
+        f"images that only {one} judges right: {test.only_a_right}; only {other}: {test.only_b_right}; "
+        f"McNemar's exact test: {test.p_text}",
+        *(f"mind: {warning}" for warning in found.warnings),
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False)
+    if found.disagreements:
+        table = Table("judged differently", "truth", one, other, box=None)
+        for item in found.disagreements[:_SHOWN_DISAGREEMENTS]:
+            said = (f"{item.a} ({item.a_score:.3f})", f"{item.b} ({item.b_score:.3f})")
+            table.add_row(escape(item.filename), item.label, *said)
+        out.print(table)
+    if (more := len(found.disagreements) - _SHOWN_DISAGREEMENTS) > 0:
+        out.print(f"… and {more} more")
 
 
 def _print_promotion(outcome: promotion.Promotion) -> None:

@@ -536,3 +536,84 @@ class ModelVersion(Contract):
     created: str = Field(description="When it was registered, RFC 3339 in UTC.")
     mlflow_run_id: str
     evaluation: EvaluationReport
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+LEAST_P = 0.001
+"""Below it a p value is not written out: three digits say enough."""
+
+
+class ComparedVersion(Contract):
+    """One of the two versions of a comparison."""
+
+    model: ServedModel
+    threshold: Share = Field(description="Its bundle's: a photograph whose score is at least this is not good.")
+    dataset: Sha256 = Field(description="What it was trained on.")
+
+
+class MetricDifference(Contract):
+    """A metric of both versions on the same images."""
+
+    a: float
+    b: float
+    difference: float = Field(description="b − a: above 0, B is better.")
+    low: float = Field(description="Lower end of the difference's 95 % interval.")
+    high: float = Field(description="Its upper end.")
+
+
+class McNemar(Contract):
+    """McNemar's exact test: the images that only one of the two judges right."""
+
+    only_a_right: int
+    only_b_right: int
+    p_value: Share = Field(description="Two-sided: how likely so uneven a split is where both are right equally often.")
+
+    @property
+    def p_text(self) -> str:
+        """The p value as it is written."""
+        return f"p = {self.p_value:.3f}" if self.p_value >= LEAST_P else f"p < {LEAST_P}"
+
+
+class Disagreement(Contract):
+    """An image that the two versions judge differently."""
+
+    filename: str
+    label: str = Field(description="The truth.")
+    a: str = Field(description="What A says.")
+    b: str = Field(description="What B says.")
+    a_score: Share = Field(description="Probability that the part is not good, by A.")
+    b_score: Share = Field(description="The same by B.")
+
+
+class Comparison(Contract):
+    """Two versions on the same images, to none of which either was fitted: `comparisons/<A>-<B>/comparison.json`."""
+
+    a: ComparedVersion
+    b: ComparedVersion
+    dataset: Sha256 = Field(description="Whose images both judged.")
+    split: Split = "test"
+    images: int
+    metrics: dict[str, MetricDifference] = Field(
+        description="accuracy, balanced_accuracy, auroc, recall, precision, by name."
+    )
+    mcnemar: McNemar
+    resamples: int = Field(description="Of the bootstrap that the intervals come from.")
+    disagreements: tuple[Disagreement, ...] = ()
+    left_out: tuple[str, ...] = Field(
+        default=(), description="File names of the split that one of the two was fitted to, or to lookalikes of them."
+    )
+    warnings: tuple[str, ...] = Field(default=(), description="What makes the figures less sure, in words.")
+
+    @property
+    def summary(self) -> str:
+        """What it came to, in a line."""
+        one, other = self.a.model, self.b.model
+        found = self.metrics["accuracy"]
+        mind = f"; mind: {'; '.join(self.warnings)}" if self.warnings else ""
+        return (
+            f"{other.name} {other.version} against {one.name} {one.version} on {self.images} held-out images: "
+            f"accuracy {found.b:.4f} against {found.a:.4f} ({found.difference:+.4f}; 95 %: {found.low:+.4f} to "
+            f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{mind}"
+        )

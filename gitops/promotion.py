@@ -13,7 +13,7 @@ from gitops import environment, gates
 from gitops.environment import Environment, model_path, serve_config_path
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, explain, failed
-from gitops.manifest import ModelVersion, ServedModel
+from gitops.manifest import Comparison, ModelVersion, ServedModel
 from gitops.pull_request import Remote, open_pull_request, report_markdown
 from gitops.repository import MAIN, Repository
 
@@ -82,6 +82,7 @@ class _Proposal:
     message: str
     files: dict[str, str]
     version: ModelVersion
+    comparison: Comparison | str | None = None
 
 
 def promote(
@@ -92,6 +93,7 @@ def promote(
     application: str | None = None,
     base: str = MAIN,
     merge: bool = False,
+    comparison: Comparison | str | None = None,
 ) -> Promotion:
     """Make a branch that puts `version` into an environment; open a pull request where the remote is GitHub.
 
@@ -102,6 +104,7 @@ def promote(
         application: which application; None: that of the model's name, or the only one.
         base: the branch that environments are read from.
         merge: merge as well.
+        comparison: with the version now served, or why there is none: for whoever decides about the merge.
 
     Raises:
         GateError: it should be merged, and the gates refuse it; nothing was pushed.
@@ -119,8 +122,33 @@ def promote(
     if not _holds(repository, tip, manifest, version):
         files[manifest] = to_yaml(version)
     branch = str(BranchName("promote", environment_name, model.name, model.version))
-    proposal = _Proposal(branch, title, f"{title}\n\n{_figures(version)}", files, version)
+    compared = f"{comparison.summary}\n" if isinstance(comparison, Comparison) else ""
+    proposal = _Proposal(branch, title, f"{title}\n\n{_figures(version)}{compared}", files, version, comparison)
     return _propose(repository, proposal, base, tip, merge=merge)
+
+
+def served(
+    repository: Repository, environment_name: str, model: str, *, application: str | None = None, base: str = MAIN
+) -> ServedModel | None:
+    """The model that an environment wants now, where one of the name `model` would be promoted to.
+
+    Args:
+        repository: the deployments repository.
+        environment_name: which environment.
+        model: the model's name.
+        application: which application; None: that of the model's name, or the only one.
+        base: the branch that environments are read from.
+
+    Returns:
+        None: nothing was promoted there yet.
+
+    Raises:
+        GitError: the repository cannot be reached, or has no such environment.
+        ContractError: the environment's file is not valid, or has no application for the model.
+    """
+    path = serve_config_path(environment_name)
+    text = _read_environment(repository, repository.fetch(base).id, environment_name)
+    return Environment.parse(text, path).find(application, model, path).model
 
 
 def rollback(
@@ -189,7 +217,7 @@ def _propose(repository: Repository, proposal: _Proposal, base: str, tip: str, *
     url: str | None = None
     commands = _merge_commands(repository, proposal.branch, base)
     if remote := Remote.of(repository.location):
-        body = report_markdown(proposal.version, findings)
+        body = report_markdown(proposal.version, findings, proposal.comparison)
         url = open_pull_request(remote, proposal.branch, base, proposal.title, body)
         commands = () if url else (f"open {remote.compare_url(base, proposal.branch)}", *commands)
     return Promotion(

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from gitops.errors import GitError
 from gitops.findings import Finding, Phase
-from gitops.manifest import EvaluationReport, ModelVersion
+from gitops.manifest import Comparison, EvaluationReport, ModelVersion
 
 API_URL = "https://api.github.com"
 TIMEOUT_S = 30.0
+SHOWN_DISAGREEMENTS = 20
+"""Most images that a pull request names; GitHub takes 65,536 characters."""
 
 _LOCATION = re.compile(
     r"^(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[\w.-]+@)(?P<host>[^/:]+)(?::\d+)?[:/]"
@@ -56,12 +58,21 @@ def open_pull_request(remote: Remote, branch: str, base: str, title: str, body: 
     return _open_with_api(remote, branch, base, title, body, token) if token else None
 
 
-def report_markdown(version: ModelVersion, findings: Iterable[Finding]) -> str:
-    """The evaluation of a version and what the gates say of its promotion, for the body of a pull request."""
+def report_markdown(
+    version: ModelVersion, findings: Iterable[Finding], comparison: Comparison | str | None = None
+) -> str:
+    """The evaluation of a version and what the gates say of its promotion, for the body of a pull request.
+
+    Args:
+        version: what is promoted.
+        findings: of the gates.
+        comparison: with the version now served, or why there is none; None: nothing is said of it.
+    """
     report, model = version.evaluation, version.model
     parts = [
         f"**{model.name} {model.version}**, judged on {report.images} images that nothing was fitted to.",
         _table(("gate", "", "found"), [_finding_row(finding) for finding in findings]),
+        *([] if comparison is None else [comparison_markdown(comparison)]),
         _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in report.metrics.items()]),
         "Confusion (truth by row):\n\n" + _confusion(report),
     ]
@@ -77,6 +88,36 @@ def report_markdown(version: ModelVersion, findings: Iterable[Finding]) -> str:
         ("registered", version.created),
     ]
     return "\n\n".join([*parts, _table(("origin", ""), origin)]) + "\n"
+
+
+def comparison_markdown(comparison: Comparison | str) -> str:
+    """What a version gains and loses against the one now served; a text says why nobody knows."""
+    if isinstance(comparison, str):
+        return f"Not compared with what is served now: {' '.join(comparison.split())}"
+    a, b, test = comparison.a.model, comparison.b.model, comparison.mcnemar
+    one, other = f"{a.name} {a.version}", f"{b.name} {b.version}"
+    rows = [
+        (name, f"{found.a:.4f}", f"{found.b:.4f}", f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}")
+        for name, found in comparison.metrics.items()
+    ]
+    left_out = f"; {len(comparison.left_out)} are left out, because one of the two was fitted to them or lookalikes"
+    parts = [
+        f"**{other} against {one}**, now served, on the same {comparison.images} held-out images of dataset "
+        f"`{comparison.dataset[:12]}`{left_out if comparison.left_out else ''}:",
+        _table(("metric", one, other, "difference", "95 % interval"), rows),
+        f"Images that only {one} judges right: {test.only_a_right}; only {other}: {test.only_b_right} "
+        f"(McNemar's exact test: {test.p_text}).",
+        *(f"Mind: {warning}." for warning in comparison.warnings),
+    ]
+    if found := comparison.disagreements:
+        shown = [
+            (item.filename, item.label, f"{item.a} ({item.a_score:.3f})", f"{item.b} ({item.b_score:.3f})")
+            for item in found[:SHOWN_DISAGREEMENTS]
+        ]
+        more = f", the first {SHOWN_DISAGREEMENTS} of them" if len(found) > SHOWN_DISAGREEMENTS else ""
+        title = f"They judge {len(found)} images differently{more} (scores in brackets):"
+        parts += [title, _table(("file", "truth", one, other), shown)]
+    return "\n\n".join(parts)
 
 
 def _finding_row(finding: Finding) -> tuple[str, str, str]:

@@ -49,6 +49,11 @@ class State:
         return self.root / "models"
 
     @property
+    def comparisons(self) -> Path:
+        """Comparisons of two versions: `<A>-<B>`."""
+        return self.root / "comparisons"
+
+    @property
     def mlflow(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlflow"

@@ -19,8 +19,8 @@ Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 
 SHOWN_MISTAKES = 12
-_GOOD_COLOR, _BAD_COLOR, _LINE_COLOR = "#2c7fb8", "#d95f0e", "#555555"
-_DPI = 120
+GOOD_COLOR, BAD_COLOR, LINE_COLOR = "#2c7fb8", "#d95f0e", "#555555"
+DPI = 120
 
 
 def save(
@@ -49,7 +49,7 @@ def save(
         "mistakes": mistakes(report, predictions, images),
     }
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=_DPI, metadata={"Software": "mergeline"})
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": "mergeline"})
 
 
 def roc(report: EvaluationReport, bad: Flags, scores: Scores) -> "Figure":
@@ -58,14 +58,14 @@ def roc(report: EvaluationReport, bad: Flags, scores: Scores) -> "Figure":
 
     figure, axes = _one((5.0, 5.0))
     alarms, found, _ = roc_curve(bad, scores, drop_intermediate=False)
-    axes.plot(alarms, found, color=_GOOD_COLOR, linewidth=2, label=f"AUROC {report.metrics['auroc']:.3f}")
-    axes.plot([0, 1], [0, 1], color=_LINE_COLOR, linewidth=0.8, linestyle=":")
+    axes.plot(alarms, found, color=GOOD_COLOR, linewidth=2, label=f"AUROC {report.metrics['auroc']:.3f}")
+    axes.plot([0, 1], [0, 1], color=LINE_COLOR, linewidth=0.8, linestyle=":")
     flagged = scores >= report.threshold.value
     axes.plot(
         flagged[~bad].mean(),
         flagged[bad].mean(),
         "o",
-        color=_BAD_COLOR,
+        color=BAD_COLOR,
         label=f"threshold {report.threshold.value:.3f}",
         clip_on=False,
         zorder=3,
@@ -97,7 +97,7 @@ def score_histogram(report: EvaluationReport, bad: Flags, scores: Scores, classe
     """How the scores of good and other parts are spread on either side of the threshold."""
     figure, axes = _one((7.0, 3.8))
     rest = classes[1] if len(classes) == 2 else "not good"
-    groups, colors = [scores[~bad], scores[bad]], [_GOOD_COLOR, _BAD_COLOR]
+    groups, colors = [scores[~bad], scores[bad]], [GOOD_COLOR, BAD_COLOR]
     labels = [f"{classes[0]} ({np.sum(~bad)})", f"{rest} ({np.sum(bad)})"]
     axes.hist(groups, bins=np.linspace(0, 1, 31).tolist(), color=colors, label=labels, stacked=True)
     axes.axvline(report.threshold.value, color="black", linestyle="--", label=f"threshold {report.threshold.value:.3f}")
@@ -109,8 +109,8 @@ def score_histogram(report: EvaluationReport, bad: Flags, scores: Scores, classe
 def calibration(report: EvaluationReport) -> "Figure":
     """Whether a score of 0.8 means that eight of ten such parts are bad."""
     figure, axes = _one((5.0, 5.0))
-    axes.plot([0, 1], [0, 1], color=_LINE_COLOR, linewidth=0.8, linestyle=":")
-    axes.plot(*np.array(report.calibration)[:, :2].T, "o-", color=_GOOD_COLOR, clip_on=False, zorder=3)
+    axes.plot([0, 1], [0, 1], color=LINE_COLOR, linewidth=0.8, linestyle=":")
+    axes.plot(*np.array(report.calibration)[:, :2].T, "o-", color=GOOD_COLOR, clip_on=False, zorder=3)
     for mean, share, count in report.calibration:
         right = mean < 0.5
         axes.annotate(
@@ -120,7 +120,7 @@ def calibration(report: EvaluationReport) -> "Figure":
             textcoords="offset points",
             ha="left" if right else "right",
             va="center",
-            color=_LINE_COLOR,
+            color=LINE_COLOR,
         )
     error = report.metrics["expected_calibration_error"]
     axes.set(xlabel="mean score", ylabel="share of parts that are not good", aspect="equal")

@@ -4,7 +4,6 @@ python -m ray_jobs.register [--project project.yaml] [--state .mergeline]
 """
 
 import fcntl
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-
 from gitops import bundle
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EvaluationReport, ModelVersion, ServedModel, TrainingResult
+from gitops.promotion import to_yaml
 from gitops.state import State, write_atomically
 from ray_jobs import tracking
 from ray_jobs.evaluate import bundle_of, evaluation_of
@@ -63,24 +60,6 @@ def register(stage: Stage) -> ModelVersion:
         _write(stage.state, version)
     print(f"register: bundle {digest[:12]} is version {version.model.version} of {name}")
     return version
-
-
-def to_yaml(version: ModelVersion) -> str:
-    """A version as YAML that reads well in a diff: the same value always gives the same text."""
-    data = version.model_dump(mode="json")
-    bins = CommentedSeq()
-    for values in data["evaluation"]["calibration"]:
-        row = CommentedSeq(values)
-        row.fa.set_flow_style()  # three figures a line, not a line a figure
-        bins.append(row)
-    data["evaluation"]["calibration"] = bins
-    yaml = YAML()
-    yaml.default_flow_style = False
-    yaml.width = 1000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    text = io.StringIO()
-    yaml.dump(data, text)
-    return text.getvalue()
 
 
 @contextmanager

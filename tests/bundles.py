@@ -4,6 +4,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -25,7 +26,14 @@ _CONTRAST = 4.0
 
 
 def make_bundle(
-    folder: Path, *, name: str = "screw", version_salt: float = 0.0, height: int = 32, width: int = 64
+    folder: Path,
+    *,
+    name: str = "screw",
+    version_salt: float = 0.0,
+    height: int = 32,
+    width: int = 64,
+    classes: tuple[str, ...] = CLASSES,
+    dataset: str = "0" * 64,
 ) -> str:
     """Write a servable bundle into `folder`, which becomes the bundle itself; what is bright is good.
 
@@ -35,6 +43,8 @@ def make_bundle(
         version_salt: shifts the scores, and with them the digest: bundles of different salts are told apart by both.
         height: of the model's input, in pixels.
         width: of the model's input, in pixels.
+        classes: two names, the good one first.
+        dataset: digest of what it says that it was trained on.
 
     Returns:
         The digest.
@@ -50,7 +60,7 @@ def make_bundle(
     pixels = preprocess((folder / "probe.png").read_bytes(), preprocessing).pixels
     manifest = BundleManifest(
         name=name,
-        classes=CLASSES,
+        classes=classes,
         preprocessing=preprocessing,
         threshold=ThresholdChoice(value=THRESHOLD, method="the middle"),
         engine="openvino",
@@ -59,7 +69,7 @@ def make_bundle(
         reference="reference.json",
         probe=Probe(path="probe.png", score=expected_score(pixels, version_salt)),
         agreement=0.0,
-        dataset="0" * 64,
+        dataset=dataset,
         training=Training(),
         frameworks={"openvino": openvino.__version__},
         files=(),
@@ -67,10 +77,10 @@ def make_bundle(
     return bundle.seal(folder, manifest)
 
 
-def put_bundle(state: State, *, version_salt: float) -> str:
-    """Write a tiny bundle to where the line keeps bundles; returns its digest."""
+def put_bundle(state: State, *, version_salt: float, **settings: Any) -> str:
+    """Write a tiny bundle to where the line keeps bundles; `settings` are `make_bundle`'s. Returns its digest."""
     with tempfile.TemporaryDirectory(dir=state.root) as temporary:
-        digest = make_bundle(Path(temporary) / "bundle", version_salt=version_salt)
+        digest = make_bundle(Path(temporary) / "bundle", version_salt=version_salt, **settings)
         with folder_written_whole(state.bundles / digest) as folder:
             shutil.copytree(Path(temporary) / "bundle", folder, dirs_exist_ok=True)
     return digest

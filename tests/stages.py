@@ -19,6 +19,7 @@ from gitops.manifest import (
     TrainingResult,
 )
 from gitops.state import State
+from ray_jobs.measures import dhash, phash
 from ray_jobs.stage import Stage
 from serve.preprocess import Pixels
 
@@ -54,7 +55,7 @@ def make_stage(root: Path, *, sizes: dict[Split, dict[str, int]] | None = None) 
     file = root / "project.yaml"
     file.write_text(project.to_json())  # JSON is YAML
     stage = Stage(project, file, State.at(root / "state"))
-    _write_dataset(stage, sizes or SIZES)
+    write_dataset(stage, sizes or SIZES)
     return stage
 
 
@@ -76,7 +77,8 @@ def finish_training(stage: Stage, mlflow_run_id: str = "0" * 32) -> Path:
     return run.folder / result.checkpoint
 
 
-def _write_dataset(stage: Stage, sizes: dict[Split, dict[str, int]]) -> None:
+def write_dataset(stage: Stage, sizes: dict[Split, dict[str, int]]) -> str:
+    """Write a dataset of drawn images and make it the stage's; returns its digest."""
     digest = hashlib.sha256(repr(sizes).encode()).hexdigest()
     folder = stage.state.datasets / digest
     folder.mkdir(parents=True)
@@ -95,6 +97,7 @@ def _write_dataset(stage: Stage, sizes: dict[Split, dict[str, int]]) -> None:
     )
     (folder / "manifest.json").write_text(manifest.to_json())
     stage.use_dataset(digest)
+    return digest
 
 
 def _rows(stage: Stage, counts: dict[str, int]) -> list[dict[str, object]]:
@@ -103,10 +106,14 @@ def _rows(stage: Stage, counts: dict[str, int]) -> list[dict[str, object]]:
         for number in range(count):
             pixels = draw(label, number)
             kind = KINDS[label][number % len(KINDS[label])]
+            image = cv2.imencode(".png", pixels)[1].tobytes()
             rows.append(
                 {
                     "filename": f"{kind}{number:03}.png",
-                    "image": cv2.imencode(".png", pixels)[1].tobytes(),
+                    "image": image,
+                    "sha256": hashlib.sha256(image).hexdigest(),
+                    "phash": phash(pixels),
+                    "dhash": dhash(pixels),
                     "label": stage.project.classes.index(label),
                     "kind": kind,
                     "width": WIDTH,

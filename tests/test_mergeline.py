@@ -10,9 +10,17 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import mergeline
-from gitops.state import State
+from gitops import promotion
+from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
+from gitops.manifest import Comparison
+from gitops.repository import Repository, create_bare
+from gitops.state import State, write_atomically
 from gitops.status import Health, Journal, Status, Sync, now
 from gitops.turn import Turn
+from ray_jobs.stage import Stage
+from tests.bundles import put_bundle
+from tests.gitops.deployments import git, make_version
+from tests.stages import make_stage
 
 ROOT = Path(__file__).parents[1]
 VERBS = sorted(get_command(mergeline.app).commands)  # type: ignore[attr-defined]
@@ -62,6 +70,7 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
     [
         (["promote", "--to", "local"], "has no registered version"),
         (["promote", "--to", "moon"], "has no registered version"),
+        (["compare", "1", "2"], "has no registered version"),
         (["rollback", "moon"], "no deployments repository"),
         (["submit", "etl"], "no Ray runs"),
         (["submit", "cook"], "there is no stage 'cook'"),
@@ -120,3 +129,79 @@ def test_the_command_line_stays_quick_by_leaving_the_heavy_packages_alone() -> N
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> tuple[Stage, list[str]]:
+    """A stage with two registered versions, the first of which is served; and the options that name it."""
+    stage = make_stage(tmp_path)
+    stage.state.bundles.mkdir(parents=True)
+    seed = {
+        PROJECT_PATH: stage.project_file.read_text(),
+        serve_config_path("local"): seed_environment("screw", "local"),
+    }
+    create_bare(stage.state.repository, seed, {})
+    for version, salt in (("1", 0.0), ("2", 0.5)):
+        digest = put_bundle(stage.state, version_salt=salt, dataset=stage.dataset().digest)
+        registered = make_version(tmp_path, version)
+        model = registered.model.model_copy(update={"uri": (stage.state.bundles / digest).as_uri(), "sha256": digest})
+        report = registered.evaluation.model_copy(update={"bundle": digest})
+        registered = registered.model_copy(update={"model": model, "evaluation": report})
+        write_atomically(stage.state.models / "screw" / f"{version}.yaml", promotion.to_yaml(registered))
+    promotion.promote(Repository(stage.state.repository), stage.state.versions("screw")[0], "local", merge=True)
+    return stage, ["--project", str(stage.project_file), "--state", str(stage.state.root)]
+
+
+def message(stage: Stage, branch: str) -> str:
+    return git(stage.state.repository, "log", "-1", "--format=%B", branch)
+
+
+def test_without_numbers_the_newest_is_compared_with_the_served(
+    runner: CliRunner, compared: tuple[Stage, list[str]]
+) -> None:
+    stage, options = compared
+    shown = runner.invoke(mergeline.app, ["compare", *options], catch_exceptions=False).output
+    assert "screw 1" in shown
+    assert "30 held-out images" in shown
+    assert "McNemar's exact test: p = " in shown
+    assert f"written to {stage.state.root}/comparisons/1-2" in shown
+    printed = runner.invoke(mergeline.app, ["compare", "1", "2", *options, "--json"], catch_exceptions=False).output
+    found = Comparison.read(stage.state.comparisons / "1-2" / "comparison.json")
+    assert Comparison.parse(json.loads(printed), "output") == found
+    assert [item.filename in shown for item in found.disagreements] == [True] * len(found.disagreements)
+
+
+def test_the_newest_is_not_compared_with_itself(compared: tuple[Stage, list[str]]) -> None:
+    result = run("compare", "2", *compared[1])
+    assert result.returncode == 1
+    assert "screw 2 and screw 2 have the same bundle" in result.stderr
+
+
+def test_a_promotion_carries_the_comparison_with_what_is_served(
+    runner: CliRunner, compared: tuple[Stage, list[str]]
+) -> None:
+    stage, options = compared
+    shown = runner.invoke(mergeline.app, ["promote", "2", *options], catch_exceptions=False).output
+    line = "screw 2 against screw 1 on 30 held-out images: accuracy"
+    assert line in shown
+    assert line in message(stage, "promote/local/screw-2")
+
+
+def test_a_promotion_goes_on_where_nothing_can_be_compared(
+    runner: CliRunner, compared: tuple[Stage, list[str]]
+) -> None:
+    stage, options = compared
+    stage.dataset_pointer.unlink()
+    result = runner.invoke(mergeline.app, ["promote", "2", *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "not compared with what is served now: screw has no dataset yet" in result.output
+    assert "against" not in message(stage, "promote/local/screw-2")
+
+
+def test_promoting_what_is_served_compares_nothing(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
+    shown = runner.invoke(mergeline.app, ["promote", "1", *compared[1]], catch_exceptions=False).output
+    assert "nothing to do" in shown
+    assert "compared" not in shown

@@ -16,8 +16,15 @@ from gitops import gates
 from gitops.environment import PROJECT_PATH, Environment, model_path
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import failed
-from gitops.manifest import ModelVersion
-from gitops.promotion import BranchName, promote, rollback, to_yaml
+from gitops.manifest import (
+    ComparedVersion,
+    Comparison,
+    Disagreement,
+    McNemar,
+    MetricDifference,
+    ModelVersion,
+)
+from gitops.promotion import BranchName, promote, rollback, served, to_yaml
 from gitops.pull_request import Remote, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
@@ -34,6 +41,23 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.fixture
 def version(tmp_path: Path) -> ModelVersion:
     return make_version(tmp_path, "1")
+
+
+def make_comparison(a: ModelVersion, b: ModelVersion) -> Comparison:
+    """What a comparison might have found; nothing was compared."""
+    differently = Disagreement(filename="part", label="defective", a="good", b="defective", a_score=0.25, b_score=0.75)
+    return Comparison(
+        a=ComparedVersion(model=a.model, threshold=0.5, dataset="c" * 64),
+        b=ComparedVersion(model=b.model, threshold=0.4, dataset="d" * 64),
+        dataset="d" * 64,
+        images=58,
+        metrics={"accuracy": MetricDifference(a=0.9, b=0.95, difference=0.05, low=-0.017, high=0.12)},
+        mcnemar=McNemar(only_a_right=1, only_b_right=4, p_value=0.375),
+        resamples=2000,
+        disagreements=tuple(differently.model_copy(update={"filename": f"part|{number}.png"}) for number in range(25)),
+        left_out=("a.png", "b.png"),
+        warnings=("screw 1 was trained long ago",),
+    )
 
 
 def _served(repository: Repository, revision: str = MAIN) -> str | None:
@@ -153,6 +177,33 @@ def test_environments_are_promoted_one_by_one(repository: Repository, version: M
     assert repository.changed(f"{outcome.commit}^", outcome.commit) == ["gitops/environments/staging/serve-config.yaml"]
 
 
+def test_what_is_served_is_what_the_environment_wants(repository: Repository, version: ModelVersion) -> None:
+    assert served(repository, "local", "screw") is None
+    promote(repository, version, "local")
+    assert served(repository, "local", "screw") is None, "a branch serves nothing"
+    promote(repository, version, "local", merge=True)
+    assert served(repository, "local", "screw") == version.model
+    assert served(repository, "staging", "screw") is None
+    with pytest.raises(GitError, match="no environment 'moon'"):
+        served(repository, "moon", "screw")
+    with pytest.raises(ContractError, match="no application 'nut'"):
+        served(repository, "local", "screw", application="nut")
+
+
+def test_a_comparison_stands_in_the_commit(repository: Repository, tmp_path: Path) -> None:
+    first, second = make_version(tmp_path, "1"), make_version(tmp_path, "2")
+    found = make_comparison(first, second)
+    commit = promote(repository, second, "local", comparison=found).commit
+    lines = git(repository.git_dir, "log", "-1", "--format=%B", commit).splitlines()
+    assert lines[0] == "Promote screw 2 to local"
+    assert lines[-1] == (
+        "screw 2 against screw 1 on 58 held-out images: accuracy 0.9500 against 0.9000 (+0.0500; 95 %: -0.0170 to "
+        "+0.1200), McNemar p = 0.375; mind: screw 1 was trained long ago"
+    )
+    commit = promote(repository, first, "local", comparison="there is no dataset").commit
+    assert "dataset" not in git(repository.git_dir, "log", "-1", "--format=%B", commit)
+
+
 # --- the way back -----------------------------------------------------------------------------------------------------
 
 
@@ -233,8 +284,9 @@ def test_a_version_is_written_so_that_it_is_read_back(version: ModelVersion) -> 
     text = to_yaml(version)
     assert ModelVersion.from_yaml(text, "x") == version
     assert text == to_yaml(ModelVersion.from_yaml(text, "x"))
+    assert text.startswith("model:\n  name: screw\n  version: '1'\n")
     assert "    - [0.1, 0.05, 60]\n" in text
-    assert "version: '1'\n" in text
+    assert "{" not in text
 
 
 def test_the_report_is_a_page_to_read(version: ModelVersion) -> None:
@@ -245,6 +297,30 @@ def test_the_report_is_a_page_to_read(version: ModelVersion) -> None:
     assert "|  | good | defective |\n| --- | --- | --- |\n| good | 58 | 2 |\n| defective | 0 | 40 |" in page
     assert "| dent\\|deep | 0.900 | 40 |" in page
     assert version.model.sha256 in page
+
+
+def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_path: Path) -> None:
+    found = make_comparison(version, make_version(tmp_path, "2"))
+    page = report_markdown(version, [], found)
+    assert "**screw 2 against screw 1**, now served, on the same 58 held-out images of dataset `dddddddddddd`" in page
+    assert "; 2 are left out, because one of the two was fitted to them or lookalikes" in page
+    assert "| metric | screw 1 | screw 2 | difference | 95 % interval |" in page
+    assert "| accuracy | 0.9000 | 0.9500 | +0.0500 | -0.0170 to +0.1200 |" in page
+    assert "Images that only screw 1 judges right: 1; only screw 2: 4 (McNemar's exact test: p = 0.375)." in page
+    assert "Mind: screw 1 was trained long ago." in page
+    assert "They judge 25 images differently, the first 20 of them" in page
+    assert "| part\\|0.png | defective | good (0.250) | defective (0.750) |" in page
+    assert "part|20.png" not in page
+    assert page.index("against screw 1") < page.index("Confusion")
+    plain = found.model_copy(update={"left_out": (), "warnings": (), "disagreements": ()})
+    page = report_markdown(version, [], plain)
+    assert not any(word in page for word in ("left out", "Mind", "differently"))
+
+
+def test_the_report_says_why_nothing_was_compared(version: ModelVersion) -> None:
+    page = report_markdown(version, [], "the dataset\n  is gone")
+    assert "\n\nNot compared with what is served now: the dataset is gone\n\n" in page
+    assert "ompared" not in report_markdown(version, [])
 
 
 @pytest.mark.parametrize(
@@ -321,7 +397,7 @@ def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Reposito
 
 def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], version: ModelVersion) -> None:
     remote = Repository("https://github.com/acme/parts.git")
-    outcome = promote(remote, version, "local")
+    outcome = promote(remote, version, "local", comparison="local serves nothing")
     assert outcome.url == "https://github.com/acme/parts/pull/7"
     assert outcome.url in outcome.text
     (query, opened) = github.asked
@@ -333,6 +409,7 @@ def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], v
     assert opened[:2] == ("POST", "/repos/acme/parts/pulls")
     assert (opened[3]["title"], opened[3]["head"], opened[3]["base"]) == ("Promote screw 1 to local", BRANCH, "main")
     assert "| accuracy | 0.9800 |" in opened[3]["body"]
+    assert "Not compared with what is served now: local serves nothing" in opened[3]["body"]
     assert promote(remote, version, "local").url == outcome.url
     assert [entry[:2] for entry in github.asked[3:]] == [("PATCH", "/repos/acme/parts/pulls/7")]
 

@@ -11,8 +11,8 @@ from tests.gitops.deployments import make_version
 
 def test_asking_for_paths_makes_nothing(tmp_path: Path) -> None:
     state = State.at(tmp_path / "state")
-    places = (state.sources, state.datasets, state.runs, state.bundles, state.models, state.mlflow)
-    assert len({*places, state.repository, state.reconciler, state.session}) == 9
+    places = (state.sources, state.datasets, state.runs, state.bundles, state.models, state.comparisons)
+    assert len({*places, state.mlflow, state.repository, state.reconciler, state.session}) == 10
     assert not state.root.exists()
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from gitops.errors import BundleError, ContractError, TrainingError
 from gitops.manifest import EvaluationReport, ModelVersion, ThresholdChoice
+from gitops.promotion import to_yaml
 from ray_jobs import register as registering
 from ray_jobs import tracking
-from ray_jobs.register import register, to_yaml
+from ray_jobs.register import register
 from ray_jobs.stage import Stage
 from tests.bundles import put_bundle
 from tests.stages import finish_training, make_stage
@@ -127,13 +128,3 @@ def test_a_damaged_bundle_is_refused_before_it_gets_a_number(stage: Stage, first
     with pytest.raises(BundleError, match=r"model\.bin was changed"):
         register(stage)
     assert in_registry(stage) == before
-
-
-def test_the_file_reads_well_and_comes_back_whole(first: ModelVersion) -> None:
-    text = to_yaml(first)
-    assert ModelVersion.from_yaml(text, "text") == first
-    assert to_yaml(ModelVersion.from_yaml(text, "text")) == text
-    lines = text.splitlines()
-    assert lines[:3] == ["model:", "  name: screw", "  version: '1'"]
-    assert "    - [0.1, 0.05, 19]" in lines
-    assert "{" not in text.replace("per_kind: {}", "")

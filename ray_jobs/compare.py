@@ -1,0 +1,286 @@
+"""Compare: two versions judge the same held-out images, each through the code that serves it."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gitops import bundle
+from gitops.errors import ContractError, DataError
+from gitops.manifest import ComparedVersion, Comparison, DatasetManifest, Disagreement, ServedModel, Split
+from gitops.state import State, folder_written_whole
+from ray_jobs import compare_picture, paired
+from ray_jobs import split as splitting
+from ray_jobs.dataset import read_listing
+from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.paired import Opinion
+from ray_jobs.split import Sample
+from ray_jobs.stage import Stage
+from serve.predictor import GOOD, Predictor, decide, scores_of
+from serve.preprocess import ImageError
+
+REPORT, PICTURE = "comparison.json", "comparison.png"
+_FITTED: tuple[Split, ...] = ("train", "validation")
+"""Splits that a version was fitted to: weights to the one, epoch and threshold to the other."""
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What two versions say of the images that neither was fitted to."""
+
+    dataset: DatasetManifest
+    a: ComparedVersion
+    b: ComparedVersion
+    of_a: Opinion
+    of_b: Opinion
+    labels: NDArray[np.int64]
+    """The truth, (n,), indices of the dataset's classes."""
+    filenames: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Files of the split that one of the two was fitted to."""
+    warnings: tuple[str, ...]
+
+
+def compare(stage: Stage, a: ServedModel, b: ServedModel) -> Comparison:
+    """Compare two versions on the test split of the project's dataset; nothing is written.
+
+    Raises:
+        DataError: there is no dataset, too little of its test split is new to both, or a version knows other classes.
+        BundleError: a bundle cannot be read or loaded.
+    """
+    return assess(judge(stage, a, b))
+
+
+def compare_and_draw(stage: Stage, a: ServedModel, b: ServedModel) -> tuple[Comparison, Path]:
+    """Compare, and write figures and picture; returns the folder too. It raises what `compare` raises."""
+    judged = judge(stage, a, b)
+    comparison = assess(judged)
+    return comparison, save(stage.state, comparison, judged)
+
+
+def assess(judged: Judged) -> Comparison:
+    """The comparison that follows from what the versions say; nothing is read or written."""
+    labels, of_a, of_b = judged.labels, judged.of_a, judged.of_b
+    return Comparison(
+        a=judged.a,
+        b=judged.b,
+        dataset=judged.dataset.digest,
+        images=len(labels),
+        metrics=paired.differences(labels, of_a, of_b),
+        mcnemar=paired.mcnemar(labels, of_a, of_b),
+        resamples=paired.RESAMPLES,
+        disagreements=tuple(_disagreements(judged)),
+        left_out=judged.left_out,
+        warnings=judged.warnings,
+    )
+
+
+def save(state: State, comparison: Comparison, judged: Judged) -> Path:
+    """Write `comparison.json` and `comparison.png` in place of what an earlier comparison of the two left.
+
+    Returns:
+        Their folder, `<state>/comparisons/<A>-<B>`.
+    """
+    target = state.comparisons / f"{comparison.a.model.version}-{comparison.b.model.version}"
+    figure = compare_picture.draw(
+        comparison, judged.labels != GOOD, judged.of_a.scores, judged.of_b.scores, judged.dataset.classes
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    with folder_written_whole(target) as folder:
+        (folder / REPORT).write_text(comparison.to_json())
+        compare_picture.save(figure, folder / PICTURE)
+    return target
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
+    """Let both versions judge the images of the test split that neither was fitted to.
+
+    Args:
+        stage: its state holds the dataset, and copies of bundles that lie elsewhere.
+        a: one version.
+        b: the other.
+
+    Raises:
+        DataError: there is no dataset, too little of its test split is new to both, or a version knows other classes.
+        BundleError: a bundle cannot be read or loaded.
+    """
+    if a.sha256 == b.sha256:
+        raise DataError(
+            f"{_title(a)} and {_title(b)} have the same bundle, {a.sha256[:12]}: name two different versions"
+        )
+    dataset = stage.dataset()
+    predictors = [_load(stage, model, dataset) for model in (a, b)]
+    fitted, warnings = np.zeros(sum(dataset.counts["test"].values()), bool), []
+    for model, predictor in zip((a, b), predictors, strict=True):
+        flags = _fitted_to(stage.state, dataset, predictor.manifest.dataset)
+        if flags is None:
+            warnings.append(
+                f"{_title(model)} was trained on dataset {predictor.manifest.dataset[:12]}, which is no longer "
+                "in the state folder: images that it was fitted to cannot be told, and may flatter it"
+            )
+        else:
+            fitted |= flags
+    test = _read_test(stage.state, dataset)
+    left_out = tuple(np.array(test.filenames)[fitted].tolist())
+    rows = np.flatnonzero(~fitted)
+    _check(test.labels[rows], dataset, len(left_out))
+    one, other = (_opinion(stage, dataset, predictor, test, rows) for predictor in predictors)
+    return Judged(
+        dataset=dataset,
+        a=_compared(a, predictors[0]),
+        b=_compared(b, predictors[1]),
+        of_a=one,
+        of_b=other,
+        labels=test.labels[rows],
+        filenames=tuple(test.filenames[row] for row in rows),
+        left_out=left_out,
+        warnings=tuple(warnings),
+    )
+
+
+def _load(stage: Stage, model: ServedModel, dataset: DatasetManifest) -> Predictor:
+    folder = bundle.fetch(model.uri, model.sha256, stage.state.bundles)
+    predictor = Predictor.load(folder, threads=os.cpu_count() or 1)
+    if predictor.manifest.classes != dataset.classes:
+        raise DataError(
+            f"{_title(model)} knows the classes {', '.join(predictor.manifest.classes)}, and dataset "
+            f"{dataset.digest[:12]} has {', '.join(dataset.classes)}: only versions of the same classes are compared"
+        )
+    return predictor
+
+
+def _opinion(
+    stage: Stage, dataset: DatasetManifest, predictor: Predictor, test: SplitImages, rows: NDArray[np.intp]
+) -> Opinion:
+    if predictor.manifest.preprocessing == dataset.preprocessing:
+        probabilities = predictor.predict(test.images[rows])
+    else:  # what the dataset keeps are another model's inputs
+        samples = _samples(stage.state, dataset, ("test",))
+        probabilities = _judge_photographs(stage, predictor, [samples[row].sha256 for row in rows])
+    return Opinion(decide(probabilities, predictor.manifest.threshold.value), scores_of(probabilities))
+
+
+def _judge_photographs(stage: Stage, predictor: Predictor, digests: Sequence[str]) -> NDArray[np.float32]:
+    """Probabilities (n, classes) of the photographs with these SHA-256 digests, as they came."""
+    places = {photograph.sha256: Path(photograph.path) for photograph in read_listing(stage).photographs}
+    missing = [digest for digest in digests if digest not in places]
+    if missing:
+        raise DataError(
+            f"bundle {predictor.digest[:12]} takes other inputs than the dataset keeps, and {len(missing)} of the "
+            f"photographs are not in the newest listing: run `mergeline submit dataset` and `mergeline submit etl`"
+        )
+
+    def probabilities(digest: str) -> list[float]:
+        found = predictor.judge([_read_photograph(places[digest], digest)])[0]
+        if isinstance(found, ImageError):
+            raise DataError(f"bundle {predictor.digest[:12]} cannot use the photograph {places[digest]}: {found}")
+        return list(found.probabilities.values())
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.array(list(pool.map(probabilities, digests)), np.float32)
+
+
+def _read_photograph(path: Path, digest: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the photograph {path} cannot be read ({error.strerror}): put it back") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise DataError(f"the photograph {path} is not the one of the dataset: run the dataset stage and the ETL again")
+    return data
+
+
+# --- what a version has seen ------------------------------------------------------------------------------------------
+
+
+def _fitted_to(state: State, dataset: DatasetManifest, trained_on: str) -> Flags | None:
+    """Which images of the test split a version was fitted to: to themselves, or to what the split calls lookalikes.
+
+    Args:
+        state: where datasets lie.
+        dataset: whose test split it is.
+        trained_on: digest of the version's own dataset.
+
+    Returns:
+        (n,), in the split's order; None: its dataset is gone, so that nobody can tell.
+    """
+    test = sum(dataset.counts["test"].values())
+    if trained_on == dataset.digest:  # its splits were made apart
+        return np.zeros(test, bool)
+    try:
+        other = DatasetManifest.read(state.datasets / trained_on / "manifest.json")
+        seen = _samples(state, other, _FITTED)
+    except (ContractError, DataError):
+        return None
+    groups = splitting.groups_of_lookalikes([*_samples(state, dataset, ("test",)), *seen])
+    return np.isin(groups[:test], groups[test:])
+
+
+def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:
+    """The images of some splits as splitting sees them, in the order of `load_split`."""
+    shards = [name for split in splits for name in dataset.shards if name.startswith(f"{split}-")]
+    columns = ["sha256", "phash", "dhash", "label", "kind"]
+    try:
+        tables = [pq.read_table(state.datasets / dataset.digest / name, columns=columns) for name in shards]
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(dataset, error) from error
+    return [Sample.of(row, dataset.classes) for table in tables for row in table.to_pylist()]
+
+
+def _read_test(state: State, dataset: DatasetManifest) -> SplitImages:
+    try:
+        return load_split(state.datasets / dataset.digest, dataset, "test")
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(dataset, error) from error
+
+
+def _unreadable(dataset: DatasetManifest, error: Exception) -> DataError:
+    return DataError(f"dataset {dataset.digest[:12]} cannot be read ({error}): remove its folder and run the ETL again")
+
+
+def _check(labels: NDArray[np.int64], dataset: DatasetManifest, left_out: int) -> None:
+    bad = int(np.sum(labels != GOOD))
+    if bad in (0, len(labels)):
+        raise DataError(
+            f"the test split of dataset {dataset.digest[:12]} has {bad} images that are not good and "
+            f"{len(labels) - bad} good ones that neither version was fitted to ({left_out} are left out); a comparison "
+            f"needs both: train a version on this dataset, or add photographs"
+        )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _title(model: ServedModel) -> str:
+    return f"{model.name} {model.version}"
+
+
+def _compared(model: ServedModel, predictor: Predictor) -> ComparedVersion:
+    manifest = predictor.manifest
+    return ComparedVersion(model=model, threshold=manifest.threshold.value, dataset=manifest.dataset)
+
+
+def _disagreements(judged: Judged) -> Iterator[Disagreement]:
+    classes, a, b = judged.dataset.classes, judged.of_a, judged.of_b
+    for row in np.flatnonzero(a.predicted != b.predicted).tolist():
+        yield Disagreement(
+            filename=judged.filenames[row],
+            label=classes[judged.labels[row]],
+            a=classes[a.predicted[row]],
+            b=classes[b.predicted[row]],
+            a_score=float(a.scores[row]),
+            b_score=float(b.scores[row]),
+        )
