@@ -84,7 +84,11 @@ def _close_pairs(hashes: Sequence[str], most: float) -> NDArray[np.int64]:
 
 
 def assign_splits(
-    samples: Sequence[Sample], groups: NDArray[np.int64], classes: Sequence[str], shares: SplitShares
+    samples: Sequence[Sample],
+    groups: NDArray[np.int64],
+    classes: Sequence[str],
+    shares: SplitShares,
+    kept: Mapping[str, Split] | None = None,
 ) -> list[Split]:
     """Give every image its split: by content and seed, whatever the order and the names of the files.
 
@@ -93,6 +97,10 @@ def assign_splits(
         groups: (n,) numbers as `groups_of_lookalikes` gives them; a group is never divided.
         classes: every one of them must be in every split.
         shares: of validation and test; the rest trains.
+        kept: splits that images had in the dataset before, by SHA-256. They stay there; the others are dealt to where
+            images lack. Two exceptions: a group that new look-alikes join together goes where its most strictly held
+            out image is (test before validation before train); and a class that lacks a split takes images for it from
+            another, but never from test.
 
     Raises:
         DataError: a class has too few images that differ, or the shares leave nothing to train on.
@@ -118,7 +126,14 @@ def assign_splits(
                 f"class {name!r} has {len(own)} images that differ, and needs {len(SPLITS)} or more, "
                 "one for each of train, validation and test: add photographs of it"
             )
-        for group, split in zip(own, _dealt([len(members[group]) for group in own], wanted), strict=True):
+        had = [_strictest(kept or {}, [samples[index] for index in members[group]]) for group in own]
+        dealt = _dealt([len(members[group]) for group in own], wanted, had)
+        if dealt is None:
+            raise DataError(
+                f"class {name!r} has too few images outside the test split that the dataset before gave them, one for "
+                "each of train and validation at least: add photographs of it, or change split.seed to split anew"
+            )
+        for group, split in zip(own, dealt, strict=True):
             for index in members[group]:
                 splits[index] = split
     return splits
@@ -129,18 +144,44 @@ def _position(sample: Sample, seed: int) -> tuple[str, str]:
     return sample.kind or "", hashlib.sha256(f"{seed}:{sample.sha256}".encode()).hexdigest()
 
 
-def _dealt(sizes: list[int], wanted: dict[Split, float]) -> list[Split]:
-    """Deal groups to the splits, each to the one that lacks most; so any stretch of the row is dealt evenly."""
+def _strictest(kept: Mapping[str, Split], samples: Sequence[Sample]) -> Split | None:
+    """The most strictly held out of the splits that a group's images had; None if all are new."""
+    had = {kept[sample.sha256] for sample in samples if sample.sha256 in kept}
+    return max(had, key=SPLITS.index, default=None)
+
+
+def _dealt(sizes: list[int], wanted: dict[Split, float], had: Sequence[Split | None]) -> list[Split] | None:
+    """Deal groups to the splits, each to the one that lacks most; so any stretch of the row is dealt evenly.
+
+    Args:
+        sizes: of the groups, in images.
+        wanted: shares of the splits.
+        had: the split that a group keeps; None for a new one.
+
+    Returns:
+        A split for each group; None if one stays empty because the others cannot give up any.
+    """
     have: Counter[Split] = Counter()
+    for size, keeps in zip(sizes, had, strict=True):
+        if keeps is not None:
+            have[keeps] += size
+    total = have.total()
     dealt: list[Split] = []
-    total = 0
-    for size in sizes:
+    for size, keeps in zip(sizes, had, strict=True):
+        if keeps is not None:
+            dealt.append(keeps)
+            continue
         total += size
         split = max(SPLITS, key=lambda name: wanted[name] * total - have[name])
         have[split] += size
         dealt.append(split)
     for split in SPLITS:
         if split not in dealt:
-            most = Counter(dealt).most_common(1)[0][0]
-            dealt[len(dealt) - 1 - dealt[::-1].index(most)] = split
+            count = Counter(dealt)
+            spare = [index for index, name in enumerate(dealt) if count[name] > 1 and had[index] != "test"]
+            spare = [index for index in spare if had[index] is None] or spare
+            if not spare:
+                return None
+            most = Counter(dealt[index] for index in spare).most_common(1)[0][0]
+            dealt[max(index for index in spare if dealt[index] == most)] = split
     return dealt
