@@ -16,12 +16,18 @@ from ray_jobs.stage import Stage
 _NAMED = 10
 
 
-class Relabelled(Contract):
-    """A photograph whose label an import changes."""
+class LabelChange(Contract):
+    """A photograph that gets a label from an import, or another one."""
 
     filename: str
-    before: str
+    before: str | None = Field(default=None, description="The label that it had; none if it had no usable one.")
     after: str
+    by: str | None = Field(default=None, description="Who said so, where that is known.")
+
+    def __str__(self) -> str:
+        """As a person reads it: `a.png (good → defective, says Ada)`."""
+        says = f", says {self.by}" if self.by else ""
+        return f"{self.filename} ({f'{self.before} → ' if self.before else ''}{self.after}{says})"
 
 
 class ImportReport(Contract):
@@ -30,8 +36,8 @@ class ImportReport(Contract):
     file: str = Field(description="The file that was read.")
     source: str = Field(description="Where the project's photographs come from.")
     written: bool = Field(description="False for feedback that nobody has confirmed: then nothing was kept.")
-    new: tuple[str, ...] = Field(description="Photographs that had no usable label.")
-    changed: tuple[Relabelled, ...] = Field(description="Photographs that had another one.")
+    new: tuple[LabelChange, ...] = Field(description="Photographs that had no usable label.")
+    changed: tuple[LabelChange, ...] = Field(description="Photographs that had another one.")
     same: tuple[str, ...] = Field(description="Photographs that had this label already.")
     older: tuple[str, ...] = Field(description="Photographs with a newer imported label, which they keep.")
     duplicates: tuple[str, ...] = Field(description="Photographs that the file labels several times, always alike.")
@@ -41,9 +47,11 @@ class ImportReport(Contract):
     def text(self) -> str:
         """The report in lines for a person."""
         counts = f"{len(self.new)} new, {len(self.changed)} changed, {len(self.same)} the same"
-        changed = [f"{item.filename} ({item.before} → {item.after})" for item in self.changed]
         lines = [f"labels from {self.file} for {self.source}: {counts}"]
-        lines += _named("new", self.new) + _named("changed", changed)
+        # Who is to confirm them has to see them all.
+        most = _NAMED if self.written else len(self.new) + len(self.changed)
+        lines += _named("new", [str(item) for item in self.new], most)
+        lines += _named("changed", [str(item) for item in self.changed], most)
         lines += _named("kept, as a newer label was imported before", self.older)
         lines += _named("labelled several times, always alike", self.duplicates)
         if self.unlabelled:
@@ -58,10 +66,10 @@ class ImportReport(Contract):
         return "\n".join(lines)
 
 
-def _named(what: str, names: Sequence[str]) -> list[str]:
+def _named(what: str, names: Sequence[str], most: int = _NAMED) -> list[str]:
     """A line with a count and the first names; none if there are none."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"  {what}: {len(names)}: {', '.join(names[:_NAMED])}{more}"] if names else []
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"  {what}: {len(names)}: {', '.join(names[:most])}{more}"] if names else []
 
 
 def import_labels(
@@ -171,23 +179,23 @@ def _report(
     stage: Stage, matched: Matched, given: dict[str, KeptLabel], *, file: Path, source: str, written: bool
 ) -> ImportReport:
     kept = read_book(stage).labels
-    new, changed, same, older = [], [], [], []
+    changes: list[LabelChange] = []
+    same, older = [], []
     for sha256, label in given.items():
         found = matched.found[sha256]
         if is_older(label, kept.get(sha256)):
             older.append(found.filename)
-        elif found.label is None:
-            new.append(found.filename)
         elif found.label == label.label:
             same.append(found.filename)
         else:
-            changed.append(Relabelled(filename=found.filename, before=found.label, after=label.label))
+            changes.append(LabelChange(filename=found.filename, before=found.label, after=label.label, by=label.by))
+    changes.sort(key=lambda item: item.filename)
     return ImportReport(
         file=str(file),
         source=source,
         written=written,
-        new=tuple(sorted(new)),
-        changed=tuple(sorted(changed, key=lambda item: item.filename)),
+        new=tuple(item for item in changes if item.before is None),
+        changed=tuple(item for item in changes if item.before is not None),
         same=tuple(sorted(same)),
         older=tuple(sorted(older)),
         duplicates=tuple(sorted(matched.found[sha].filename for sha, said in matched.said.items() if len(said) > 1)),

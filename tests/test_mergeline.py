@@ -125,6 +125,6 @@ def test_labels_are_imported_and_counted(tmp_path: Path) -> None:
     assert "nothing was kept" in listed.stdout
     assert not (tmp_path / "state").exists()
     taken = json.loads(run("label", "import", "--confirm", "--by", "Ada", "--json", *common).stdout)
-    assert taken["new"] == ["b.png"]
+    assert [item["filename"] for item in taken["new"]] == ["b.png"]
     assert taken["written"]
     assert list((tmp_path / "state/labels").glob("*.json")) == [tmp_path / "state/labels/screw.json"]

@@ -112,7 +112,8 @@ def test_what_was_exported_comes_back(version: ModelVersion, tmp_path: Path, sta
     for task in tasks:
         task["annotations"] = [{"completed_by": 1, "result": task["predictions"][0]["result"]}]
     (tmp_path / "labelled.json").write_text(json.dumps(tasks))
-    assert set(import_labels(again, tmp_path / "labelled.json").new) == {task["data"]["filename"] for task in tasks}
+    new = import_labels(again, tmp_path / "labelled.json").new
+    assert {item.filename for item in new} == {task["data"]["filename"] for task in tasks}
     exported = export_tasks(again, version, tmp_path / "next.json")
     assert exported.tasks == UNLABELLED - 3
     assert not set(names_in(tmp_path / "next.json")) & set(names_in(tmp_path / "tasks.json"))

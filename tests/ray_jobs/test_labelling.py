@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from gitops.errors import ContractError, DataError, MergelineError
 from ray_jobs import dataset
 from ray_jobs.label_book import KeptLabel, LabelBook, book_file, merged, read_book
-from ray_jobs.labelling import import_labels
+from ray_jobs.labelling import LabelChange, import_labels
 from ray_jobs.stage import Stage
 from tests.photographs import stage_on
 
@@ -55,6 +56,10 @@ def write_lines(path: Path, *lines: dict[str, Any]) -> Path:
     return path
 
 
+def names(changes: Sequence[LabelChange]) -> tuple[str, ...]:
+    return tuple(item.filename for item in changes)
+
+
 def labels_of(stage: Stage) -> dict[str, str]:
     return {item.filename: item.label for item in dataset.extract(stage).photographs}
 
@@ -68,11 +73,11 @@ def test_imported_labels_win_over_the_sources_own(stage: Stage, tmp_path: Path) 
         task("/data/local-files/?d=x/renamed.png", "good", sha256=sha256("d.png")),
     ]
     report = import_labels(stage, write(tmp_path / "export.json", tasks))
-    assert report.new == ("c.png", "d.png")
+    assert names(report.new) == ("c.png", "d.png")
     assert [(item.filename, item.before, item.after) for item in report.changed] == [("a.png", "good", "defective")]
     assert report.same == ("b.png",)
     assert "2 new, 1 changed, 1 the same" in report.text()
-    assert "a.png (good → defective)" in report.text()
+    assert "a.png (good → defective, says ada@example.com)" in report.text()
     assert labels_of(stage) == {"a.png": "defective", "b.png": "defective", "c.png": "defective", "d.png": "good"}
     kept = read_book(stage).labels[sha256("a.png")]
     assert kept == KeptLabel(
@@ -88,7 +93,7 @@ def test_imported_labels_win_over_the_sources_own(stage: Stage, tmp_path: Path) 
 def test_short_exports_and_importing_again(stage: Stage, tmp_path: Path) -> None:
     items = [{"id": 1, "image": "d.png", "choice": "good", "annotator": 2, "updated_at": "2026-05-01T10:00:00Z"}]
     file = write(tmp_path / "export.json", items)
-    assert import_labels(stage, file).new == ("d.png",)
+    assert names(import_labels(stage, file).new) == ("d.png",)
     before = book_file(stage).stat().st_mtime_ns
     again = import_labels(stage, file)
     assert again.same == ("d.png",)
@@ -175,7 +180,7 @@ def test_a_name_that_may_mean_two_photographs_is_a_clear_error(stage: Stage, tmp
     with pytest.raises(DataError, match=r"'x/e\.png' in .*export\.json may mean one/e\.png or two/e\.png"):
         import_labels(stage, write(tmp_path / "export.json", [task("x/e.png", "good")]))
     tasks = [task("x/e.png", "good", sha256=sha256("two")), task("/data/local-files/?d=train/one/e.png", "good")]
-    assert import_labels(stage, write(tmp_path / "export.json", tasks)).new == ("one/e.png", "two/e.png")
+    assert names(import_labels(stage, write(tmp_path / "export.json", tasks)).new) == ("one/e.png", "two/e.png")
 
 
 def test_labels_belong_to_the_bytes(stage: Stage, tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_a_plain_folder_gets_its_first_labels(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / "data" / name).write_text(name)
     stage = stage_on(tmp_path / "data", tmp_path / "state", classes=["good", "bent", "rusty"])
     tasks = [task("1.png", "rusty"), task("2.png", "1")]
-    assert import_labels(stage, write(tmp_path / "export.json", tasks)).new == ("1.png", "more/2.png")
+    assert names(import_labels(stage, write(tmp_path / "export.json", tasks)).new) == ("1.png", "more/2.png")
     assert labels_of(stage) == {"1.png": "rusty", "more/2.png": "bent"}
     assert "2 labels as they were imported" in capsys.readouterr().out
 
@@ -234,7 +239,9 @@ def test_feedback_becomes_labels_once_someone_confirms_it(stage: Stage, tmp_path
     file = write_lines(tmp_path / "feedback.jsonl", *lines)
     proposed = import_labels(stage, file)
     assert not proposed.written
-    assert (proposed.new, proposed.changed[0].filename, proposed.unknown) == (("d.png",), "a.png", ("0" * 64,))
+    assert (names(proposed.new), proposed.changed[0].filename, proposed.unknown) == (("d.png",), "a.png", ("0" * 64,))
+    assert "new: 1: d.png (good)" in proposed.text()
+    assert "changed: 1: a.png (good → defective, says line 4)" in proposed.text()
     assert "nothing was kept: feedback becomes labels with --confirm --by NAME" in proposed.text()
     with pytest.raises(DataError, match="say who confirms it with --by NAME"):
         import_labels(stage, file, confirm=True)
