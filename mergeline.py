@@ -37,6 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Merge a pull request, and the model on the line changes.",
 )
+label = typer.Typer(no_args_is_help=True, help="Labels that grow: take them in, and hand out what to label next.")
+app.add_typer(label, name="label")
 _PIPED_WIDTH = 200
 _SHOWN_DISAGREEMENTS = 20
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
@@ -56,6 +58,9 @@ Address = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[
     str | None, typer.Option("--data", help="rendered, kaggle, or a folder, instead of the project's source.")
+]
+LastData = Annotated[
+    str | None, typer.Option("--data", help="rendered, kaggle, or a folder, instead of what `dataset` read last.")
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Ray Train workers, instead of the project's.")]
 UseGpu = Annotated[bool, typer.Option("--use-gpu", help="Train on GPUs.")]
@@ -177,6 +182,58 @@ def submit(
     client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments), stage)
     out.print(f"job {job}", highlight=False)
     raise typer.Exit(jobs.follow(client, job, out))
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@label.command(name="import")
+def import_labels(
+    file: Annotated[Path, typer.Argument(help="Label Studio's JSON or JSON-MIN export, or feedback as JSON lines.")],
+    confirm: Annotated[bool, typer.Option("--confirm", help="Take feedback; without, it is only listed.")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who confirms feedback, or labelled if FILE says not.")] = None,
+    data: LastData = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Keep the labels of FILE: the next `dataset` stage uses them over the source's own and `data.labels`."""
+    from ray_jobs import labelling
+
+    report = labelling.import_labels(_stage(project, state), file, data=data, confirm=confirm, by=by)
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        out.print(report.text(), markup=False, highlight=False)
+
+
+@label.command(name="export")
+def export_labels(
+    file: Annotated[Path, typer.Argument(help="Label Studio tasks to write.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most photographs; all if not given.")] = None,
+    labelled: Annotated[
+        bool, typer.Option("--all/--unlabelled", help="Also those that have a label, or only those without.")
+    ] = False,
+    images: Annotated[Path | None, typer.Option("--images", help="A folder of further photographs.")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Who judges; the newest if not given.")] = None,
+    root: Annotated[Path, typer.Option("--root", help="Label Studio's LOCAL_FILES_DOCUMENT_ROOT.")] = Path("/"),
+    data: LastData = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Write the photographs to label next for Label Studio, those first that the model is least sure of."""
+    stage = _stage(project, state)
+    chosen = _version(stage.state, stage.project.name, version)
+    from ray_jobs import label_tasks
+
+    exported = label_tasks.export_tasks(
+        stage, chosen, file, data=data, images=images, labelled=labelled, limit=limit, root=root
+    )
+    if as_json:
+        _print_json(exported.model_dump(mode="json"))
+    else:
+        out.print(exported.text(), markup=False, highlight=False)
 
 
 # --- promotion --------------------------------------------------------------------------------------------------------
@@ -391,6 +448,12 @@ def history(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
+def _stage(project: Path, state: Path) -> "Stage":
+    from ray_jobs.stage import Stage
+
+    return Stage(Project.read(project), project.resolve(), State.at(state))
+
+
 def _environment(project: Path, name: str | None) -> str:
     environments = Project.read(project).environments
     if name is None:
@@ -414,12 +477,6 @@ def _version(state: State, name: str, number: str | None) -> ModelVersion:
     if number not in versions:
         raise MergelineError(f"{name} has no version {number!r}; it has {', '.join(versions)}")
     return versions[number]
-
-
-def _stage(project: Path, state: Path) -> "Stage":
-    from ray_jobs.stage import Stage
-
-    return Stage(Project.read(project), project.resolve(), State.at(state))
 
 
 def _compared(stage: "Stage", served: ServedModel | None, chosen: ServedModel) -> Comparison | str | None:

@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -313,6 +313,38 @@ class Quarantined(Contract):
     reason: str = Field(description="Why it was set aside, in words.")
 
 
+class Feedback(Contract):
+    """What somebody said of one served photograph: a line of a feedback file; a label once a person confirms it."""
+
+    id: str | None = Field(default=None, description="Of the request that judged the photograph.")
+    filename: str | None = Field(default=None, description="Name of the photograph's file, where that is known.")
+    sha256: Sha256 | None = Field(default=None, description="Of the photograph's file; it counts before the name.")
+    label: str = Field(description="The class that it should have had.")
+    by: str | None = Field(default=None, description="Who says so.")
+    at: AwareDatetime | None = Field(default=None, description="When it was said, RFC 3339.")
+
+    @model_validator(mode="after")
+    def _names_a_photograph(self) -> Self:
+        if not (self.filename or self.sha256):
+            raise ValueError("it names no photograph: give `sha256` or `filename`")
+        return self
+
+
+class ChangedFiles(Contract):
+    """Photographs that one kind of change concerns."""
+
+    count: int = 0
+    filenames: tuple[str, ...] = Field(default=(), description="The first of their names, sorted; not always all.")
+
+
+class DatasetChanges(Contract):
+    """What a dataset has otherwise than its parent; photographs are told apart by their SHA-256, not by their names."""
+
+    added: ChangedFiles = ChangedFiles()
+    removed: ChangedFiles = ChangedFiles()
+    relabelled: ChangedFiles = Field(default=ChangedFiles(), description="In both, with another label.")
+
+
 class DatasetManifest(Contract):
     """What a dataset is: `datasets/<digest>/manifest.json`."""
 
@@ -321,12 +353,17 @@ class DatasetManifest(Contract):
     source: str = Field(description="Where the images came from, as a URI or path.")
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    split: SplitShares | None = Field(default=None, description="How it was split; a child of the same keeps splits.")
     images: int = Field(description="Rows in the Parquet shards.")
     counts: dict[Split, dict[str, int]] = Field(description="Images by split and class.")
     kinds: dict[str, int] = Field(default={}, description="Images by type of defect, where it is known.")
     duplicates: int = Field(description="Images that are a near-duplicate of another.")
     quarantined: tuple[Quarantined, ...] = ()
     shards: tuple[str, ...] = Field(description="Parquet files, relative to the manifest.")
+    parent: Sha256 | None = Field(
+        default=None, description="The project's dataset when this one was made first; no part of the digest."
+    )
+    changes: DatasetChanges | None = Field(default=None, description="Since the parent.")
 
 
 class ImageFinding(Contract):

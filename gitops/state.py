@@ -29,6 +29,11 @@ class State:
         return self.root / "sources"
 
     @property
+    def labels(self) -> Path:
+        """Labels that were imported: `<project>.json`."""
+        return self.root / "labels"
+
+    @property
     def datasets(self) -> Path:
         """Datasets by digest: Parquet shards, manifest, quality report."""
         return self.root / "datasets"

@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from gitops.errors import DataError
 from gitops.manifest import Contract, DataSource, Quarantined, Sha256
 from gitops.state import folder_written_whole, stable_json, write_atomically
 from ray_jobs import render
+from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
 
@@ -42,8 +43,33 @@ class Listing(Contract):
     """What the extraction found: `sources/<project>.json`; the ETL reads it."""
 
     source: str = Field(description="Where the photographs came from.")
+    folder: str | None = Field(default=None, description="The folder in which they lie; no part of any digest.")
     photographs: tuple[Photograph, ...] = Field(description="Sorted by name.")
     quarantined: tuple[Quarantined, ...] = Field(default=(), description="Files without a usable label or bytes.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a source, whatever is known of it; or a label whose file is not there."""
+
+    filename: str
+    """Its name in the source; unique there."""
+    path: Path | None
+    labels: frozenset[str]
+    """What it is labelled; usable if that is exactly one class."""
+    kind: str | None
+    sha256: str | None
+    """Of the file; None where it cannot be read."""
+
+    @property
+    def label(self) -> str | None:
+        """Its class, if it has exactly one."""
+        return next(iter(self.labels)) if len(self.labels) == 1 else None
+
+    @classmethod
+    def unlabelled(cls, filename: str, path: Path) -> "Found":
+        """A file of which nothing is known."""
+        return cls(filename, path, frozenset(), None, _sha256(path))
 
 
 @dataclass
@@ -81,10 +107,15 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
     Raises:
         DataError: the source cannot be had, or is not what it should be.
     """
-    source = _chosen_source(stage.project.data, data)
-    folder, origin = _fetch(stage, source)
-    labels_file = stage.project_file.parent / source.labels if source.labels else None
-    listing = list_folder(folder, origin, stage.project.classes, source.kind_pattern, labels_file)
+    folder, origin = _fetch(stage, _chosen_source(stage.project.data, data))
+    imported = imported_labels(stage)
+    settings = stage.project.data
+    listing = list_folder(
+        folder, origin, stage.project.classes, settings.kind_pattern, _labels_file(stage), imported=imported
+    )
+    if imported:
+        used = sum(photograph.sha256 in imported for photograph in listing.photographs)
+        print(f"{used} labels as they were imported into {book_file(stage)}")
     target = listing_file(stage)
     summary = f"{len(listing.photographs)} photographs from {origin}, {len(listing.quarantined)} set aside"
     if target.exists() and target.read_text() == listing.to_json():
@@ -93,6 +124,47 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
         write_atomically(target, listing.to_json())
         print(summary)
     return listing
+
+
+def source_folder(stage: Stage, data: str | None = None) -> tuple[Path, str]:
+    """The folder that holds the photographs, and the source's name.
+
+    Args:
+        stage: project and state.
+        data: `rendered`, `kaggle` or a folder; None for what was extracted last, or else the project's source.
+
+    Raises:
+        DataError: the source cannot be had.
+    """
+    if data is None and listing_file(stage).exists():
+        listing = read_listing(stage)
+        if listing.folder is not None and Path(listing.folder).is_dir():
+            return Path(listing.folder), listing.source
+    return _fetch(stage, _chosen_source(stage.project.data, data))
+
+
+def survey(stage: Stage, folder: Path) -> list[Found]:
+    """Everything in a source's folder, labelled as the next extraction would label it, or not at all.
+
+    Raises:
+        DataError: the labels that there are are not what they should be.
+    """
+    candidates = _candidates(folder, stage.project.classes, may_lack_labels=True)
+    return _labelled(candidates, stage.project.classes, _labels_file(stage), imported_labels(stage))
+
+
+def imported_labels(stage: Stage) -> dict[str, str]:
+    """The labels that were imported for the project: by the photograph's SHA-256, its class.
+
+    Raises:
+        DataError: one of them is no class of the project's any more.
+    """
+    return labels_of(read_book(stage), stage.project.classes, book_file(stage))
+
+
+def _labels_file(stage: Stage) -> Path | None:
+    labels = stage.project.data.labels
+    return stage.project_file.parent / labels if labels else None
 
 
 def _chosen_source(source: DataSource, data: str | None) -> DataSource:
@@ -202,7 +274,12 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def list_folder(
-    folder: Path, origin: str, classes: tuple[str, ...], kind_pattern: str | None = None, labels: Path | None = None
+    folder: Path,
+    origin: str,
+    classes: tuple[str, ...],
+    kind_pattern: str | None = None,
+    labels: Path | None = None,
+    imported: Mapping[str, str] | None = None,
 ) -> Listing:
     """List the photographs of a folder with their labels; what has no usable label is set aside with the reason.
 
@@ -212,34 +289,44 @@ def list_folder(
         classes: the project's classes, the good one first.
         kind_pattern: regular expression over file names, whose group `kind` is the type of defect.
         labels: a Label Studio export, whose labels win over the folder's.
+        imported: classes by SHA-256 of the file, as `label import` keeps them; they win over all others.
 
     Raises:
         DataError: there are no images, or the labels are not what they should be.
     """
-    candidates = _candidates(folder, classes, has_labels=labels is not None)
-    if labels is not None:
-        pairs = read_label_studio(labels, classes)
-        for name, found in resolve(pairs, candidates, labels.name).items():  # they replace what the folder said
-            candidates.setdefault(name, _Candidate()).labels = found
+    candidates = _candidates(folder, classes, may_lack_labels=labels is not None or bool(imported))
     kind_of = kind_reader(kind_pattern)
     photographs, quarantined = [], []
-    names = sorted(candidates)
-    with ThreadPoolExecutor() as pool:
-        for name, digest in zip(names, pool.map(_sha256, (candidates[name].path for name in names)), strict=True):
-            candidate = candidates[name]
-            reason = _why_unusable(candidate, digest)
-            if reason is not None or digest is None:
-                quarantined.append(Quarantined(filename=name, reason=reason or "the file cannot be read"))
-                continue
-            (label,) = candidate.labels
-            kind = None if label == classes[0] else (candidate.kind or kind_of(name))
-            photographs.append(
-                Photograph(path=str(candidate.path), filename=name, label=label, kind=kind, sha256=digest)
-            )
+    for found in _labelled(candidates, classes, labels, imported or {}):
+        reason = _why_unusable(found)
+        if reason is not None or found.sha256 is None or found.label is None:
+            quarantined.append(Quarantined(filename=found.filename, reason=reason or "the file cannot be read"))
+            continue
+        name, label = found.filename, found.label
+        kind = None if label == classes[0] else (found.kind or kind_of(name))
+        photographs.append(Photograph(path=str(found.path), filename=name, label=label, kind=kind, sha256=found.sha256))
     if not photographs:
         reasons = "".join(f"\n  {item.filename}: {item.reason}" for item in quarantined[:5])
         raise DataError(f"{folder} has no labelled image that can be read{':' if reasons else ''}{reasons}")
-    return Listing(source=origin, photographs=tuple(photographs), quarantined=tuple(quarantined))
+    return Listing(source=origin, folder=str(folder), photographs=tuple(photographs), quarantined=tuple(quarantined))
+
+
+def _labelled(
+    candidates: dict[str, _Candidate], classes: tuple[str, ...], labels: Path | None, imported: Mapping[str, str]
+) -> list[Found]:
+    """The candidates with their digests and the labels that count, sorted by name."""
+    if labels is not None:
+        pairs = read_label_studio(labels, classes)
+        for name, given in resolve(pairs, candidates, labels.name).items():  # they replace what the folder said
+            candidates.setdefault(name, _Candidate()).labels = given
+    names = sorted(candidates)
+    found = []
+    with ThreadPoolExecutor() as pool:
+        for name, digest in zip(names, pool.map(_sha256, (candidates[name].path for name in names)), strict=True):
+            candidate = candidates[name]
+            own = {imported[digest]} if digest is not None and digest in imported else candidate.labels
+            found.append(Found(name, candidate.path, frozenset(own), candidate.kind, digest))
+    return found
 
 
 def _sha256(path: Path | None) -> str | None:
@@ -252,25 +339,30 @@ def _sha256(path: Path | None) -> str | None:
         return None
 
 
-def _why_unusable(found: _Candidate, digest: str | None) -> str | None:
+def _why_unusable(found: Found) -> str | None:
     if found.path is None:
         return "it has a label, but there is no such file"
     if not found.labels:
         return "it has no label"
     if len(found.labels) > 1:
         return f"it is labelled both {' and '.join(sorted(found.labels))}"
-    return "the file cannot be opened" if digest is None else None
+    return "the file cannot be opened" if found.sha256 is None else None
 
 
-def _candidates(folder: Path, classes: tuple[str, ...], *, has_labels: bool) -> dict[str, _Candidate]:
+def images_below(folder: Path) -> dict[str, Path]:
+    """Every image below a folder by its path in it, whatever its name; hidden ones are left out."""
+    images = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {path.relative_to(folder).as_posix(): path for path in images}
+
+
+def _candidates(folder: Path, classes: tuple[str, ...], *, may_lack_labels: bool) -> dict[str, _Candidate]:
     train, table = folder / "train", folder / TABLE
     if table.is_file():
         return _kaggle_layout(train if train.is_dir() else folder, table, classes)
-    if not has_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
+    if not may_lack_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
         raise DataError(f"{folder} has train/ but no {TABLE}: add one with the columns filename,anomaly")
-    if has_labels and not any((folder / name).is_dir() for name in classes):
-        images = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-        return {path.relative_to(folder).as_posix(): _Candidate(path) for path in images}
+    if may_lack_labels and not any((folder / name).is_dir() for name in classes):
+        return {name: _Candidate(path) for name, path in images_below(folder).items()}
     return _class_folders(folder, classes)
 
 

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from gitops.errors import DataError
 from gitops.manifest import DatasetManifest, Preprocessing, Project, Quarantined, Split
 from gitops.state import folder_written_whole, stable_json, write_atomically
-from ray_jobs import measures
+from ray_jobs import lineage, measures
 from ray_jobs import split as splitting
 from ray_jobs.dataset import Listing, Photograph, read_listing
+from ray_jobs.lineage import Image, Parent
 from ray_jobs.split import Sample
 from ray_jobs.stage import Stage, arguments, open_stage, ray_session, report_progress, run_main
 from serve import preprocess
@@ -135,15 +136,20 @@ def run(stage: Stage) -> DatasetManifest:
         stage.use_dataset(manifest.digest)
     counts = ", ".join(f"{name} {sum(by_class.values())}" for name, by_class in manifest.counts.items())
     print(f"dataset {manifest.digest[:12]}: {manifest.images} images ({counts}), {len(manifest.quarantined)} set aside")
+    if manifest.parent is not None and manifest.changes is not None:
+        print(lineage.summary(manifest.parent, manifest.changes))
     return manifest
 
 
 def _key(project: Project, listing: Listing) -> str:
     """What a dataset depends on, known before anything is decoded: files, labels, parameters and code."""
-    # Where the files lie is no part of it.
+    # Where the files lie is no part of it, and neither is the dataset before: the same input is the same dataset.
     files = [photograph.model_dump(mode="json", exclude={"path"}) for photograph in listing.photographs]
     aside = [item.model_dump(mode="json") for item in listing.quarantined]
-    code = [hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (preprocess, splitting, measures)]
+    code = [
+        hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest()
+        for m in (preprocess, splitting, measures, lineage)
+    ]
     code += [hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), cv2.__version__]
     settings = [*_parameters(project), project.data.max_quarantine_share]
     return hashlib.sha256(stable_json([files, aside, code, settings]).encode()).hexdigest()
@@ -173,6 +179,8 @@ def _alone(datasets: Path) -> Iterator[None]:
 def _make(stage: Stage, listing: Listing) -> DatasetManifest:
     """Decode everything into one staged file, split by its small columns, and write the shards from it."""
     project, datasets = stage.project, stage.state.datasets
+    parent = lineage.parent_of(stage)
+    kept = parent.kept_splits(project.split) if parent else {}
     with tempfile.TemporaryDirectory(dir=datasets, prefix=".staged-") as staging:
         staged = Path(staging) / "rows.parquet"
         rows = _stage_rows(listing, project, staged)
@@ -182,7 +190,7 @@ def _make(stage: Stage, listing: Listing) -> DatasetManifest:
         _check_quarantine(quarantined, len(rows), project.data.max_quarantine_share)
         samples = [Sample.of(row, project.classes) for row in rows]
         groups = splitting.groups_of_lookalikes(samples)
-        splits = splitting.assign_splits(samples, groups, project.classes, project.split)
+        splits = splitting.assign_splits(samples, groups, project.classes, project.split, kept)
         contents = sorted(stable_json({**row, "split": split}) for row, split in zip(rows, splits, strict=True))
         digest = hashlib.sha256(stable_json([contents, _parameters(project)]).encode()).hexdigest()
         with folder_written_whole(datasets / digest) as folder:
@@ -193,17 +201,29 @@ def _make(stage: Stage, listing: Listing) -> DatasetManifest:
                 source=listing.source,
                 classes=project.classes,
                 preprocessing=project.preprocessing,
+                split=project.split,
                 images=len(rows),
                 counts=_counts(samples, splits, project.classes),
                 kinds=dict(sorted(Counter(sample.kind for sample in samples if sample.kind).items())),
                 duplicates=sum(size for size in Counter(groups.tolist()).values() if size > 1),
                 quarantined=quarantined,
                 shards=tuple(_write_shards(staged, split_of, folder)),
+                **_ancestry(parent, datasets / digest, lineage.images_of(rows, project.classes)),
             )
             (folder / "manifest.json").write_text(manifest.to_json())
     # The images are what the digest says; where they came from and what was set aside may be newer.
     write_atomically(datasets / digest / "manifest.json", manifest.to_json())
     return manifest
+
+
+def _ancestry(parent: Parent | None, folder: Path, images: tuple[Image, ...]) -> dict[str, Any]:
+    """The manifest's `parent` and `changes`; a dataset that was made before keeps those that it had."""
+    if (folder / "manifest.json").exists():
+        before = DatasetManifest.read(folder / "manifest.json")
+        return {"parent": before.parent, "changes": before.changes}
+    if parent is None:
+        return {}
+    return {"parent": parent.manifest.digest, "changes": lineage.changes(parent.images, images)}
 
 
 def _counts(samples: list[Sample], splits: list[Split], classes: tuple[str, ...]) -> dict[Split, dict[str, int]]:

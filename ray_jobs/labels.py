@@ -1,18 +1,39 @@
-"""What labels are written like: Kaggle's table, Label Studio's exports, and the kinds of defects in file names."""
+"""What labels are written like: Kaggle's table, Label Studio's exports, feedback, and the kinds in file names."""
 
 import csv
 import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gitops.errors import DataError
+from gitops.manifest import Feedback
 
 # Label Studio puts eight hexadecimal digits before the name of an uploaded file.
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What one person said of one photograph."""
+
+    reference: str
+    """The photograph as it is named there; "" where only its digest is given."""
+    label: str | None
+    """One of the project's classes; None where nothing was chosen."""
+    where: str
+    """Where it stands, for messages: `task 3 of labels.json`."""
+    sha256: str | None = None
+    """Of the photograph's file, where it is given."""
+    by: str | None = None
+    at: datetime | None = None
 
 
 def class_of(value: str, classes: tuple[str, ...]) -> str | None:
@@ -85,41 +106,111 @@ def read_label_studio(path: Path, classes: tuple[str, ...]) -> list[tuple[str, s
     Raises:
         DataError: it cannot be read, or a choice is no class.
     """
+    return [(item.reference, item.label) for item in read_annotations(path, classes) if item.label is not None]
+
+
+def read_annotations(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
+    """Read a Label Studio export with who labelled and when; a task without a choice is one without a label.
+
+    Raises:
+        DataError: it cannot be read, or a choice is no class.
+    """
     try:
-        items = json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f"cannot read the labels {path}: {error.strerror}") from error
+        items = json.loads(_text(path))
     except ValueError as error:
         raise DataError(f"the labels {path} are not JSON: {error}") from error
     if not isinstance(items, list):
         raise DataError(f"the labels {path} are no list of tasks: export them from Label Studio as JSON or JSON-MIN")
-    pairs = []
+    annotations = []
     for number, item in enumerate(items, start=1):
-        image, choices = _task(item)
-        if image is None:
-            raise DataError(f"task {number} of {path} names no image: export with the field `image`")
-        for choice in choices:
-            label = class_of(choice, classes)
-            if label is None:
-                raise DataError(f"task {number} of {path}: choice {choice!r} is no class; {classes_text(classes)}")
-            pairs.append((image, label))
-    return pairs
+        where = f"task {number} of {path}"
+        try:
+            annotations += _task(item, where, classes)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(f"{where} is not as Label Studio writes tasks: {error}") from error
+    return annotations
 
 
-def _task(item: Any) -> tuple[str | None, list[str]]:
-    """The image and the choices of one task."""
-    if not isinstance(item, dict):
-        return None, []
-    if "annotations" not in item:
-        return item.get("image"), _as_list(item.get("choice"))
-    results = (
-        result
-        for annotation in item["annotations"] or ()
-        if not annotation.get("was_cancelled")
-        for result in annotation.get("result", ())
-    )
-    choices = [choice for result in results for choice in _as_list(result.get("value", {}).get("choices"))]
-    return (item.get("data") or {}).get("image"), choices
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read the labels {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the labels {path} are not UTF-8 text: {error}") from error
+
+
+def _task(item: Any, where: str, classes: tuple[str, ...]) -> list[Annotation]:
+    """What was said in one task."""
+    full = isinstance(item, dict) and ("annotations" in item or "data" in item)
+    data: Any = (item.get("data") or {}) if full else item
+    image = data.get("image") if isinstance(data, dict) else None
+    if not isinstance(image, str) or not image:
+        raise DataError(f"{where} names no image: export with the field `image`")
+    sha256 = data.get("sha256")  # `label export` writes it into a task, and Label Studio keeps it
+    sha256 = sha256 if isinstance(sha256, str) and _SHA256.match(sha256) else None
+    annotations = []
+    for choice, given in _choices(item) if full else [(choice, item) for choice in _as_list(item.get("choice"))]:
+        label = class_of(choice, classes)
+        if label is None:
+            raise DataError(f"{where}: choice {choice!r} is no class; {classes_text(classes)}")
+        at = given.get("updated_at") or given.get("created_at")
+        by = _person(given.get("completed_by", given.get("annotator")))
+        annotations.append(Annotation(image, label, where, sha256, by, _when(at) if at else None))
+    return annotations or [Annotation(image, None, where, sha256)]
+
+
+def _choices(item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The choices of a full task, each with the annotation that it stands in."""
+    for annotation in item.get("annotations") or ():
+        if not annotation.get("was_cancelled"):
+            for result in annotation.get("result", ()):
+                for choice in _as_list(result.get("value", {}).get("choices")):
+                    yield choice, annotation
+
+
+def _person(value: Any) -> str | None:
+    """Who annotated: exports give a number, an address, or a user with one."""
+    if isinstance(value, dict):
+        value = value.get("email") or value.get("id")
+    return f"Label Studio user {value}" if isinstance(value, int) else value or None
+
+
+def _when(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)  # Label Studio's clock is UTC
+
+
+def is_feedback(path: Path) -> bool:
+    """Whether a file of labels holds feedback, an object a line; Label Studio's exports are lists.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _text(path).lstrip().startswith("{")
+
+
+def read_feedback(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
+    """Read feedback: a `gitops.manifest.Feedback` a line, as JSON.
+
+    Raises:
+        DataError: a line is no JSON, or its label is no class.
+        ContractError: a line is no feedback.
+    """
+    annotations = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {path}"
+        try:
+            given = Feedback.parse(json.loads(line), where)
+        except ValueError as error:
+            raise DataError(f"{where} is not JSON: {error}; feedback is one object a line") from error
+        label = class_of(given.label, classes)
+        if label is None:
+            raise DataError(f"{where}: label {given.label!r} is no class; {classes_text(classes)}")
+        annotations.append(Annotation(given.filename or "", label, where, given.sha256, given.by, given.at))
+    return annotations
 
 
 def _as_list(choice: Any) -> list[str]:
@@ -142,17 +233,35 @@ def resolve(pairs: Iterable[tuple[str, str]], filenames: Iterable[str], source: 
     Raises:
         DataError: a reference may mean several files.
     """
-    by_name: dict[str, list[str]] = {}
-    for name in filenames:
-        by_name.setdefault(PurePosixPath(name).name, []).append(name)
+    by_name = names_of(filenames)
     labels: dict[str, set[str]] = {}
     for reference, label in pairs:
-        labels.setdefault(_meant(reference, by_name, source), set()).add(label)
+        labels.setdefault(file_meant(reference, by_name, source), set()).add(label)
     return labels
 
 
-def _meant(reference: str, by_name: dict[str, list[str]], source: str) -> str:
-    """The file that a reference means: /data/upload/1/1a2b3c4d-x.png, /data/local-files/?d=x.png, s3://bucket/x.png."""
+def names_of(filenames: Iterable[str]) -> dict[str, list[str]]:
+    """The files by the last part of their names: what `file_meant` looks in."""
+    by_name: dict[str, list[str]] = {}
+    for name in filenames:
+        by_name.setdefault(PurePosixPath(name).name, []).append(name)
+    return by_name
+
+
+def file_meant(reference: str, by_name: dict[str, list[str]], source: str) -> str:
+    """The file that a reference means: /data/upload/1/1a2b3c4d-x.png, /data/local-files/?d=x.png, s3://bucket/x.png.
+
+    Args:
+        reference: as it stands in the export.
+        by_name: the files that there are, from `names_of`.
+        source: the export's name, for errors.
+
+    Returns:
+        Its name; where there is no such file, the last part of the reference.
+
+    Raises:
+        DataError: it may mean several files.
+    """
     parts = urlsplit(reference)
     path = PurePosixPath(parse_qs(parts.query).get("d", [unquote(parts.path)])[0])
     for name in (path.name, _UPLOAD_PREFIX.sub("", path.name)):

@@ -85,7 +85,11 @@ def _close_pairs(hashes: Sequence[str], most: float) -> NDArray[np.int64]:
 
 
 def assign_splits(
-    samples: Sequence[Sample], groups: NDArray[np.int64], classes: Sequence[str], shares: SplitShares
+    samples: Sequence[Sample],
+    groups: NDArray[np.int64],
+    classes: Sequence[str],
+    shares: SplitShares,
+    kept: Mapping[str, Split] | None = None,
 ) -> list[Split]:
     """Give every image its split: by content and seed, whatever the order and the names of the files.
 
@@ -94,6 +98,10 @@ def assign_splits(
         groups: (n,) numbers as `groups_of_lookalikes` gives them; a group is never divided.
         classes: every one of them must be in every split that has a share.
         shares: of validation and test; the rest trains.
+        kept: splits that images had in the dataset before, by SHA-256. They stay there; the others are dealt to where
+            images lack. Two exceptions: a group that new look-alikes join together goes where its most strictly held
+            out image is (test before validation before train); and a class that lacks a split takes images for it from
+            another, but never from test.
 
     Raises:
         DataError: a class has too few images that differ.
@@ -103,9 +111,8 @@ def assign_splits(
         "validation": shares.validation,
         "test": shares.test,
     }
-    return _dealt_by_class(
-        samples, groups, classes, {name: share for name, share in wanted.items() if share}, shares.seed
-    )
+    present = {name: share for name, share in wanted.items() if share}
+    return _dealt_by_class(samples, groups, classes, present, shares.seed, kept or {})
 
 
 def assign_folds(
@@ -123,7 +130,7 @@ def assign_folds(
     Raises:
         DataError: a class has fewer images that differ than there are folds.
     """
-    return _dealt_by_class(samples, groups, classes, dict.fromkeys(range(folds), 1 / folds), seed)
+    return _dealt_by_class(samples, groups, classes, dict.fromkeys(range(folds), 1 / folds), seed, {})
 
 
 def _dealt_by_class(
@@ -132,8 +139,9 @@ def _dealt_by_class(
     classes: Sequence[str],
     wanted: Mapping[_Part, float],
     seed: int,
+    kept: Mapping[str, _Part],
 ) -> list[_Part]:
-    """The part of every image; `wanted` says the parts' shares, none of them 0."""
+    """The part of every image; `wanted` says the parts' shares, none of them 0, the most strictly held out last."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(index)
@@ -148,7 +156,14 @@ def _dealt_by_class(
                 f"class {name!r} has {len(own)} images that differ, and needs {len(wanted)} or more, one for each of "
                 f"{_enumerated(wanted)}: add photographs of it, or ask for fewer"
             )
-        for group, part in zip(own, _dealt([len(members[group]) for group in own], wanted), strict=True):
+        had = [_strictest(kept, [samples[index] for index in members[group]], tuple(wanted)) for group in own]
+        dealt = _dealt([len(members[group]) for group in own], wanted, had)
+        if dealt is None:
+            raise DataError(
+                f"class {name!r} has too few images outside the test split that the dataset before gave them, one for "
+                "each of the others at least: add photographs of it, or change split.seed to split anew"
+            )
+        for group, part in zip(own, dealt, strict=True):
             for index in members[group]:
                 parts[index] = part
     return parts
@@ -164,18 +179,45 @@ def _position(sample: Sample, seed: int) -> tuple[str, str]:
     return sample.kind or "", hashlib.sha256(f"{seed}:{sample.sha256}".encode()).hexdigest()
 
 
-def _dealt(sizes: list[int], wanted: Mapping[_Part, float]) -> list[_Part]:
-    """Deal groups to the parts, each to the one that lacks most; so any stretch of the row is dealt evenly."""
+def _strictest(kept: Mapping[str, _Part], samples: Sequence[Sample], parts: Sequence[_Part]) -> _Part | None:
+    """The most strictly held out of the parts that a group's images had; None if all are new."""
+    had = {kept[sample.sha256] for sample in samples if sample.sha256 in kept}
+    return max(had, key=parts.index, default=None)
+
+
+def _dealt(sizes: list[int], wanted: Mapping[_Part, float], had: Sequence[_Part | None]) -> list[_Part] | None:
+    """Deal groups to the parts, each to the one that lacks most; so any stretch of the row is dealt evenly.
+
+    Args:
+        sizes: of the groups, in images.
+        wanted: shares of the parts; of the last one nothing that it had is taken away.
+        had: the part that a group keeps; None for a new one.
+
+    Returns:
+        A part for each group; None if one stays empty because the others cannot give up any.
+    """
+    *_, last = wanted
     have: Counter[_Part] = Counter()
+    for size, keeps in zip(sizes, had, strict=True):
+        if keeps is not None:
+            have[keeps] += size
+    total = have.total()
     dealt: list[_Part] = []
-    total = 0
-    for size in sizes:
+    for size, keeps in zip(sizes, had, strict=True):
+        if keeps is not None:
+            dealt.append(keeps)
+            continue
         total += size
         part = max(wanted, key=lambda name: wanted[name] * total - have[name])
         have[part] += size
         dealt.append(part)
     for part in wanted:
         if part not in dealt:
-            most = Counter(dealt).most_common(1)[0][0]
-            dealt[len(dealt) - 1 - dealt[::-1].index(most)] = part
+            count = Counter(dealt)
+            spare = [index for index, name in enumerate(dealt) if count[name] > 1 and had[index] != last]
+            spare = [index for index in spare if had[index] is None] or spare
+            if not spare:
+                return None
+            most = Counter(dealt[index] for index in spare).most_common(1)[0][0]
+            dealt[max(index for index in spare if dealt[index] == most)] = part
     return dealt

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -23,7 +25,16 @@ from tests.gitops.deployments import git, make_version
 from tests.stages import make_stage
 
 ROOT = Path(__file__).parents[1]
-VERBS = sorted(get_command(mergeline.app).commands)  # type: ignore[attr-defined]
+
+
+def verbs(command: Any, *words: str) -> list[str]:
+    """All verbs below a command, with the words of the group that they stand in: `up`, `label import`."""
+    if not hasattr(command, "commands"):
+        return [" ".join(words)]
+    return sorted(verb for word, inner in command.commands.items() for verb in verbs(inner, *words, word))
+
+
+VERBS = verbs(get_command(mergeline.app))
 
 
 @pytest.fixture
@@ -33,7 +44,7 @@ def runner() -> CliRunner:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_has_help_and_stands_in_the_readme(runner: CliRunner, verb: str) -> None:
-    result = runner.invoke(mergeline.app, [verb, "--help"])
+    result = runner.invoke(mergeline.app, [*verb.split(), "--help"])
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
     assert f"`mergeline {verb}" in (ROOT / "README.md").read_text()
@@ -41,8 +52,9 @@ def test_verb_has_help_and_stands_in_the_readme(runner: CliRunner, verb: str) ->
 
 def test_readme_names_no_verb_that_is_not_there() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
-    rows = [line.split("`")[1].split()[1] for line in lines if line.startswith("| `mergeline ")]
-    assert sorted(rows) == VERBS
+    rows = [line.split("`")[1].split()[1:] for line in lines if line.startswith("| `mergeline ")]
+    # A verb's words come before its arguments, which begin otherwise: FILE, [VERSION], --to.
+    assert sorted(" ".join(takewhile(lambda word: word[0].islower(), row)) for row in rows) == VERBS
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -72,6 +84,8 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
         (["promote", "--to", "moon"], "has no registered version"),
         (["compare", "1", "2"], "has no registered version"),
         (["rollback", "moon"], "no deployments repository"),
+        (["label", "export", "tasks.json"], "has no registered version"),
+        (["label", "import", "/nowhere.json"], "cannot read the labels /nowhere.json"),
         (["submit", "etl"], "no Ray runs"),
         (["submit", "cook"], "there is no stage 'cook'"),
         (["status", "--env", "moon"], "has no environment 'moon'"),
@@ -205,3 +219,22 @@ def test_promoting_what_is_served_compares_nothing(runner: CliRunner, compared: 
     shown = runner.invoke(mergeline.app, ["promote", "1", *compared[1]], catch_exceptions=False).output
     assert "nothing to do" in shown
     assert "compared" not in shown
+
+
+def test_labels_are_imported_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "data/train").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "data/train" / name).write_text(name)
+    (tmp_path / "data/train.csv").write_text("filename,anomaly\na.png,0\n")
+    (tmp_path / "feedback.jsonl").write_text('{"filename": "b.png", "label": "defective"}\n')
+    common = ["--project", str(ROOT / "project.yaml"), "--state", str(tmp_path / "state")]
+    common += ["--data", str(tmp_path / "data"), str(tmp_path / "feedback.jsonl")]
+    listed = run("label", "import", *common)
+    assert listed.returncode == 0, listed.stderr
+    assert "1 new, 0 changed, 0 the same" in listed.stdout
+    assert "nothing was kept" in listed.stdout
+    assert not (tmp_path / "state").exists()
+    taken = json.loads(run("label", "import", "--confirm", "--by", "Ada", "--json", *common).stdout)
+    assert [item["filename"] for item in taken["new"]] == ["b.png"]
+    assert taken["written"]
+    assert list((tmp_path / "state/labels").glob("*.json")) == [tmp_path / "state/labels/screw.json"]

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gitops.errors import DataError
-from gitops.manifest import DatasetManifest, Preprocessing
+from gitops.manifest import DatasetChanges, DatasetManifest, Preprocessing
 from gitops.state import write_atomically
 from ray_jobs import dataset, etl
+from ray_jobs.labelling import import_labels
 from ray_jobs.split import SPLITS
 from ray_jobs.stage import Stage
 from serve.preprocess import preprocess
@@ -222,3 +224,57 @@ def test_a_killed_run_leaves_nothing_behind_for_the_next(stage: Stage, tmp_path:
         "screw.current",
         manifest.digest,
     }
+
+
+def test_the_next_version_names_its_parent_and_what_changed(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make(stage)
+    assert first.parent is None
+    assert first.changes is None
+    assert first.split == stage.project.split
+    splits = {row["sha256"]: row["split"] for row in rows_of(stage, first).values()}
+    train = tmp_path / "data/train"
+    (train / "ok000.png").unlink()
+    names = sorted(path.name for path in train.iterdir())
+    for index in range(40, 46):
+        names.append(f"ok{index:03d}.png")
+        cv2.imwrite(str(train / names[-1]), screw(index))
+    (train / "ok001.png").rename(train / "ok901.png")
+    names[names.index("ok001.png")] = "ok901.png"
+    write_table(tmp_path / "data", names)
+    labels = [{"image": "ok901.png", "choice": "defective"}]
+    (tmp_path / "export.json").write_text(json.dumps(labels))
+    import_labels(stage, tmp_path / "export.json")
+    capsys.readouterr()
+    second = make(stage)
+    assert f"changes since {first.digest[:12]}: 6 added, 1 removed, 1 relabelled" in capsys.readouterr().out
+    assert second.parent == first.digest
+    assert second.changes is not None
+    assert second.changes.added.filenames == tuple(names[-6:])
+    assert second.changes.removed.filenames == ("ok000.png",)
+    assert second.changes.relabelled.filenames == ("ok901.png",)
+    rows = rows_of(stage, second)
+    assert rows["ok901.png"]["label"] == 1
+    assert all(row["split"] == splits.get(row["sha256"], row["split"]) for row in rows.values())
+    assert {rows[name]["split"] for name in names[-6:]} != {"train"}
+    assert etl.run(stage) == second
+    assert "nothing to do" in capsys.readouterr().out
+    # The same images and labels elsewhere, without a history, are split by content alone.
+    alone = make(stage_on(tmp_path / "data", tmp_path / "other", split={"seed": 3}))
+    assert alone.parent is None
+    other_seed = make(stage_on(tmp_path / "data", tmp_path / "state", split={"seed": 3}))
+    assert other_seed.parent == second.digest
+    assert other_seed.changes == DatasetChanges()
+
+
+def test_a_dataset_that_is_made_again_keeps_its_parent_and_a_lost_one_is_none(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make(stage)
+    shutil.rmtree(stage.state.datasets / ".made")
+    assert etl.run(stage) == first  # not its own parent
+    shutil.rmtree(folder_of(stage, first))
+    capsys.readouterr()
+    assert etl.run(stage) == first
+    assert f"dataset {first.digest[:12]} is gone" in capsys.readouterr().out

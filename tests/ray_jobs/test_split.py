@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitops.errors import DataError
-from gitops.manifest import SplitShares
+from gitops.manifest import Split, SplitShares
 from ray_jobs.split import (
     HASH_SIDE,
     NEAR_DUPLICATE,
@@ -124,3 +124,64 @@ def test_folds_are_stratified_and_grouped() -> None:
 def test_more_folds_than_images_of_a_class_are_refused() -> None:
     with pytest.raises(DataError, match=r"'defective' has 3 images that differ, and needs 4 or more, .* 4 folds"):
         assign_folds(two_classes(10, 3), np.arange(13), CLASSES, 4, seed=0)
+
+
+def split_of(samples: list[Sample], kept: dict[str, Split], **settings: float) -> dict[str, Split]:
+    """Splits by SHA-256, each image a group of its own."""
+    shares = SplitShares.model_validate(settings)
+    splits = assign_splits(samples, np.arange(len(samples)), CLASSES, shares, kept)
+    return {item.sha256: split for item, split in zip(samples, splits, strict=True)}
+
+
+def test_images_keep_their_split_and_new_ones_fill_up() -> None:
+    first = split_of(two_classes(60, 20), {})
+    grown = two_classes(100, 40)[10:]  # ten are gone
+    second = split_of(grown, first)
+    assert all(second[sha256] == split for sha256, split in first.items() if sha256 in second)
+    tally = Counter((item.label, second[item.sha256]) for item in grown)
+    for label, size in (("good", 90), ("defective", 40)):
+        for split, share in zip(SPLITS, (0.6, 0.2, 0.2), strict=True):
+            assert abs(tally[label, split] - share * size) <= 1
+    assert split_of(random.Random(0).sample(grown, len(grown)), first) == second
+    # Dealt anew, some of the images that were held out would be trained on.
+    anew = split_of(grown, {})
+    assert any(first.get(sha256) == "test" and split == "train" for sha256, split in anew.items())
+
+
+def test_lookalikes_that_come_to_be_joined_are_held_out_together() -> None:
+    samples = two_classes(12, 12)
+    kept: dict[str, Split] = {item.sha256: SPLITS[index % 3] for index, item in enumerate(samples)}
+    groups = np.arange(24)
+    groups[1] = groups[0]  # train and validation
+    groups[5] = groups[3]  # train and test
+    splits = assign_splits(samples, groups, CLASSES, SplitShares(), kept)
+    assert splits[0] == splits[1] == "validation"
+    assert splits[3] == splits[5] == "test"
+    assert all(split == "test" for item, split in zip(samples, splits, strict=True) if kept[item.sha256] == "test")
+
+
+def test_a_class_that_lacks_a_split_takes_from_others_but_never_from_test() -> None:
+    samples = two_classes(12, 6)
+    bad = samples[12:]
+    kept: dict[str, Split] = dict.fromkeys((item.sha256 for item in samples), "train")
+    kept.update(dict.fromkeys((item.sha256 for item in bad[:4]), "test"))
+    del kept[bad[5].sha256]
+    splits = split_of(samples, kept)
+    assert {splits[item.sha256] for item in samples[:12]} == set(SPLITS)
+    assert [splits[item.sha256] for item in bad] == [*["test"] * 4, "train", "validation"]
+    with pytest.raises(DataError, match="class 'defective' has too few images outside the test split"):
+        split_of(samples[:16], kept)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from([*SPLITS, None]), min_size=40, max_size=40), st.lists(st.integers(0, 30), max_size=30))
+def test_whatever_was_kept_nothing_leaves_the_test_split(had: list[Split | None], numbers: list[int]) -> None:
+    samples = two_classes(30, 10)
+    kept = {item.sha256: split for item, split in zip(samples, had, strict=True) if split is not None}
+    groups = np.array([*numbers, *range(100, 140 - len(numbers))])
+    try:
+        splits = assign_splits(samples, groups, CLASSES, SplitShares(), kept)
+    except DataError:
+        return  # too many groups of a class were in the test split, or too few are left
+    assert all(split == "test" for item, split in zip(samples, splits, strict=True) if kept.get(item.sha256) == "test")
+    assert len(set(zip(groups.tolist(), splits, strict=True))) == len(set(groups.tolist()))

@@ -1,0 +1,89 @@
+"""What a dataset owes to the one before it: the splits that its images keep, and a list of what changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gitops.manifest import ChangedFiles, DatasetChanges, DatasetManifest, Split, SplitShares
+from ray_jobs.stage import Stage
+
+NAMED_FILES = 50
+"""Most file names that a manifest lists for one kind of change."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is compared of an image."""
+
+    filename: str
+    sha256: str
+    """Of the photograph's file: the image's identity, whatever it is called."""
+    label: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The dataset that the project had before."""
+
+    manifest: DatasetManifest
+    images: tuple[Image, ...]
+    split_of: dict[str, Split]
+    """By SHA-256."""
+
+    def kept_splits(self, shares: SplitShares) -> dict[str, Split]:
+        """The splits that images keep, by SHA-256: all of them, or none if the project's shares or seed are others."""
+        # A dataset from before manifests said how they were split is taken to be split alike: rather a seed that
+        # changes nothing once, than an image to train on that was held out.
+        return self.split_of if self.manifest.split in (None, shares) else {}
+
+
+def parent_of(stage: Stage) -> Parent | None:
+    """Read the project's current dataset; None if there is none, or if its folder is gone.
+
+    Raises:
+        ContractError: its manifest is no manifest.
+    """
+    pointer = stage.dataset_pointer
+    if not pointer.exists():
+        return None
+    folder = stage.state.datasets / pointer.read_text().strip()
+    if not (folder / "manifest.json").exists():
+        print(f"dataset {folder.name[:12]} is gone: the new one names no parent, and its images are split anew")
+        return None
+    manifest = stage.dataset()
+    columns = ["filename", "sha256", "label", "split"]
+    rows = [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
+    return Parent(manifest, images_of(rows, manifest.classes), {row["sha256"]: row["split"] for row in rows})
+
+
+def images_of(rows: Iterable[dict[str, Any]], classes: tuple[str, ...]) -> tuple[Image, ...]:
+    """The images of rows with the shards' columns `filename`, `sha256` and `label`."""
+    return tuple(Image(row["filename"], row["sha256"], classes[row["label"]]) for row in rows)
+
+
+def changes(before: Iterable[Image], after: Iterable[Image]) -> DatasetChanges:
+    """What changed, by content: a renamed image is the same one, and one that is written anew is another."""
+    old, new = tuple(before), tuple(after)
+    was, has = {image.sha256 for image in old}, {image.sha256 for image in new}
+    labelled = {(image.sha256, image.label) for image in old}
+    return DatasetChanges(
+        added=_files(image for image in new if image.sha256 not in was),
+        removed=_files(image for image in old if image.sha256 not in has),
+        relabelled=_files(
+            image for image in new if image.sha256 in was and (image.sha256, image.label) not in labelled
+        ),
+    )
+
+
+def _files(images: Iterable[Image]) -> ChangedFiles:
+    names = sorted(image.filename for image in images)
+    return ChangedFiles(count=len(names), filenames=tuple(names[:NAMED_FILES]))
+
+
+def summary(parent: str, changed: DatasetChanges) -> str:
+    """One line that says what changed, such as `changes since 0123456789ab: 3 added, 1 relabelled`."""
+    kinds = {"added": changed.added, "removed": changed.removed, "relabelled": changed.relabelled}
+    counts = [f"{files.count} {kind}" for kind, files in kinds.items() if files.count]
+    return f"changes since {parent[:12]}: {', '.join(counts) or 'no photograph and no label'}"
