@@ -1,6 +1,7 @@
 """Keras → SavedModel → engine file, so that the files' bytes depend on the checkpoint and nothing else."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,13 @@ def to_saved_model(
     kernel, bias = (weights * calibration.scale for weights in head.get_weights())
     bias[GOOD] += calibration.shift
     head.set_weights([kernel, bias])
-    whole = keras.Model(model.input, [model.output, _evidence(model, training)])
+    sources, evidence = _evidence(model, training)
+    # A name of its own: Keras would count its models, and the number would get into the graph.
+    whole = keras.Model(model.input, [model.output, *sources], name="whole")
 
     def answer(image: Any) -> tuple[Any, Any]:
-        logits, evidence = whole(image, training=False)
-        return tf.nn.softmax(logits), evidence
+        logits, *found = whole(image, training=False)
+        return tf.nn.softmax(logits), evidence(found)
 
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
     function = tf.function(answer, input_signature=signature)
@@ -82,23 +85,31 @@ def to_saved_model(
     return np.concatenate([function(tf.constant(batch))[0].numpy() for batch in _batches(images)])
 
 
-def _evidence(model: "keras.Model", training: Training) -> Any:
+def _evidence(model: "keras.Model", training: Training) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Where a model sees that a part is not good, (n, rows, columns): what its memory finds strange.
 
     Without a memory it is the class activation map (Zhou et al., 2016, "Learning Deep Features for Discriminative
     Localization") of all that is not good against good, over the features that the head pools.
+
+    Returns:
+        The outputs of layers that it is made of, and what makes it of their values.
     """
-    from keras import ops
+    import tensorflow as tf
 
     if training.memory:
-        return model.get_layer(MEMORY_LAYER).output[1]
+        return [model.get_layer(MEMORY_LAYER).output[1]], lambda found: found[0]
     kernel, _ = model.get_layer(LOGITS_LAYER).get_weights()
     direction = kernel[:, GOOD + 1 :].mean(axis=1, keepdims=True) - kernel[:, GOOD, None]
-    features = pooled_features(model, training)
-    size = max(tuple(feature.shape[1:3]) for feature in features)
-    parts = np.split(direction, np.cumsum([feature.shape[-1] for feature in features])[:-1])
-    maps = [ops.image.resize(ops.matmul(*pair), size) for pair in zip(features, parts, strict=True)]
-    return ops.squeeze(sum(maps[1:], start=maps[0]), axis=-1)
+    sources = pooled_features(model, training)
+    size = max(tuple(source.shape[1:3]) for source in sources)
+    parts = np.split(direction, np.cumsum([source.shape[-1] for source in sources])[:-1])
+
+    def activation(found: list[Any]) -> Any:
+        # Not `values @ part`: see ray_jobs.memory.
+        maps = [tf.image.resize(tf.tensordot(*pair, 1), size) for pair in zip(found, parts, strict=True)]
+        return tf.squeeze(tf.add_n(maps), axis=-1)
+
+    return sources, activation
 
 
 def _batches(images: Pixels) -> list[Pixels]:

@@ -94,14 +94,16 @@ class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
 
     def _anomalies(self, patches: Any, members: Any) -> Any:
         """(n, places)."""
-        flat = ops.reshape(patches, (-1, self._places, 1, patches.shape[-1]))
-        projected = ops.matmul(flat - self.center, self.projection)
-        # |q − b|² = |q|² − 2 q·b + |b|²; a product of small matrices for each place is what engines do fast
+        flat = ops.reshape(patches, (-1, self._places, patches.shape[-1]))
+        # A product of two matrices for each place, places first: TensorFlow 2.21 writes over its memory in products
+        # that have to repeat one side (seen with shapes (16, 1, 2, 128) and (128, 1)).
+        projected = ops.transpose(ops.tensordot(flat - self.center, self.projection, 1), (1, 0, 2))
+        # |q − b|² = |q|² − 2 q·b + |b|²
         distances = ops.matmul(projected, self.bank) + self.lengths
         if members is not None:
-            distances += _NEVER * ops.reshape(ops.one_hot(members, self.images), (-1, 1, 1, self.images))
-        nearest = ops.min(distances, axis=(2, 3)) + ops.sum(ops.square(projected), axis=(2, 3))
-        return (ops.sqrt(ops.relu(nearest)) - self.expected) / self.spread
+            distances += _NEVER * ops.one_hot(members, self.images)
+        nearest = ops.min(distances, axis=2) + ops.sum(ops.square(projected), axis=2)
+        return (ops.sqrt(ops.relu(ops.transpose(nearest))) - self.expected) / self.spread
 
     def fill(self, remembered: Remembered) -> None:
         """Set what is remembered."""

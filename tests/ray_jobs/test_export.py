@@ -196,6 +196,10 @@ def test_a_second_process_in_another_folder_makes_the_same_bundle(trained: Stage
     bundle.verify(other.state.bundles / digest, digest)
 
 
+def test_a_second_export_of_one_process_makes_the_same_bundle(trained: Stage, digest: str, tmp_path: Path) -> None:
+    assert export(copy(trained, tmp_path)) == digest
+
+
 def test_no_path_of_this_machine_is_in_the_bundle(folder: Path) -> None:
     machine = re.compile(re.escape(str(folder.parents[2])).encode() + b"|/tmp/|/home/|/root/|/site-packages/")
     for file in folder.rglob("*"):
