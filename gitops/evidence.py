@@ -1,15 +1,16 @@
 """What the evaluation report of a model must show before the model may be merged; pure functions of values."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gitops.environment import PROJECT_PATH
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
-from gitops.manifest import EvaluationReport, Gate, ModelVersion, Project
+from gitops.manifest import ESTIMATE_PREFIX, EvaluationReport, Gate, ModelVersion, Project
 
 ROUNDING = 1e-3
 """How far a report's accuracy may lie from that of its own confusion matrix."""
+_NORMAL_95 = 1.959964
 
 
 def judge_report(version: ModelVersion) -> Iterator[Finding]:
@@ -20,7 +21,9 @@ def judge_report(version: ModelVersion) -> Iterator[Finding]:
         yield refuse("report", found, "evaluate the bundle that shall be served (`mergeline submit evaluate`)")
     elif report.split != "test" or report.threshold.split == "test":
         found = f"{label} judges on the {report.split} split a threshold chosen on {report.threshold.split}"
-        yield refuse("report", found, "choose the threshold on validation data, and evaluate on the test split")
+        yield refuse(
+            "report", found, "choose the threshold out of fold or on validation data, and evaluate on the test split"
+        )
     elif contradiction := _contradiction(report):
         yield refuse("report", f"{label} contradicts itself: {contradiction}", "evaluate again; edit no report by hand")
     else:
@@ -28,14 +31,35 @@ def judge_report(version: ModelVersion) -> Iterator[Finding]:
 
 
 def _contradiction(report: EvaluationReport) -> str | None:
-    images = sum(count for row in report.confusion.values() for count in row.values())
-    if images != report.images or images == 0:
-        return f"it counts {report.images} images, its confusion matrix {images}"
-    accuracy = sum(row.get(label, 0) for label, row in report.confusion.items()) / images
-    stated = report.metrics.get("accuracy", accuracy)
-    if abs(stated - accuracy) > ROUNDING:
-        return f"it states an accuracy of {stated:.4f}, its confusion matrix gives {accuracy:.4f}"
+    """Where a report's figures are not those of its own confusion matrices; None: nowhere."""
+    found = _accuracy_contradiction(report.confusion, report.images, report.metrics, "")
+    if found is None and (estimate := report.cross_validation) is not None:
+        found = _accuracy_contradiction(estimate.confusion, estimate.images, report.metrics, ESTIMATE_PREFIX)
+    return found
+
+
+def _accuracy_contradiction(
+    confusion: Mapping[str, Mapping[str, int]], images: int, metrics: Mapping[str, float], prefix: str
+) -> str | None:
+    counted = sum(count for row in confusion.values() for count in row.values())
+    if counted != images or images == 0:
+        return f"it counts {images} images, its confusion matrix {counted}"
+    right = sum(row.get(label, 0) for label, row in confusion.items())
+    low, high = wilson(right, images)
+    for name, true in (("accuracy", right / images), ("accuracy_low", low), ("accuracy_high", high)):
+        stated = metrics.get(f"{prefix}{name}", true)
+        if not abs(stated - true) <= ROUNDING:  # written so that NaN contradicts
+            return f"it states {prefix}{name} {stated:.4f}, its confusion matrix gives {true:.4f}"
     return None
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson (1927): within 0 and 1, and honest where nothing was wrong."""
+    share, squared = right / images, _NORMAL_95**2
+    middle = share + squared / (2 * images)
+    half = _NORMAL_95 * math.sqrt(share * (1 - share) / images + squared / (4 * images**2))
+    whole = 1 + squared / images
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
 
 
 def judge_bars(project: str | None, version: ModelVersion) -> Iterator[Finding]:

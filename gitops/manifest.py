@@ -178,7 +178,7 @@ class Memory(Contract):
     and says where a defect is. It pays where parts are straightened, so that the same place means the same of each.
     """
 
-    images: int = Field(default=128, ge=2, le=4096, description="Most good training images that are remembered.")
+    images: int = Field(default=128, ge=3, le=1024, description="Most good training images that are remembered.")
     dimensions: int = Field(default=64, ge=1, le=320, description="Principal components of the features that are kept.")
     stride: Literal[8, 16, 32] = Field(default=16, description="Which features: input pixels between two of them.")
 
@@ -203,14 +203,20 @@ class Training(Contract):
         default="imagenet", description="imagenet: start from weights that an installed package ships."
     )
     head: Literal["fitted", "random"] = Field(
-        default="random", description="fitted: the head begins as a logistic regression on the backbone's features."
+        default="fitted", description="fitted: the head begins as a logistic regression on the backbone's features."
     )
-    epochs: int = Field(default=20, ge=1, description="Most epochs.")
+    epochs: int = Field(default=2, ge=1, description="Most epochs; a few are enough for a fitted head.")
     patience: int = Field(default=6, ge=1, description="Stop after so many epochs without a better validation loss.")
     batch_size: int = Field(default=16, ge=1, description="Global batch: all workers together.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak of the schedule, for the head.")
-    backbone_rate: Share = Field(default=0.3, description="The backbone's learning rate as a share of the head's.")
-    frozen_epochs: int = Field(default=1, ge=0, description="First epochs, in which only the head learns.")
+    learning_rate: float = Field(
+        default=1e-5,
+        gt=0,
+        description="Peak of the schedule, for the head. A fitted one has large weights, which more would shake loose.",
+    )
+    backbone_rate: Share = Field(
+        default=0.0, description="The backbone's learning rate as a share of the head's; 0: it stays as it is."
+    )
+    frozen_epochs: int = Field(default=0, ge=0, description="First epochs, in which only the head learns.")
     warmup_epochs: float = Field(default=1, ge=0, description="Epochs in which the learning rate rises to its peak.")
     weight_decay: float = Field(default=1e-4, ge=0, description="AdamW's decay.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a step's gradient.")
@@ -222,10 +228,16 @@ class Training(Contract):
         min_length=1,
         description="The backbone's features that the head pools, by how many input pixels lie between two of them.",
     )
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of the pooled features left out in training.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the pooled features left out in training.")
     augmentation: Augmentation = Augmentation()
     workers: int = Field(default=2, ge=1, description="Ray Train workers.")
     seed: int = Field(default=0, description="Seed of initial weights, shuffling and augmentation.")
+
+    @model_validator(mode="after")
+    def _each_stride_once(self) -> Self:
+        if len(set(self.feature_strides)) < len(self.feature_strides):
+            raise ValueError("`feature_strides` names one twice")
+        return self
 
 
 class CrossValidation(Contract):
@@ -269,9 +281,10 @@ class Gate(Contract):
     def _means_something(self) -> Self:
         if self.min is None and self.max is None:
             raise ValueError(f"the gate {self.metric!r} lets everything pass: give it `min`, `max` or both")
-        if self.metric.removeprefix(ESTIMATE_PREFIX) not in METRICS:
-            near = difflib.get_close_matches(self.metric, METRICS, n=1, cutoff=0.4)
-            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+        known_metrics = (*METRICS, *(f"{ESTIMATE_PREFIX}{name}" for name in METRICS if name != "loss"))
+        if self.metric not in known_metrics:
+            near = difflib.get_close_matches(self.metric, known_metrics, n=1, cutoff=0.4)
+            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_metrics)}"
             raise ValueError(f"there is no metric {self.metric!r}; {known}")
         return self
 
@@ -298,6 +311,9 @@ class Project(Contract):
     def _consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("`classes` names one twice")
+        estimated = [gate.metric for gate in self.gates if gate.metric.startswith(ESTIMATE_PREFIX)]
+        if estimated and self.cross_validation.folds == 0:
+            raise ValueError(f"the gate {estimated[0]!r} needs folds: raise `cross_validation.folds`")
         if self.split.validation == 0 and self.cross_validation.folds == 0:
             raise ValueError("the threshold needs data: raise `split.validation` or `cross_validation.folds`")
         return self
@@ -484,6 +500,14 @@ class ReferenceStatistics(Contract):
     )
 
 
+class EvidenceGrid(Contract):
+    """Where the cells of a model's evidence lie in its input: cell i is centred on pixel stride · i + offset."""
+
+    stride: int = Field(ge=1, description="Pixels from one cell to the next, both ways.")
+    offset_x: float = Field(description="Pixel, from 0, on which the first column is centred.")
+    offset_y: float = Field(description="Pixel, from 0, on which the first row is centred.")
+
+
 class BundleManifest(Contract):
     """`manifest.json` of a bundle. Its SHA-256 is the bundle's digest, so it holds nothing that changes by itself."""
 
@@ -496,6 +520,7 @@ class BundleManifest(Contract):
     engine_file: str = Field(description="The engine file, relative to the bundle.")
     saved_model: str = Field(description="The SavedModel's folder, relative to the bundle.")
     reference: str = Field(description="Reference statistics for drift, relative to the bundle.")
+    evidence: EvidenceGrid
     probe: Probe
     agreement: float = Field(description="Largest difference between the engine's and Keras's probabilities.")
     dataset: Sha256
@@ -530,7 +555,7 @@ class RobustnessSlice(Contract):
     images: int
     accuracy: Share
     auroc: Share
-    parts_found: Share = Field(description="Share of the photographs in which a part was found.")
+    parts_found: Share | None = Field(description="Share in which a part was found; None where none is looked for.")
 
 
 class EvaluationReport(Contract):
@@ -625,7 +650,7 @@ class Disagreement(Contract):
 
 
 class Comparison(Contract):
-    """Two versions on the same images, to none of which either was fitted: `comparisons/<A>-<B>/comparison.json`."""
+    """Two versions on the same images, to none of which either was fitted: `comparisons/<name>/<A>-<B>/…`."""
 
     a: ComparedVersion
     b: ComparedVersion

@@ -83,7 +83,7 @@ def report_markdown(
         ("bundle", f"`{model.uri}`"),
         ("SHA-256", f"`{model.sha256}`"),
         ("dataset", f"`{report.dataset}`"),
-        ("threshold", f"{report.threshold.value:.4f}, {report.threshold.method} ({report.threshold.split} split)"),
+        ("threshold", f"{report.threshold.value:.4f} ({report.threshold.split}): {report.threshold.method}"),
         ("MLflow run", f"`{version.mlflow_run_id}`"),
         ("registered", version.created),
     ]

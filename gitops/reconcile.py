@@ -340,6 +340,8 @@ class Reconciler:
                 found.answers[name] = Answers({}, can_be_asked=False)
             elif deployment and deployment.running:  # asking would wake up one that was scaled to zero
                 found.answers[name] = ask_replicas(url, slot.model.name, deployment.running)
+            elif live.status != "RUNNING":  # Serve lists no replicas then, though they may go on answering
+                found.answers[name] = ask_replicas(url, slot.model.name, frozenset())
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

@@ -89,9 +89,9 @@ def save(state: State, comparison: Comparison, judged: Judged) -> Path:
     """Write `comparison.json` and `comparison.png` in place of what an earlier comparison of the two left.
 
     Returns:
-        Their folder, `<state>/comparisons/<A>-<B>`.
+        Their folder, `<state>/comparisons/<name>/<A>-<B>`.
     """
-    target = state.comparisons / f"{comparison.a.model.version}-{comparison.b.model.version}"
+    target = state.comparisons / comparison.b.model.name / f"{comparison.a.model.version}-{comparison.b.model.version}"
     figure = compare_picture.draw(
         comparison, judged.labels != GOOD, judged.of_a.scores, judged.of_b.scores, judged.dataset.classes
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gitops.errors import TrainingError
 from gitops.manifest import Calibration, Training
-from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, pooled_features
+from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, finest, pooled_features
 from serve.predictor import EVIDENCE, GOOD, INPUT, OUTPUT
 from serve.preprocess import Pixels
 
@@ -101,7 +101,7 @@ def _evidence(model: "keras.Model", training: Training) -> tuple[list[Any], Call
     kernel, _ = model.get_layer(LOGITS_LAYER).get_weights()
     direction = kernel[:, GOOD + 1 :].mean(axis=1, keepdims=True) - kernel[:, GOOD, None]
     sources = pooled_features(model, training)
-    size = max(tuple(source.shape[1:3]) for source in sources)
+    size = tuple(finest(sources).shape[1:3])
     parts = np.split(direction, np.cumsum([source.shape[-1] for source in sources])[:-1])
 
     def activation(found: list[Any]) -> Any:

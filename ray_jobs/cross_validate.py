@@ -9,6 +9,7 @@ Near-duplicates share a fold. With a validation split each fold stops early on t
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ray_jobs.etl import SplitImages, load_split
 from ray_jobs.learner import Assignment, Images, Learner, Progress
 from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
+from ray_jobs.train import one_at_a_time
 
 # As for a training's workers, Ray counts little: two folds side by side on this machine, beside what is served.
 _CPUS_PER_FOLD = 1.5
@@ -54,9 +56,9 @@ def cross_validate(stage: Stage, use_gpu: bool = False) -> CrossValidationResult
     train = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "train")
     fold_of = _folds(stage.state, run.dataset, train.filenames, folds, stage.project.split.seed)
     _check(stage, run, fold_of)
-    run.folds_folder.mkdir(parents=True, exist_ok=True)
     report_progress(0, folds, "cross-validating")
-    with ray_session():
+    with one_at_a_time(run), ray_session():
+        run.folds_folder.mkdir(parents=True, exist_ok=True)
         predictions = _judge_all(stage, run, fold_of, folds, use_gpu)
     result = CrossValidationResult(
         dataset=run.dataset.digest,
@@ -105,8 +107,11 @@ def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, u
     """Run the folds that have no file yet, as many at once as fit."""
     import ray
 
-    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    at_once = max(1, int(cpus // _CPUS_PER_FOLD))
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if use_gpu and not resources.get("GPU"):
+        raise TrainingError("--use-gpu was asked for, but this Ray has no GPU: leave it out, or use another cluster")
+    cpus = min(_CPUS_PER_FOLD, resources.get("CPU", 1))
+    at_once = max(1, int(resources.get("CPU", 1) // cpus))
     assignment = Assignment(
         dataset=run.dataset,
         dataset_folder=stage.state.datasets / run.dataset.digest,
@@ -115,10 +120,12 @@ def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, u
         threads=max(1, (os.cpu_count() or 1) // min(at_once, folds)),
     )
     environment = {"env_vars": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
-    task: Any = ray.remote(num_cpus=_CPUS_PER_FOLD, num_gpus=int(use_gpu), runtime_env=environment)(judge_fold)
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=int(use_gpu), runtime_env=environment)(judge_fold)
     files = {fold: run.folds_folder / f"{fold}-of-{folds}.json" for fold in range(folds)}
     waiting: dict[Any, int] = {
-        task.remote(assignment, fold_of, fold, use_gpu): fold for fold, file in files.items() if not file.exists()
+        task.remote(assignment, fold_of, fold, use_gpu): fold
+        for fold, file in files.items()
+        if _fold_in(file, run.dataset.digest) is None
     }
     try:
         while waiting:
@@ -127,12 +134,22 @@ def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, u
             found = CrossValidationResult(dataset=run.dataset.digest, folds=folds, predictions=ray.get(ready))
             write_atomically(files[fold], found.to_json())
             report_progress(folds - len(waiting), folds, f"fold {fold + 1} judged {len(found.predictions)} images")
-    except ray.exceptions.RayTaskError as error:
-        raise TrainingError(f"a fold of run {run.id} failed: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        raise TrainingError(f"a fold of run {run.id} failed: {reason}") from error
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
     return [found for file in files.values() for found in CrossValidationResult.read(file).predictions]
+
+
+def _fold_in(file: Path, dataset: str) -> CrossValidationResult | None:
+    """What a fold found before a stop; None if there is no such file, or one that cannot be used any more."""
+    try:
+        found = CrossValidationResult.read(file)
+    except ContractError:
+        return None
+    return found if found.dataset == dataset else None
 
 
 def judge_fold(
@@ -180,6 +197,7 @@ def _part(split: SplitImages, rows: NDArray[np.intp]) -> SplitImages:
         labels=split.labels[rows],
         kinds=tuple(split.kinds[row] for row in rows),
         filenames=tuple(split.filenames[row] for row in rows),
+        sha256=tuple(split.sha256[row] for row in rows),
     )
 
 

@@ -101,7 +101,10 @@ def choose_threshold(
     cheap = np.flatnonzero(cost <= cost[best] + error)
     chosen = cheap[np.argmin(np.abs(nearest[cheap] - even))]
     method = THRESHOLD_METHOD.format(even=even, missed=costs.missed_defect, alarm=costs.false_alarm)
-    return ThresholdChoice(value=round(float(nearest[chosen]), _DIGITS), method=method, split=split)
+    value = round(float(nearest[chosen]), _DIGITS)
+    if not low[chosen] < value <= high[chosen]:  # two scores lie nearer to each other than that
+        value = float(nearest[chosen])
+    return ThresholdChoice(value=value, method=method, split=split)
 
 
 def _standard_error(hits: int, count: int) -> float:

@@ -61,7 +61,7 @@ _STAGED = pa.schema([field for field in _SCHEMA if field.name != "split"] + [pa.
 
 @dataclass(frozen=True)
 class SplitImages:
-    """A split, decoded: what fits in memory (validation, test)."""
+    """A split, decoded: it must fit in memory."""
 
     images: NDArray[np.uint8]
     """(n, height, width, channels); RGB order where there are three channels."""
@@ -70,6 +70,8 @@ class SplitImages:
     kinds: tuple[str | None, ...]
     """Type of defect, where it is known."""
     filenames: tuple[str, ...]
+    sha256: tuple[str, ...]
+    """Of the photographs' files."""
 
 
 def decode_images(images: Iterable[bytes], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -102,7 +104,7 @@ def load_split(stage_or_folder: Path, manifest: DatasetManifest, split: Split) -
     shards = [stage_or_folder / name for name in manifest.shards if name.startswith(f"{split}-")]
     if not shards:
         raise DataError(f"dataset {manifest.digest[:12]} in {stage_or_folder} has no {split} split: run the ETL again")
-    columns = ["image", "label", "kind", "filename"]
+    columns = ["image", "label", "kind", "filename", "sha256"]
     rows = [pq.read_table(shard, columns=columns) for shard in shards]
     images = [decode_images((cell.as_py() for cell in part["image"]), manifest.preprocessing) for part in rows]
     return SplitImages(
@@ -110,6 +112,7 @@ def load_split(stage_or_folder: Path, manifest: DatasetManifest, split: Split) -
         labels=np.concatenate([np.asarray(part["label"].to_numpy(), np.int64) for part in rows]),
         kinds=tuple(kind for part in rows for kind in part["kind"].to_pylist()),
         filenames=tuple(name for part in rows for name in part["filename"].to_pylist()),
+        sha256=tuple(digest for part in rows for digest in part["sha256"].to_pylist()),
     )
 
 

@@ -3,15 +3,17 @@
 python -m ray_jobs.evaluate [--project project.yaml] [--state .mergeline]
 """
 
+import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gitops.errors import ContractError, DataError, TrainingError
+from gitops.evidence import wilson
 from gitops.manifest import (
     ESTIMATE_PREFIX,
     BundleManifest,
@@ -34,12 +36,11 @@ from serve.preprocess import ImageError
 
 DETAILS = "evaluation"
 """Folder beside the report, and of the MLflow run's artifacts: predictions and pictures."""
+_INPUTS = "evaluation.inputs"
 PREDICTIONS, PAGE = "predictions.jsonl", "report.html"
 VARIED_IMAGES = 120
 """Most photographs that are varied for the robustness slices."""
 CALIBRATION_BINS = 10
-CONFIDENCE = 0.95
-"""Of the interval between accuracy_low and accuracy_high."""
 METRIC_PREFIX = "test_"
 """Of the metrics' names in MLflow, where those of the training stand beside them."""
 
@@ -61,7 +62,9 @@ def evaluate(stage: Stage) -> EvaluationReport:
     """
     run = stage.run()
     digest = bundle_of(run)
-    if (done := evaluation_of(run, digest)) is not None:
+    gates = [gate.model_dump() for gate in stage.project.gates]  # the page shows them
+    inputs = run.inputs_of(digest, stage.project.cross_validation.model_dump(), gates)
+    if (done := evaluation_of(run, digest)) is not None and _read(run.folder / _INPUTS) == inputs:
         print(f"evaluate: bundle {digest[:12]} is evaluated already: {run.evaluation_file}; nothing to do")
         return done
     predictor = Predictor.load(stage.state.bundles / digest, threads=os.cpu_count() or 1)
@@ -85,6 +88,7 @@ def evaluate(stage: Stage) -> EvaluationReport:
         page = evaluation_page.render(stage.project, predictor, report, predictions, test.images, folder, earlier)
         (folder / PAGE).write_text(page)
     _log(stage, run, report, details)
+    write_atomically(run.folder / _INPUTS, inputs)
     write_atomically(run.evaluation_file, report.to_json())  # last: it says that all the rest is there
     report_progress(3, 3, "evaluated")
     print(f"evaluate: bundle {digest[:12]}: {summary(report, stage.project.measurement)}")
@@ -101,6 +105,10 @@ def bundle_of(run: Run) -> str:
     if not run.bundle_file.exists():
         raise TrainingError(f"run {run.id} has no bundle yet: run `mergeline submit export`")
     return run.bundle_file.read_text().strip()
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def evaluation_of(run: Run, digest: str) -> EvaluationReport | None:
@@ -187,18 +195,16 @@ def label_metrics(labels: Labels, predicted: Labels) -> dict[str, float]:
         labels: the truth, (n,), indices of classes.
         predicted: (n,), indices of classes.
     """
-    from scipy.stats import binomtest
     from sklearn import metrics
 
     bad, flagged = labels != GOOD, predicted != GOOD
     right = int(np.sum(labels == predicted))
-    # Wilson's interval: it stays within 0 and 1, and is honest where nothing went wrong.
-    interval = binomtest(right, len(labels)).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = wilson(right, len(labels))
     recalls = metrics.recall_score(labels, predicted, labels=np.unique(labels), average=None)
     return {
         "accuracy": right / len(labels),
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "balanced_accuracy": float(np.mean(recalls)),
         "precision": float(metrics.precision_score(bad, flagged, zero_division=0.0)),
         "recall": float(metrics.recall_score(bad, flagged)),
@@ -288,14 +294,33 @@ def _check(test: SplitImages, run: Run) -> None:
 def _robustness(stage: Stage, predictor: Predictor, test: SplitImages) -> tuple[RobustnessSlice, ...]:
     """Slices on the original photographs, of which there may be too many, or which may be gone."""
     try:
-        paths = {photograph.filename: Path(photograph.path) for photograph in read_listing(stage).photographs}
-        # Evenly over the split, whose rows are ordered by kind: every kind is there in its share.
-        rows = np.unique(np.linspace(0, len(test.labels) - 1, VARIED_IMAGES).round().astype(int))
-        data = [paths[test.filenames[row]].read_bytes() for row in rows]
+        paths = {photograph.sha256: Path(photograph.path) for photograph in read_listing(stage).photographs}
+        rows = drawn_evenly(test.labels, VARIED_IMAGES)
+        data = [_photograph(paths, test.sha256[row]) for row in rows]
         return tuple(robustness.measure(predictor, data, test.labels[rows]))
-    except (ContractError, DataError, OSError, KeyError, ImageError) as error:
+    except (ContractError, DataError, OSError, ImageError) as error:
         print(f"evaluate: without robustness, as a photograph cannot be read any more: {error}", flush=True)
         return ()
+
+
+def _photograph(paths: Mapping[str, Path], sha256: str) -> bytes:
+    if sha256 not in paths:
+        raise DataError(f"the photograph {sha256[:12]} is not in the source any more")
+    data = paths[sha256].read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"{paths[sha256]} is not the file any more that the dataset was made of")
+    return data
+
+
+def drawn_evenly(labels: Labels, most: int) -> NDArray[np.intp]:
+    """At most about `most` rows, every class in its share, and at least one of each that there is: indices, sorted."""
+    share = min(1.0, most / len(labels))
+    chosen = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = max(1, round(share * len(rows)))
+        chosen.append(rows[np.linspace(0, len(rows) - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(chosen))
 
 
 def _predictions(

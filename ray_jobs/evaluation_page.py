@@ -7,9 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from gitops.evidence import describe, meets
+from gitops.evidence import describe, meets, wilson
 from gitops.manifest import ESTIMATE_PREFIX, BundleManifest, EvaluationReport, ModelVersion, Prediction, Project
 from ray_jobs import page
 from ray_jobs.page import Thumbnail
@@ -26,7 +25,6 @@ PICTURES = {
 }
 """Pictures of ray_jobs.pictures that the page shows, and what they are."""
 _SHOWN, _WIDTH = 12, 640
-_CONFIDENCE = 0.95
 _COMPARED = ("accuracy", "balanced_accuracy", "auroc", "recall", "precision")
 
 
@@ -145,9 +143,8 @@ def _recall(found: Mapping[str, float] | None) -> str:
 
 
 def _interval(right: int, images: int) -> str:
-    """Wilson's, which is honest where nothing went wrong."""
-    found = binomtest(right, images).proportion_ci(_CONFIDENCE, method="wilson")
-    return f"{found.low:.2f}–{found.high:.2f}"
+    low, high = wilson(right, images)
+    return f"{low:.2f}–{high:.2f}"
 
 
 def _shown(report: EvaluationReport, predictions: Sequence[Prediction]) -> tuple[list[int], int]:
@@ -162,7 +159,9 @@ def _mistake(predictor: Predictor, prediction: Prediction, image: Pixels) -> Mis
     """The input as it is, and with its evidence."""
     pixels = image[:, :, 0] if image.shape[2] == 1 else image
     identity: NDArray[np.float64] = np.eye(2, 3)
-    evidence = show(pixels, Aligned(image, identity, None), predictor.evidence(image[None])[0])
+    evidence = show(
+        pixels, Aligned(image, identity, None), predictor.evidence(image[None])[0], predictor.manifest.evidence
+    )
     plain = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
     bad = prediction.label != predictor.manifest.classes[0]
     text = f"{prediction.filename}: {prediction.label}, called {prediction.predicted} ({prediction.score:.3f})"

@@ -26,6 +26,7 @@ from gitops.manifest import (
     Calibration,
     DatasetManifest,
     Distribution,
+    EvidenceGrid,
     Probe,
     ReferenceStatistics,
     ThresholdChoice,
@@ -36,6 +37,7 @@ from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
 from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
 from ray_jobs.etl import load_split
+from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
 from serve.predictor import GOOD, Judgement, Predictor
@@ -50,7 +52,7 @@ QUANTILES = 101
 """Quantiles in the reference statistics: every percent."""
 AGREEMENT_IMAGES = 128
 """Most images on which engine and Keras are compared."""
-_DRAFT = ".export."
+_DRAFT, _INPUTS = ".export.", "bundle.inputs"
 _FRAMEWORKS = {
     "keras": ("keras",),
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
@@ -73,7 +75,8 @@ def export(stage: Stage) -> str:
             outputs are not Keras's.
     """
     run = stage.run()
-    if (done := _done(stage, run)) is not None:
+    inputs = run.inputs_of(stage.project.costs.model_dump(), stage.project.cross_validation.model_dump())
+    if (done := _done(stage, run, inputs)) is not None:
         print(f"export: {run.id} is exported already, as bundle {done[:12]}: nothing to do")
         return done
     if not run.result_file.exists():
@@ -85,6 +88,7 @@ def export(stage: Stage) -> str:
         folder.mkdir()
         digest = _make(stage, run, folder)
         _put(folder, stage.state.bundles / digest, Path(temporary) / "damaged")
+    write_atomically(run.folder / _INPUTS, inputs + "\n")
     write_atomically(run.bundle_file, digest + "\n")
     print(f"export: bundle {digest[:12]} in {stage.state.bundles / digest}")
     return digest
@@ -101,11 +105,11 @@ def _alone(bundles: Path) -> Iterator[None]:
         yield
 
 
-def _done(stage: Stage, run: Run) -> str | None:
-    """The digest of the run's bundle, if it is there, whole, and no older than the training's result."""
+def _done(stage: Stage, run: Run, inputs: str) -> str | None:
+    """The digest of the run's bundle, if it is there, whole, and made of the same inputs."""
     try:
         digest = run.bundle_file.read_text().strip()
-        if run.bundle_file.stat().st_mtime < run.result_file.stat().st_mtime:
+        if (run.folder / _INPUTS).read_text().strip() != inputs:
             return None
         bundle.verify(stage.state.bundles / digest, digest)
     except (OSError, BundleError):
@@ -152,6 +156,7 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
         stage,
         run,
         result,
+        grid_of(model, result.training),
         calibration,
         choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split),
     )
@@ -192,7 +197,12 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
 
 
 def _draft(
-    stage: Stage, run: Run, result: TrainingResult, calibration: Calibration, threshold: ThresholdChoice
+    stage: Stage,
+    run: Run,
+    result: TrainingResult,
+    grid: EvidenceGrid,
+    calibration: Calibration,
+    threshold: ThresholdChoice,
 ) -> BundleManifest:
     return BundleManifest(
         name=stage.project.name,
@@ -204,6 +214,7 @@ def _draft(
         engine_file=ENGINE_FILE,
         saved_model=SAVED_MODEL,
         reference=REFERENCE,
+        evidence=grid,
         probe=Probe(path=PROBE, score=0.5),
         agreement=0.0,
         dataset=run.dataset.digest,
@@ -239,7 +250,7 @@ def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id
     largest = float(np.max(np.abs(expected.astype(np.float64) - found)))
     if not largest <= LARGEST_DISAGREEMENT:  # written so that NaN fails
         raise TrainingError(
-            f"run {run_id}: the engine's probabilities differ from Keras's by {largest:.2g} on the validation split, "
+            f"run {run_id}: the engine's probabilities differ from Keras's by {largest:.2g}, "
             f"more than {LARGEST_DISAGREEMENT:g}: try another version of OpenVINO, or leave out the layer that it "
             f"computes otherwise"
         )

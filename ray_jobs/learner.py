@@ -284,28 +284,22 @@ class Learner:
             self._fit_head()
 
     def _remember(self, settings: Memory) -> None:
-        from ray_jobs.memory import Remembered, remember
+        from ray_jobs.memory import remember
 
         members = np.asarray(self._members)
         chosen = np.flatnonzero(members >= 0)
         shape = self._encoder.output[1].shape[1:]
-        if len(chosen) < LEAST_REMEMBERED:
-            raise TrainingError(
-                f"a memory needs {LEAST_REMEMBERED} good training images or more, and there are {len(chosen)}: add "
-                "photographs, or take out `training.memory`"
-            )
         patches = np.zeros((len(chosen), *shape))
         for places, real in self._portions(len(chosen)):
             patches[places[:real]] = self._patches(self._train.pixels[chosen[places]]).numpy()[:real]
         patches = self.total(patches.ravel()).reshape(patches.shape)
-        found = remember(patches, settings.dimensions, settings.images)
+        layer = self.model.get_layer(model.MEMORY_LAYER)
+        values = [np.zeros(weights.shape) for weights in layer.get_weights()]
+        if self.rank == 0:
+            values = remember(patches, settings.dimensions, settings.images).arrays()
         # A sum in which all but the first worker have zeros: they all begin with the same bits.
-        own = float(self.rank == 0)
-        shared = {
-            name: self.total(own * value.ravel().astype(np.float64)).reshape(value.shape).astype(np.float32)
-            for name, value in vars(found).items()
-        }
-        self.model.get_layer(model.MEMORY_LAYER).fill(Remembered(**shared))
+        shared = [self.total(value.ravel().astype(np.float64)).reshape(value.shape) for value in values]
+        layer.set_weights(shared)
 
     def _fit_head(self) -> None:
         train = self._train

@@ -20,6 +20,7 @@ FEATURES = 3
 _LARGEST_SHARES = (0.0, 0.01, 0.05)
 _NEVER = 1e9  # a squared distance that no patch has: an empty place, or one that must not be asked
 _LEAST_SPREAD = 0.5  # of the median place: else a place where good parts hardly differ would outshout all others
+_LEAST_DEVIATION = 0.1  # of the median channel
 _NOBODY = -1
 
 Floats = NDArray[np.float32]
@@ -41,6 +42,10 @@ class Remembered:
     """(places,): mean distance of a good image from the nearest of the others."""
     spread: Floats
     """(places,): its standard deviation."""
+
+    def arrays(self) -> list[Floats]:
+        """All of it, in the order of the layer's weights."""
+        return [getattr(self, name) for name in Remembered.__dataclass_fields__]
 
 
 @keras.saving.register_keras_serializable("mergeline")
@@ -107,7 +112,7 @@ class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
 
     def fill(self, remembered: Remembered) -> None:
         """Set what is remembered."""
-        self.set_weights([getattr(remembered, name) for name in Remembered.__dataclass_fields__])
+        self.set_weights(remembered.arrays())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor needs, for a saved model."""
@@ -141,7 +146,9 @@ def remember(patches: NDArray[np.floating], dimensions: int, images: int) -> Rem
     """
     count, height, width, channels = patches.shape
     flat = patches.reshape(count, height * width, channels).astype(np.float64)
-    center, deviation = flat.mean(axis=(0, 1)), flat.std(axis=(0, 1)) + 1e-6
+    center, deviation = flat.mean(axis=(0, 1)), flat.std(axis=(0, 1))
+    # A channel that hardly varies among good images must not shout down all others when it once does.
+    deviation = np.maximum(deviation, max(_LEAST_DEVIATION * float(np.median(deviation)), 1e-6))
     standard = ((flat - center) / deviation).reshape(-1, channels)
     _, axes = np.linalg.eigh(standard.T @ standard)
     projection = np.zeros((channels, dimensions))
@@ -149,9 +156,7 @@ def remember(patches: NDArray[np.floating], dimensions: int, images: int) -> Rem
     projection[:, :kept] = axes[:, ::-1][:, :kept] / deviation[:, None]
     projected = ((flat - center) @ projection).transpose(1, 0, 2)  # (places, images, dimensions)
     squares = (projected**2).sum(axis=2)
-    distances = squares[:, :, None] + squares[:, None, :] - 2 * projected @ projected.transpose(0, 2, 1)
-    distances[:, np.arange(count), np.arange(count)] = np.inf
-    nearest = np.sqrt(np.maximum(distances.min(axis=2), 0))  # (places, images)
+    nearest = np.stack([_from_each_other(place) for place in projected])  # (places, images)
     spread = nearest.std(axis=1)
     bank = np.zeros((height * width, dimensions, images))
     bank[:, :, :count] = -2 * projected.transpose(0, 2, 1)
@@ -165,3 +170,11 @@ def remember(patches: NDArray[np.floating], dimensions: int, images: int) -> Rem
         expected=nearest.mean(axis=1).astype(np.float32),
         spread=np.maximum(spread, max(_LEAST_SPREAD * np.median(spread), 1e-6)).astype(np.float32),
     )
+
+
+def _from_each_other(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance of each of (n, dimensions) vectors from the nearest of the others, (n,)."""
+    squares = (vectors**2).sum(axis=1)
+    distances = squares[:, None] + squares[None, :] - 2 * vectors @ vectors.T
+    np.fill_diagonal(distances, np.inf)
+    return np.asarray(np.sqrt(np.maximum(distances.min(axis=1), 0)))

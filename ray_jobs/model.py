@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import math
 import pickle
 import struct
 from collections import OrderedDict
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops.errors import TrainingError
-from gitops.manifest import Memory, Preprocessing, Training
+from gitops.manifest import EvidenceGrid, Memory, Preprocessing, Training
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +55,7 @@ def build(preprocessing: Preprocessing, classes: int, training: Training) -> "ke
     No layer keeps statistics of batches or draws random numbers, so that a replica's result depends on its images
     only: the same global batch gives the same gradients however many workers share it. Dropout is therefore a mask
     on what the dense layer reads, which training applies by itself. A memory is empty until it is filled
-    (ray_jobs.memory.fill).
+    (`PatchMemory.fill`).
 
     Args:
         preprocessing: size and channels of the input.
@@ -100,6 +101,33 @@ def build(preprocessing: Preprocessing, classes: int, training: Training) -> "ke
 def pooled_features(model: "keras.Model", training: Training) -> list[Any]:
     """The backbone's features, (n, height, width, channels) each, in the order in which the head reads them pooled."""
     return [model.get_layer(f"{kind}_{stride}").input for stride in training.feature_strides for kind in _POOLS]
+
+
+def grid_of(model: "keras.Model", training: Training) -> EvidenceGrid:
+    """Where the features that are evidence lie in the input.
+
+    A strided convolution with TensorFlow's padding "same" is centred on every second input, on which one depends on the
+    input's size. By that a cell would be centred on its last pixel; measured with spots on gray, the cells of the
+    network with its ImageNet weights answer to what lies half a stride before (stride 8: 3.7 pixels, 16: 5.4).
+    """
+    import keras
+
+    source = model.get_layer(PATCHES_LAYER).output if training.memory else finest(pooled_features(model, training))
+    offsets, stride = [0.0, 0.0], 1
+    for layer in keras.Model(model.input, source).layers:
+        if getattr(layer, "strides", None) != (2, 2):
+            continue
+        for axis, (size, kernel) in enumerate(zip(layer.input.shape[1:3], layer.kernel_size, strict=True)):
+            padding = max((math.ceil(size / 2) - 1) * 2 + kernel - size, 0)
+            offsets[axis] += stride * ((kernel - 1) / 2 - padding // 2)
+        stride *= 2
+    half = (stride - 1) / 2
+    return EvidenceGrid(stride=stride, offset_x=offsets[1] - half, offset_y=offsets[0] - half)
+
+
+def finest(features: list[Any]) -> Any:
+    """The one of several features, (n, height, width, channels) each, with the most rows."""
+    return max(features, key=lambda feature: int(feature.shape[1]))
 
 
 def _with_memory(image: Any, features: Any, pooled: Any, memory: Memory) -> Any:
@@ -211,7 +239,10 @@ def load_lite0(model: "keras.Model", weights: Weights) -> None:
     Raises:
         TrainingError: a weight is missing, or has another shape.
     """
+    there = {layer.name for layer in model.layers}  # a head that reads no coarse features needs no late blocks
     for layer, convolution, normalisation in _lite0_names():
+        if layer not in there:
+            continue
         try:
             kernel, bias = folded(weights, convolution, normalisation)
             # torch has (out, in, height, width), a depthwise kernel (channels, 1, height, width)

@@ -100,7 +100,7 @@ def measure(predictor: Predictor, photographs: Sequence[bytes], labels: NDArray[
                 images=len(labels),
                 accuracy=float(np.mean(decide(judged, threshold) == labels)),
                 auroc=float(roc_auc_score(labels != GOOD, scores_of(judged))),
-                parts_found=float(np.mean([flags[number] for flags in found])),
+                parts_found=float(np.mean([flags[number] for flags in found])) if settings.align != "none" else None,
             )
         )
     return slices

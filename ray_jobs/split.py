@@ -112,7 +112,9 @@ def assign_splits(
         "test": shares.test,
     }
     present = {name: share for name, share in wanted.items() if share}
-    return _dealt_by_class(samples, groups, classes, present, shares.seed, kept or {})
+    # A split that has no share any more cannot be kept: its images are dealt anew.
+    known = {sha256: name for sha256, name in (kept or {}).items() if name in present}
+    return _dealt_by_class(samples, groups, classes, present, shares.seed, known)
 
 
 def assign_folds(

@@ -87,6 +87,12 @@ class Run:
         """The digest of the bundle that was exported from the run."""
         return self.folder / "bundle.sha256"
 
+    def inputs_of(self, *settings: object) -> str:
+        """A digest of settings and of what training and cross-validation have left: what a later stage is made of."""
+        files = [file.read_bytes() for file in (self.result_file, self.cross_validation_file) if file.exists()]
+        parts = [hashlib.sha256(data).hexdigest() for data in files]
+        return hashlib.sha256(stable_json([parts, *settings]).encode()).hexdigest()
+
     @property
     def evaluation_file(self) -> Path:
         """The EvaluationReport of that bundle."""

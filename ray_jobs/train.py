@@ -18,7 +18,7 @@ from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EpochMetrics, TrainingResult
 from gitops.state import write_atomically
 from ray_jobs import tracking
-from ray_jobs.learner import BEST_MODEL, PROGRESS_FILE, Assignment, Progress, learn
+from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
         TrainingError: the settings do not fit the data or the workers, or training failed.
     """
     run, workers = stage.run(), workers or stage.project.training.workers
-    with _one_at_a_time(run):
+    with one_at_a_time(run):
         if run.result_file.exists():
             print(f"run {run.id} is trained already: {run.folder / MODEL_FILE}", flush=True)
             return TrainingResult.read(run.result_file)
@@ -81,8 +81,12 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
 
 
 @contextmanager
-def _one_at_a_time(run: Run) -> Iterator[None]:
-    """Two trainings of one run would write the same checkpoints."""
+def one_at_a_time(run: Run) -> Iterator[None]:
+    """Hold the run's lock: two trainings would write the same checkpoints, two cross-validations the same folds.
+
+    Raises:
+        TrainingError: another process holds it.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "lock").open("w") as file:
         try:
@@ -107,6 +111,12 @@ def _check(stage: Stage, run: Run, workers: int) -> None:
         )
     if not sum(images.get("validation", {}).values()) and not stage.project.cross_validation.folds:
         raise TrainingError(f"dataset {run.dataset.digest[:12]} has no validation images: raise `split.validation`")
+    good = images.get("train", {}).get(run.dataset.classes[0], 0)
+    if stage.project.training.memory and good < LEAST_REMEMBERED:
+        raise TrainingError(
+            f"a memory needs {LEAST_REMEMBERED} good training images or more, and dataset {run.dataset.digest[:12]} "
+            f"has {good}: add photographs, or take out `training.memory`"
+        )
 
 
 def _trainer(stage: Stage, run: Run, workers: int, use_gpu: bool) -> "TensorflowTrainer":

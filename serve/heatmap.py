@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.manifest import EvidenceGrid
 from serve.preprocess import Aligned, Pixels
 
 _COLOURS = cv2.COLORMAP_INFERNO
@@ -27,15 +28,16 @@ class Evidence:
     """PNG in colour, as large as the photograph."""
 
 
-def show(photograph: Pixels, aligned: Aligned, evidence: NDArray[np.float32]) -> Evidence:
+def show(photograph: Pixels, aligned: Aligned, evidence: NDArray[np.float32], grid: EvidenceGrid) -> Evidence:
     """Lay the evidence over the photograph; colours are relative to the strongest of this photograph.
 
     Args:
         photograph: uint8, (height, width) or (height, width, 3) in RGB order.
         aligned: the model's input that was cut out of it.
-        evidence: float32, (rows, columns), evenly spread over the input.
+        evidence: float32, (rows, columns).
+        grid: where its cells lie in the input.
     """
-    to_photograph = _cells_to_photograph(aligned, evidence.shape)
+    to_photograph = _cells_to_photograph(aligned, grid)
     row, column = np.unravel_index(int(np.argmax(evidence)), evidence.shape)
     x, y = to_photograph @ np.array([column, row, 1.0])
     height, width = photograph.shape[:2]
@@ -53,13 +55,9 @@ def show(photograph: Pixels, aligned: Aligned, evidence: NDArray[np.float32]) ->
     return Evidence(point, strongest, _png(_blended(photograph, np.asarray(share, np.float32))))
 
 
-def _cells_to_photograph(aligned: Aligned, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _cells_to_photograph(aligned: Aligned, grid: EvidenceGrid) -> NDArray[np.float64]:
     """2×3 affine matrix from a cell (column, row) of the evidence to the photograph."""
-    rows, columns = shape
-    height, width = aligned.pixels.shape[:2]
-    across, down = width / columns, height / rows
-    # The middle of the first cell lies half a cell, less half a pixel, inside the input.
-    to_input = np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
+    to_input = np.array([[grid.stride, 0.0, grid.offset_x], [0.0, grid.stride, grid.offset_y], [0.0, 0.0, 1.0]])
     return np.asarray(aligned.to_photograph @ to_input)
 
 

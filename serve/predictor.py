@@ -122,8 +122,8 @@ class Predictor:
             images: uint8, (n, height, width, channels); n must not be 0.
 
         Returns:
-            float32, (n, rows, columns), evenly spread over the input; larger is stranger, in the model's own unit
-            (standard deviations of good parts, where it has a memory of them).
+            float32, (n, rows, columns); the manifest's `evidence` says where its cells lie. Larger is stranger, in the
+            model's own unit (standard deviations of good parts, where it has a memory of them).
         """
         turns = range(0, len(images), _LARGEST_BATCH)
         return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
@@ -142,7 +142,7 @@ class Predictor:
         aligned = align(photograph, self.manifest.preprocessing)
         outputs = self._infer(aligned.pixels[None])
         judgement = self._judgements(outputs[OUTPUT], [aligned])[0]
-        return judgement, show(photograph, aligned, outputs[EVIDENCE][0])
+        return judgement, show(photograph, aligned, outputs[EVIDENCE][0], self.manifest.evidence)
 
     def judge(self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS) -> list[Judgement | ImageError]:
         """Judge photographs; one that cannot be used gets its error, and the others their judgement.

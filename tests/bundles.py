@@ -4,14 +4,14 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino
 from openvino import opset13 as ops
 
 from gitops import bundle
-from gitops.manifest import BundleManifest, Preprocessing, Probe, ThresholdChoice, Training
+from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ThresholdChoice, Training
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe
@@ -34,12 +34,14 @@ def make_bundle(
     width: int = 64,
     classes: tuple[str, ...] = CLASSES,
     dataset: str = "0" * 64,
+    align: Literal["foreground", "none"] = "foreground",
 ) -> str:
     """Write a servable bundle into `folder`, which becomes the bundle itself; what is bright is good.
 
     Args:
         folder: made if it isn't there.
         name: of the model.
+        align: of its preprocessing.
         version_salt: shifts the scores, and with them the digest: bundles of different salts are told apart by both.
         height: of the model's input, in pixels.
         width: of the model's input, in pixels.
@@ -56,7 +58,7 @@ def make_bundle(
     (folder / "reference.json").write_text("{}\n")
     (folder / "probe.png").write_bytes(draw_probe())
     write_engine(brightness_model(height, width, version_salt), folder / "model.xml")
-    preprocessing = Preprocessing(height=height, width=width)
+    preprocessing = Preprocessing(align=align, height=height, width=width)
     pixels = preprocess((folder / "probe.png").read_bytes(), preprocessing).pixels
     manifest = BundleManifest(
         name=name,
@@ -67,6 +69,7 @@ def make_bundle(
         engine_file="model.xml",
         saved_model="saved_model",
         reference="reference.json",
+        evidence=EvidenceGrid(stride=CELL, offset_x=(CELL - 1) / 2, offset_y=(CELL - 1) / 2),
         probe=Probe(path="probe.png", score=expected_score(pixels, version_salt)),
         agreement=0.0,
         dataset=dataset,

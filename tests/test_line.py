@@ -27,7 +27,9 @@ data: {{source: rendered, rendered_images: 60, rendered_defective_share: 0.4}}
 preprocessing: {{height: 64, width: 192}}
 quality:
   - {{measure: part_found, min: 1}}
-training: {{backbone: small_cnn, weights: none, epochs: {epochs}, frozen_epochs: 0, batch_size: 8, seed: {seed}}}
+training:
+  {{backbone: small_cnn, weights: none, head: random, epochs: {epochs}, learning_rate: 0.001, backbone_rate: 0.3,
+   dropout: 0.3, batch_size: 8, seed: {seed}}}
 gates:
   - {{metric: accuracy, min: {bar}}}
 environments: [local, production]

@@ -181,9 +181,9 @@ def test_without_numbers_the_newest_is_compared_with_the_served(
     assert "screw 1" in shown
     assert "30 held-out images" in shown
     assert "McNemar's exact test: p = " in shown
-    assert f"written to {stage.state.root}/comparisons/1-2" in shown
+    assert f"written to {stage.state.root}/comparisons/screw/1-2" in shown
     printed = runner.invoke(mergeline.app, ["compare", "1", "2", *options, "--json"], catch_exceptions=False).output
-    found = Comparison.read(stage.state.comparisons / "1-2" / "comparison.json")
+    found = Comparison.read(stage.state.comparisons / "screw" / "1-2" / "comparison.json")
     assert Comparison.parse(json.loads(printed), "output") == found
     assert [item.filename in shown for item in found.disagreements] == [True] * len(found.disagreements)
 

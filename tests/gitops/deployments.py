@@ -10,6 +10,7 @@ from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
 from gitops.manifest import (
     BundleManifest,
     EvaluationReport,
+    EvidenceGrid,
     ModelVersion,
     Preprocessing,
     Probe,
@@ -56,6 +57,7 @@ def unsealed() -> BundleManifest:
         engine_file="model.bin",
         saved_model="saved_model",
         reference="reference.json",
+        evidence=EvidenceGrid(stride=1, offset_x=0, offset_y=0),
         probe=Probe(path="probe.png", score=0.25),
         agreement=0.0,
         dataset="d" * 64,

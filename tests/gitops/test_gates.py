@@ -104,7 +104,7 @@ def test_a_metric_that_was_not_measured_is_refused(version: ModelVersion) -> Non
         ({"images": 0, "confusion": {}}, "counts 0 images"),
         (
             {"metrics": {"accuracy": 0.99, "loss": 0.1}},
-            "states an accuracy of 0.9900, its confusion matrix gives 0.9800",
+            "states accuracy 0.9900, its confusion matrix gives 0.9800",
         ),
     ],
 )

@@ -56,6 +56,9 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(wrong: str, right: s
         (PROJECT + "split: {test: 0}\n", "`test` must be more than 0"),
         (PROJECT + "split: {validation: 0}\n", "the threshold needs data"),
         (PROJECT + "cross_validation: {folds: 1}\n", "one fold leaves nothing to train on"),
+        (PROJECT.replace("metric: loss", "metric: cross_validated_loss"), "there is no metric 'cross_validated_loss'"),
+        (PROJECT.replace("metric: loss", "metric: cross_validated_brier"), "needs folds"),
+        (PROJECT + "training: {feature_strides: [16, 16]}\n", "names one twice"),
         (PROJECT + "quality: [{measure: sharpness}]\n", "the assertion on 'sharpness' always holds"),
     ],
 )

@@ -25,7 +25,7 @@ from gitops.difference import with_kept
 from gitops.environment import serve_config_path
 from gitops.errors import StalledError
 from gitops.gates import POKE
-from gitops.manifest import BundleManifest, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
+from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import Application, ServeApi
@@ -82,6 +82,7 @@ def make_model(folder: Path, version: str, *, answers: float = 0.25, **behaviour
         engine_file="engine.xml",
         saved_model="saved_model",
         reference="reference.json",
+        evidence=EvidenceGrid(stride=1, offset_x=0, offset_y=0),
         probe=Probe(path="probe.png", score=0.25),
         agreement=0.0,
         dataset="0" * 64,

@@ -93,7 +93,7 @@ def test_two_bundles_on_the_same_images(stage: Stage) -> None:
         assert item.label == drawn[row][0]
         assert (item.a, item.b) == ("defective", "good")
         assert (item.a_score, item.b_score) == pytest.approx((scores[0.0][row], scores[SHIFT][row]), abs=1e-6)
-    assert folder == stage.state.root / "comparisons" / "1-2"
+    assert folder == stage.state.root / "comparisons" / "screw" / "1-2"
     assert Comparison.read(folder / "comparison.json") == found
     picture = cv2.imread(str(folder / "comparison.png"))
     assert picture is not None

@@ -43,6 +43,11 @@ def test_scores_that_say_nothing_still_give_a_threshold() -> None:
     assert 0 <= choose([1.0], [1.0, 1.0]) <= 1
 
 
+def test_rounding_never_moves_the_threshold_over_a_score() -> None:
+    assert 0 < choose([1e-9, 2e-9], [0.5, 0.6], missed_defect=1e6) <= 0.5
+    assert 1e-7 < choose([1e-7] * 50, [3e-7] * 20) <= 3e-7
+
+
 def test_the_method_names_the_costs_and_the_split() -> None:
     found = choose_threshold(np.array([0.1, 0.9]), np.array([False, True]), Costs(missed_defect=5), "out-of-fold")
     assert "5 for a missed defect, 1 for a false alarm" in found.method

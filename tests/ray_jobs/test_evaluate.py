@@ -210,3 +210,11 @@ def test_calibration_bins_hold_every_score() -> None:
     assert len(bins) == 2
     metrics = evaluating.score_metrics(np.array([False, True, True]), np.array([0.0, 0.95, 1.0]))
     assert metrics["expected_calibration_error"] == pytest.approx(0.025 * 2 / 3)
+
+
+def test_varied_photographs_are_drawn_of_every_class() -> None:
+    labels = np.array([0] * 995 + [1] * 5)
+    rows = evaluating.drawn_evenly(labels, 120)
+    assert 110 <= len(rows) <= 130
+    assert set(labels[rows].tolist()) == {0, 1}
+    assert evaluating.drawn_evenly(labels[:50], 120).tolist() == list(range(50))

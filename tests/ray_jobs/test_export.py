@@ -14,7 +14,14 @@ import pytest
 
 from gitops import bundle
 from gitops.errors import TrainingError
-from gitops.manifest import BundleManifest, CrossValidation, CrossValidationResult, OutOfFold, ReferenceStatistics
+from gitops.manifest import (
+    BundleManifest,
+    Costs,
+    CrossValidation,
+    CrossValidationResult,
+    OutOfFold,
+    ReferenceStatistics,
+)
 from ray_jobs import export as exporting
 from ray_jobs import model
 from ray_jobs.convert import load, logits_of, write_engine
@@ -213,6 +220,13 @@ def test_running_again_does_nothing_and_says_so(
     assert export(trained) == digest
     assert "exported already" in capsys.readouterr().out
     assert (folder / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_other_costs_make_another_bundle(trained: Stage, digest: str, tmp_path: Path) -> None:
+    other = copy(trained, tmp_path)
+    assert export(other) == digest
+    project = other.project.model_copy(update={"costs": Costs(missed_defect=50)})
+    assert export(dataclasses.replace(other, project=project)) != digest
 
 
 def test_a_damaged_bundle_is_mended(trained: Stage, digest: str, tmp_path: Path) -> None:

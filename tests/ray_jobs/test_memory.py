@@ -80,6 +80,18 @@ def test_fewer_dimensions_keep_what_varies_most() -> None:
     assert np.abs(found.projection[2:]).max() < 1e-3 * np.abs(found.projection[:2]).max()
 
 
+def test_a_channel_that_never_varied_does_not_drown_the_others() -> None:
+    good = good_images()
+    good[..., 5] = 0.0
+    layer = PatchMemory(ROOM, SHAPE[2])
+    layer.build((None, *SHAPE))
+    layer.fill(remember(good, SHAPE[2], ROOM))
+    odd = good[:1].copy()
+    odd[..., 5] = 0.5  # half of what the other channels vary by
+    _, found = layer(odd.astype(np.float32))
+    assert np.asarray(found).max() < 50
+
+
 def test_more_dimensions_than_channels_are_left_empty() -> None:
     assert np.all(remember(good_images(), 10, ROOM).projection[:, SHAPE[2] :] == 0)
 

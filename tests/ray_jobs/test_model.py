@@ -88,6 +88,31 @@ def test_weights_that_do_not_fit_are_refused(lite0: Any) -> None:
         model.load_lite0(lite0, {name: value for name, value in weights.items() if name != "_blocks.3._bn0.bias"})
 
 
+@pytest.mark.parametrize(("height", "width"), [(224, 352), (160, 250)])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_the_evidence_lies_where_the_network_looks(height: int, width: int, stride: Any) -> None:
+    """A small spot moves most what the features see whose cells are centred next to it."""
+    import keras
+
+    training = Training(feature_strides=(stride,))
+    built = model.build(Preprocessing(height=height, width=width), 2, training)
+    features = keras.Model(built.input, model.pooled_features(built, training)[0])
+    grid = model.grid_of(built, training)
+    assert grid.stride == stride
+    plain = np.full((1, height, width, 1), 128, np.uint8)
+    before = np.asarray(features(plain))[0]
+    distances = []
+    for y, x in ((height // 2, width // 2), (height // 3, width // 3), (2 * height // 3, 3 * width // 4)):
+        spot = plain.copy()
+        spot[0, y - 1 : y + 2, x - 1 : x + 2] = 255
+        change = np.abs(np.asarray(features(spot))[0] - before).sum(axis=2)
+        rows, columns = np.mgrid[: change.shape[0], : change.shape[1]]
+        middle_y = grid.stride * (rows * change).sum() / change.sum() + grid.offset_y
+        middle_x = grid.stride * (columns * change).sum() / change.sum() + grid.offset_x
+        distances.append((middle_y - y, middle_x - x))
+    assert np.abs(np.mean(distances, axis=0)).max() < stride / 4
+
+
 # --- torch's file format ----------------------------------------------------------------------------------------------
 
 

@@ -185,3 +185,11 @@ def test_whatever_was_kept_nothing_leaves_the_test_split(had: list[Split | None]
         return  # too many groups of a class were in the test split, or too few are left
     assert all(split == "test" for item, split in zip(samples, splits, strict=True) if kept.get(item.sha256) == "test")
     assert len(set(zip(groups.tolist(), splits, strict=True))) == len(set(groups.tolist()))
+
+
+def test_a_split_that_has_no_share_any_more_is_dealt_anew() -> None:
+    samples = two_classes(30, 12)
+    first = split_of(samples, {})
+    second = split_of(samples, first, validation=0)
+    assert set(second.values()) == {"train", "test"}
+    assert all(second[sha256] == split for sha256, split in first.items() if split != "validation")

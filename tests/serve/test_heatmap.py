@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gitops.manifest import Preprocessing
+from gitops.manifest import EvidenceGrid, Preprocessing
 from serve.heatmap import Evidence, show
 from serve.preprocess import Pixels, align
 
 SETTINGS = Preprocessing(height=64, width=192)
 CELL = 8
+GRID = EvidenceGrid(stride=CELL, offset_x=(CELL - 1) / 2, offset_y=(CELL - 1) / 2)
 
 
 def bar(angle: float, spot: tuple[float, float]) -> tuple[Pixels, NDArray[np.float64]]:
@@ -33,7 +34,7 @@ def brightest(photograph: Pixels) -> Evidence:
     middle = cells.reshape(16 // CELL, CELL, 192 // CELL, CELL).mean(axis=(1, 3))
     evidence = np.zeros((64 // CELL, 192 // CELL), np.float32)
     evidence[3:5, 2:-2] = middle[:, 2:-2]
-    return show(photograph, aligned, evidence)
+    return show(photograph, aligned, evidence, GRID)
 
 
 @pytest.mark.parametrize("angle", [0, 30, 90, 160, 250])
@@ -51,7 +52,7 @@ def test_the_strongest_evidence_lies_on_the_spot(angle: float, spot: tuple[float
 
 def test_where_there_is_no_evidence_the_photograph_stays_as_it_is() -> None:
     photograph, _ = bar(20, (200.0, 200.0))
-    found = show(photograph, align(photograph, SETTINGS), np.full((4, 12), -1.0, np.float32))
+    found = show(photograph, align(photograph, SETTINGS), np.full((8, 24), -1.0, np.float32), GRID)
     overlay = cv2.imdecode(np.frombuffer(found.overlay, np.uint8), cv2.IMREAD_COLOR)
     assert overlay is not None
     assert np.array_equal(overlay, cv2.cvtColor(photograph, cv2.COLOR_GRAY2BGR))
@@ -63,7 +64,7 @@ def test_a_colour_photograph_keeps_its_colours() -> None:
     settings = Preprocessing(align="none", height=32, width=48, channels=3)
     evidence = np.zeros((4, 6), np.float32)
     evidence[0, 0] = 5
-    found = show(photograph, align(photograph, settings), evidence)
+    found = show(photograph, align(photograph, settings), evidence, GRID)
     overlay = cv2.imdecode(np.frombuffer(found.overlay, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert overlay is not None
     assert overlay[50, 70].tolist() == [200, 0, 0]

@@ -1,0 +1,95 @@
+"""Training with real Ray Train workers: they move alike, one moves as two do, and a killed one is replaced."""
+
+import dataclasses
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gitops.manifest import Augmentation, EpochMetrics, Memory, Split, Training, TrainingResult
+from ray_jobs.learner import PROGRESS_FILE, Progress
+from ray_jobs.stage import Stage
+from ray_jobs.train import MODEL_FILE, train
+from tests.stages import make_stage
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_local"),
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
+]
+
+# All that a training can do at once: a memory, a fitted head, gradients in what lies above the memory.
+TRAINING = Training(
+    backbone="small_cnn",
+    weights="none",
+    head="fitted",
+    memory=Memory(images=8, dimensions=4),
+    epochs=12,  # enough for a worker to be killed in their middle
+    patience=12,
+    frozen_epochs=1,
+    learning_rate=1e-3,
+    backbone_rate=0.3,
+    dropout=0.2,
+    augmentation=Augmentation(place=0.3, light=0.3, lens=0.3),
+    batch_size=8,
+)
+SIZES: dict[Split, dict[str, int]] = {
+    "train": {"good": 20, "defective": 14},
+    "validation": {"good": 9, "defective": 6},
+    "test": {"good": 2, "defective": 2},
+}
+# Sums over one worker's images, or over two workers' sums: float32 rounds them differently, and steps add up.
+TOLERANCE = 5e-3
+
+
+def stage_in(root: Path) -> Stage:
+    stage = make_stage(root, sizes=SIZES)
+    return dataclasses.replace(stage, project=stage.project.model_copy(update={"training": TRAINING}))
+
+
+def losses(epochs: tuple[EpochMetrics, ...]) -> list[float]:
+    return [value for epoch in epochs for value in (epoch.loss, epoch.validation_loss or 0.0)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> TrainingResult:
+    return train(stage_in(tmp_path_factory.mktemp("two")), workers=2)
+
+
+def test_two_workers_have_the_same_weights_after_every_epoch(two: TrainingResult) -> None:
+    # The training itself compares them, and fails if they differ: a digest says that it has.
+    assert [epoch.epoch for epoch in two.epochs] == list(range(12))
+    assert all(epoch.weights for epoch in two.epochs)
+    assert len({epoch.weights for epoch in two.epochs}) == 12
+    assert two.workers == 2
+
+
+def test_one_worker_has_the_loss_curve_of_two(two: TrainingResult, tmp_path: Path) -> None:
+    one = train(stage_in(tmp_path), workers=1)
+    assert losses(one.epochs) == pytest.approx(losses(two.epochs), rel=TOLERANCE, abs=TOLERANCE)
+
+
+def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(two: TrainingResult, tmp_path: Path) -> None:
+    stage = stage_in(tmp_path)
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        file, deadline = stage.run().folder / PROGRESS_FILE, time.monotonic() + 200
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ours = psutil.Process().children(recursive=True)
+        worker = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
+        worker.kill()
+        killed.append(worker.pid)
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    result = train(stage, workers=2)
+    thread.join()
+    assert killed
+    assert result.restarts == 1
+    assert [epoch.epoch for epoch in result.epochs] == list(range(12))
+    assert losses(result.epochs) == pytest.approx(losses(two.epochs), rel=TOLERANCE, abs=TOLERANCE)
+    assert (stage.run().folder / MODEL_FILE).exists()
+    assert Progress.read(stage.run().folder / PROGRESS_FILE).restarts == 1
