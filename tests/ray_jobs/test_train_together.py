@@ -76,7 +76,8 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(two: T
 
     def kill_a_worker() -> None:
         file, deadline = stage.run().folder / PROGRESS_FILE, time.monotonic() + 200
-        while not file.exists() and time.monotonic() < deadline:
+        # Three epochs: by then Ray Train has heard of a checkpoint, which it does a little after it was written.
+        while not (file.exists() and len(Progress.read(file).epochs) >= 3) and time.monotonic() < deadline:
             time.sleep(0.05)
         ours = psutil.Process().children(recursive=True)
         worker = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
