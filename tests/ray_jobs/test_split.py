@@ -1,6 +1,7 @@
 import hashlib
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,31 @@ def test_groups_are_chained_and_reach_over_blocks() -> None:
     assert groups[0] == groups[1100]
     assert groups[700] == groups[1101] == groups[1102]
     assert len(set(groups.tolist())) == 1100
+
+
+def alike(count: int, bits: int) -> list[Sample]:
+    """Different photographs, each of whose difference hashes is so many bits from those of its neighbours."""
+    parts = [sample(number) for number in range(count)]
+    straight = np.random.default_rng(0).integers(0, 2, HASH_SIDE**2, dtype=np.uint8)
+    hashes = []
+    for number in range(count):
+        turned = straight.copy()
+        turned[number * (bits // 2) : (number + 1) * (bits // 2)] ^= 1
+        hashes.append(np.packbits(turned).tobytes().hex())
+    return [replace(part, dhash=value) for part, value in zip(parts, hashes, strict=True)]
+
+
+def test_parts_that_all_look_alike_are_no_group_and_copies_of_them_are() -> None:
+    parts = alike(100, 10)
+    copies = [replace(part, sha256="0" * 64) for part in parts[:5]]
+    groups = groups_of_lookalikes([*parts, *copies]).tolist()
+    assert len(set(groups)) == 100
+    assert groups[100:] == groups[:5]
+
+
+def test_a_burst_of_a_small_set_stays_a_group() -> None:
+    groups = groups_of_lookalikes([*alike(20, 10), *(sample(number) for number in range(500, 520))])
+    assert len(set(groups[:20].tolist())) == 1
 
 
 def test_no_images_are_no_groups() -> None:
