@@ -20,7 +20,7 @@ from gitops.attempt import Settings
 from gitops.errors import GateError, MergelineError
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.reconcile import Reconciler
-from gitops.repository import MAIN, Repository
+from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State
 from gitops.status import Health, Journal, Status, Sync
@@ -153,6 +153,28 @@ def doctor(
         out.print(table)
     if any(check.level is examination.Level.MISSING for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    photographs: Annotated[
+        Path, typer.Argument(help="Folder: train/ and train.csv, or folders of good ones and others.")
+    ],
+    project: ProjectFile = PROJECT,
+    name: Annotated[str | None, typer.Option("--name", help="Of the project; the folder's if not given.")] = None,
+    good: Annotated[str | None, typer.Option("--good", help="The folder with good ones, if no name says so.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Who answers for it; Git's user.email if not given.")
+    ] = None,
+) -> None:
+    """Look at a folder of photographs, and write the project file that suits them."""
+    from ray_jobs import scope
+
+    written = scope.propose(photographs, project, name=name, good=good, owner=owner or user_address())
+    for line in scope.summary(written, project):
+        out.print(line, markup=False, highlight=False)
+    flag = "" if project == PROJECT else f" --project {project} --state .mergeline-{written.name}"
+    out.print(f"next: mergeline up{flag}", markup=False, highlight=False)
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------

@@ -108,6 +108,10 @@ class DataSource(Contract):
     source: Literal["rendered", "folder", "kaggle"] = Field(description="Which kind of source.")
     path: str | None = Field(default=None, description="folder: the folder, in Kaggle's layout or one folder a class.")
     kaggle: str | None = Field(default=None, description="kaggle: owner/dataset.")
+    folders: dict[str, Name | None] = Field(
+        default={},
+        description="Names of folders that mean a class of another name; null: what lies in one is left out (masks).",
+    )
     labels: str | None = Field(default=None, description="A Label Studio JSON export that overrides the labels.")
     kind_pattern: str | None = Field(
         default=None, description="A regular expression over file names whose group `kind` is the type of defect."
@@ -311,6 +315,9 @@ class Project(Contract):
     def _consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("`classes` names one twice")
+        unknown = [name for name in self.data.folders.values() if name is not None and name not in self.classes]
+        if unknown:
+            raise ValueError(f"`data.folders` names {unknown[0]!r}, which is none of {', '.join(self.classes)}")
         estimated = [gate.metric for gate in self.gates if gate.metric.startswith(ESTIMATE_PREFIX)]
         if estimated and self.cross_validation.folds == 0:
             raise ValueError(f"the gate {estimated[0]!r} needs folds: raise `cross_validation.folds`")

@@ -394,6 +394,11 @@ def run_git(
     return Result(done.returncode, done.stdout, stderr)
 
 
+def user_address() -> str:
+    """The user's address as Git has it, else that of a nobody."""
+    return run_git("config", "--get", "user.email", allowed=(0, 1)).stdout.decode().strip() or IDENTITY[1]
+
+
 def _refusal(where: str, stderr: str) -> GitError | GateError:
     said = [
         line.removeprefix("remote:").strip("\n").rstrip() for line in stderr.splitlines() if line.startswith("remote:")

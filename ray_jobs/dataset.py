@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ from ray_jobs.stage import Stage, arguments, open_stage, run_main
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 TABLE = "train.csv"
+_PARTITIONS = {"train", "training", "test", "testing", "val", "valid", "validation", "images"}
+"""Folders that say nothing about what is in the picture; the line splits by itself."""
 
 
 class Photograph(Contract):
@@ -111,7 +113,13 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
     imported = imported_labels(stage)
     settings = stage.project.data
     listing = list_folder(
-        folder, origin, stage.project.classes, settings.kind_pattern, _labels_file(stage), imported=imported
+        folder,
+        origin,
+        stage.project.classes,
+        settings.kind_pattern,
+        _labels_file(stage),
+        imported=imported,
+        folders=settings.folders,
     )
     if imported:
         used = sum(photograph.sha256 in imported for photograph in listing.photographs)
@@ -149,7 +157,7 @@ def survey(stage: Stage, folder: Path) -> list[Found]:
     Raises:
         DataError: the labels that there are are not what they should be.
     """
-    candidates = _candidates(folder, stage.project.classes, may_lack_labels=True)
+    candidates = _candidates(folder, stage.project.classes, stage.project.data.folders, may_lack_labels=True)
     return _labelled(candidates, stage.project.classes, _labels_file(stage), imported_labels(stage))
 
 
@@ -280,21 +288,25 @@ def list_folder(
     kind_pattern: str | None = None,
     labels: Path | None = None,
     imported: Mapping[str, str] | None = None,
+    folders: Mapping[str, str | None] | None = None,
 ) -> Listing:
     """List the photographs of a folder with their labels; what has no usable label is set aside with the reason.
 
     Args:
-        folder: `train/` with `train.csv`, or one folder per class or kind of defect; with `labels`, any images.
+        folder: `train/` with `train.csv`, or folders named after classes or kinds of defect, at any depth; with
+            `labels`, any images.
         origin: the source's name, for the listing.
         classes: the project's classes, the good one first.
         kind_pattern: regular expression over file names, whose group `kind` is the type of defect.
         labels: a Label Studio export, whose labels win over the folder's.
         imported: classes by SHA-256 of the file, as `label import` keeps them; they win over all others.
+        folders: classes of folders that are named otherwise; None for those that are left out.
 
     Raises:
         DataError: there are no images, or the labels are not what they should be.
     """
-    candidates = _candidates(folder, classes, may_lack_labels=labels is not None or bool(imported))
+    may_lack_labels = labels is not None or bool(imported)
+    candidates = _candidates(folder, classes, folders or {}, may_lack_labels=may_lack_labels)
     kind_of = kind_reader(kind_pattern)
     photographs, quarantined = [], []
     for found in _labelled(candidates, classes, labels, imported or {}):
@@ -355,15 +367,30 @@ def images_below(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in images}
 
 
-def _candidates(folder: Path, classes: tuple[str, ...], *, may_lack_labels: bool) -> dict[str, _Candidate]:
+def _candidates(
+    folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None], *, may_lack_labels: bool
+) -> dict[str, _Candidate]:
     train, table = folder / "train", folder / TABLE
     if table.is_file():
         return _kaggle_layout(train if train.is_dir() else folder, table, classes)
     if not may_lack_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
         raise DataError(f"{folder} has train/ but no {TABLE}: add one with the columns filename,anomaly")
-    if may_lack_labels and not any((folder / name).is_dir() for name in classes):
+    if may_lack_labels and not any(_class_of_folder(path.name, classes, folders) for path in _folders(folder)):
         return {name: _Candidate(path) for name, path in images_below(folder).items()}
-    return _class_folders(folder, classes)
+    return _class_folders(folder, classes, folders)
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Every folder below one that is not hidden."""
+    for path in sorted(folder.rglob("*/")):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _class_of_folder(name: str, classes: tuple[str, ...], folders: Mapping[str, str | None]) -> str | None:
+    """The class that a folder's name means; `OK_front` means the class `ok-front`."""
+    label = folders.get(name) or re.sub(r"[ _]", "-", name.lower())
+    return label if label in classes else None
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -384,26 +411,36 @@ def _kaggle_layout(images: Path, table: Path, classes: tuple[str, ...]) -> dict[
     return candidates
 
 
-def _class_folders(folder: Path, classes: tuple[str, ...]) -> dict[str, _Candidate]:
-    """One folder per class; or, for two classes, one for good ones and one per kind of defect."""
-    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    filled = [child for child in children if any(_files(child))]
-    if not filled:
+def kind_of_folder(names: Sequence[str]) -> str:
+    """The kind of defect, or the class, that an image's folders name, outermost first: `test/bent` names `bent`."""
+    return next((name for name in names if name.lower() not in _PARTITIONS), names[-1])
+
+
+def _class_folders(folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None]) -> dict[str, _Candidate]:
+    """Images below folders named after classes, at any depth; or, for two classes, after kinds of defect.
+
+    The innermost folder that is named after a class counts. Where there is none, an image is of the second of two
+    classes, if another folder is named after the first; what its folder is called is the kind of its defect.
+    """
+    candidates, unknown, has_good = {}, None, False
+    for path in _files(folder):
+        *names, _ = path.relative_to(folder).parts
+        if not names or any(name in folders and folders[name] is None for name in names):
+            continue
+        known = [label for name in names if (label := _class_of_folder(name, classes, folders)) is not None]
+        has_good = has_good or classes[0] in known
+        label, kind = (known[-1], None) if known else (classes[1], kind_of_folder(names))
+        unknown = unknown or kind
+        candidates[path.relative_to(folder).as_posix()] = _Candidate(path, {label}, kind)
+    if not candidates:
         raise DataError(f"{folder} is empty: it needs train/ and {TABLE}, or a folder of images for each class")
-    unknown = [child.name for child in filled if child.name not in classes]
-    by_kind = len(classes) == 2 and any(child.name == classes[0] for child in filled)
-    if unknown and not by_kind:
+    if unknown is not None and not (has_good and len(classes) == 2):
         raise DataError(
-            f"{folder} has a folder {unknown[0]!r}, which is no class; {classes_text(classes)}"
+            f"{folder} has a folder {unknown!r}, which is no class; {classes_text(classes)}"
             + (f"; folders of defects by kind need a folder {classes[0]!r} beside them" if len(classes) == 2 else "")
+            + "; `data.folders` can say what a folder means"
         )
-    return {
-        path.relative_to(folder).as_posix(): _Candidate(
-            path, {child.name if child.name in classes else classes[1]}, None if child.name in classes else child.name
-        )
-        for child in filled
-        for path in _files(child)
-    }
+    return candidates
 
 
 def main() -> None:

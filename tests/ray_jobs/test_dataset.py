@@ -120,6 +120,19 @@ def test_a_folder_for_each_kind_of_defect(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_at_any_depth_and_under_other_names(tmp_path: Path) -> None:
+    files = {"train/OK_front/1.png": "a", "test/OK_front/2.png": "b", "test/bent tip/1.png": "c", "test/NG/4.png": "e"}
+    folder = fill(tmp_path, {**files, "ground_truth/bent tip/1_mask.png": "d"})
+    classes, folders = ("ok-front", "ng-all"), {"NG": "ng-all", "ground_truth": None}
+    found = [(p.filename, p.label, p.kind) for p in list_folder(folder, "", classes, folders=folders).photographs]
+    assert found == [
+        ("test/NG/4.png", "ng-all", None),
+        ("test/OK_front/2.png", "ok-front", None),
+        ("test/bent tip/1.png", "ng-all", "bent tip"),
+        ("train/OK_front/1.png", "ok-front", None),
+    ]
+
+
 def test_more_than_two_classes_are_folders_or_numbers(tmp_path: Path) -> None:
     classes = ("good", "bent", "rusty")
     folder = fill(tmp_path / "one", {"good/1.png": "a", "rusty/1.png": "b"})
