@@ -3,7 +3,6 @@
 python -m ray_jobs.etl --project project.yaml --state .mergeline
 """
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from gitops.errors import DataError
 from gitops.manifest import DatasetManifest, Preprocessing, Project, Quarantined, Split
-from gitops.state import folder_written_whole, stable_json, write_atomically
+from gitops.state import folder_written_whole, locked, stable_json, write_atomically
 from ray_jobs import lineage, measures
 from ray_jobs import split as splitting
 from ray_jobs.dataset import Listing, Photograph, read_listing
@@ -170,9 +169,7 @@ def _parameters(project: Project) -> list[object]:
 @contextmanager
 def _alone(datasets: Path) -> Iterator[None]:
     """Keep other ETLs of this state waiting; what killed ones left behind is removed."""
-    datasets.mkdir(parents=True, exist_ok=True)
-    with (datasets / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(datasets / ".lock"):
         for leftover in datasets.glob(".*"):
             if leftover.name not in (".lock", ".made"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
