@@ -32,7 +32,7 @@ ones: 0.238 and 0.027.
 """
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-_ROWS_AT_ONCE = 512
+_CELLS = 2**21  # pairs that are compared at once
 _Part = TypeVar("_Part", bound=Hashable)
 
 
@@ -61,27 +61,31 @@ def groups_of_lookalikes(samples: Sequence[Sample]) -> NDArray[np.int64]:
     Returns:
         (n,) group numbers, from 0; images of one group have the same.
     """
-    if not samples:
-        return np.empty(0, np.int64)
-    same = _close_pairs([sample.phash for sample in samples], SAME_PHOTOGRAPH)
-    alike = _close_pairs([sample.dhash for sample in samples], NEAR_DUPLICATE)
-    row, column = np.hstack([same, alike])
-    graph = coo_matrix((np.ones(len(row), bool), (row, column)), shape=(len(samples), len(samples)))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    groups = np.arange(len(samples))
+    groups = _joined(groups, [sample.phash for sample in samples], SAME_PHOTOGRAPH)
+    return _joined(groups, [sample.dhash for sample in samples], NEAR_DUPLICATE)
 
 
-def _close_pairs(hashes: Sequence[str], most: float) -> NDArray[np.int64]:
-    """All pairs (2, pairs) of hashes that differ in at most the share `most` of their bits."""
-    words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(hashes), -1)
-    bits = int(most * HASH_SIDE**2)
-    pairs = []
-    for start in range(0, len(words), _ROWS_AT_ONCE):
-        block, rest = words[start : start + _ROWS_AT_ONCE], words[start:]
+def _joined(groups: NDArray[np.int64], hashes: Sequence[str], most: float) -> NDArray[np.int64]:
+    """The groups, (n,), after those of any two hashes are joined that differ in at most the share `most` of their bits.
+
+    A block of rows at a time, so that neither the comparison nor what is alike is ever in memory as a whole: of a
+    thousand photographs that look alike there are half a million pairs.
+    """
+    words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(hashes), HASH_SIDE**2 // 64)
+    bits, rows = int(most * HASH_SIDE**2), max(1, _CELLS // max(1, len(words)))
+    for start in range(0, len(words), rows):
+        block, rest = words[start : start + rows], words[start:]
         apart = np.zeros((len(block), len(rest)), np.uint16)
         for word in range(words.shape[1]):
             apart += np.bitwise_count(block[:, None, word] ^ rest[None, :, word])
-        pairs.append(np.stack(np.nonzero(apart <= bits)) + start)
-    return np.hstack(pairs)
+        row, column = np.nonzero(apart <= bits)
+        if len(row) == len(block):  # each is like itself
+            continue
+        edges = np.ones(len(row), bool), (groups[start + row], groups[start + column])
+        _, found = connected_components(coo_matrix(edges, shape=(len(words),) * 2), directed=False)
+        groups = found.astype(np.int64)[groups]
+    return groups
 
 
 def assign_splits(
