@@ -35,7 +35,7 @@ from gitops.state import locked, write_atomically
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
 from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
-from ray_jobs.etl import load_split
+from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
