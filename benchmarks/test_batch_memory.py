@@ -34,7 +34,7 @@ SETTINGS = {
     "cross_validation": {"folds": 2},
 }
 _ALLOWED_SHARE = 0.75
-_PERIOD_SECONDS = 0.5
+_PERIOD_SECONDS = 1.0  # to look costs the processes time as well
 
 
 @dataclass

@@ -249,7 +249,8 @@ class Learner:
             self._remembered = to_remember(train.labels, groups, self.training.memory.images, self.training.seed)
             self._members = members_of(self._remembered, groups)
             outputs.append(self.model.get_layer(model.PATCHES_LAYER).output)
-        self._encoder = keras.Model(self.model.input, outputs)
+        # A model with a list of one output gives a tensor, not a list, so that [0] would be the first image.
+        self._encoder = keras.Model(self.model.input, outputs if self._memory is not None else outputs[0])
         heads = {id(variable) for variable in self._head.trainable_variables}
         self._in_head = [id(variable) in heads for variable in self.model.trainable_variables]
         self._features = int(self._head.input.shape[-1])
@@ -283,7 +284,7 @@ class Learner:
 
         found = self._encoder(images, training=True)
         if self._memory is None:
-            return found[0]
+            return found
         return tf.concat([found[0], self._memory(found[1], members)[0]], axis=1)
 
     def _members_at(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
