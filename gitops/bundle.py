@@ -1,6 +1,5 @@
 """A model bundle: a folder whose `manifest.json` lists every other file; the manifest's SHA-256 is its digest."""
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from gitops.errors import BundleError
 from gitops.manifest import BundleFile, BundleManifest
-from gitops.state import folder_written_whole, write_atomically
+from gitops.state import folder_written_whole, locked, write_atomically
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -101,9 +100,7 @@ def fetch(uri: str, sha256: str, cache: Path) -> Path:
         verify(folder, sha256)
         return folder
     target = cache / sha256
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f".{sha256}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # replicas start at once, and one copies for all
+    with locked(cache / f".{sha256}.lock"):  # replicas start at once, and one copies for all
         try:
             verify(target, sha256)
         except BundleError:  # not there yet, or damaged since

@@ -4,7 +4,6 @@ Nothing here touches a working tree. Commits are built in a scratch repository t
 and are then pushed, so that hooks run and a kill leaves nothing behind.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitops.errors import GateError, GitError
-from gitops.state import folder_written_whole, write_atomically
+from gitops.state import folder_written_whole, locked, write_atomically
 
 MAIN = "main"
 """The protected branch: the one that environments are read from."""
@@ -295,9 +294,7 @@ class Repository:
     def _update_mirror(self) -> None:
         if not self.remote:
             return
-        self._git_dir.parent.mkdir(parents=True, exist_ok=True)
-        with self._git_dir.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._git_dir.with_suffix(".lock")):
             if not self._git_dir.exists():
                 with folder_written_whole(self._git_dir) as folder:
                     run_git("init", "--quiet", "--bare", "--template=", str(folder))

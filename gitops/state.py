@@ -1,5 +1,6 @@
 """Where things lie under the state folder (`.mergeline/` unless `--state` says otherwise)."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -82,6 +83,18 @@ class State:
         """The registered versions of a model, oldest first."""
         files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
         return [ModelVersion.read(path) for path in files]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, which is made if it is not there; whoever else asks for it waits.
+
+    The kernel gives it back when its process ends, however that happens.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gitops import bundle
@@ -20,7 +19,7 @@ from gitops.state import State, folder_written_whole
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting
 from ray_jobs.dataset import read_listing
-from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.decoded import SplitImages, load_split, read_samples
 from ray_jobs.paired import Opinion
 from ray_jobs.split import Sample
 from ray_jobs.stage import Stage
@@ -30,6 +29,8 @@ from serve.preprocess import ImageError
 REPORT, PICTURE = "comparison.json", "comparison.png"
 _FITTED: tuple[Split, ...] = ("train", "validation")
 """Splits that a version was fitted to: weights to the one, epoch and threshold to the other."""
+
+_BATCH = 64  # images that are in memory at once
 
 Flags = NDArray[np.bool_]
 
@@ -166,7 +167,8 @@ def _opinion(
     stage: Stage, dataset: DatasetManifest, predictor: Predictor, test: SplitImages, rows: NDArray[np.intp]
 ) -> Opinion:
     if predictor.manifest.preprocessing == dataset.preprocessing:
-        probabilities = predictor.predict(test.images[rows])
+        parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+        probabilities = np.concatenate([predictor.predict(test.images[part]) for part in parts])
     else:  # what the dataset keeps are another model's inputs
         samples = _samples(stage.state, dataset, ("test",))
         probabilities = _judge_photographs(stage, predictor, [samples[row].sha256 for row in rows])
@@ -230,14 +232,10 @@ def _fitted_to(state: State, dataset: DatasetManifest, trained_on: str) -> Flags
 
 
 def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:
-    """The images of some splits as splitting sees them, in the order of `load_split`."""
-    shards = [name for split in splits for name in dataset.shards if name.startswith(f"{split}-")]
-    columns = ["sha256", "phash", "dhash", "label", "kind"]
     try:
-        tables = [pq.read_table(state.datasets / dataset.digest / name, columns=columns) for name in shards]
+        return read_samples(state.datasets / dataset.digest, dataset, *splits)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(dataset, error) from error
-    return [Sample.of(row, dataset.classes) for table in tables for row in table.to_pylist()]
 
 
 def _read_test(state: State, dataset: DatasetManifest) -> SplitImages:

@@ -8,20 +8,18 @@ Near-duplicates share a fold. With a validation split each fold stops early on t
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gitops.errors import ContractError, TrainingError
-from gitops.manifest import CrossValidationResult, DatasetManifest, OutOfFold
-from gitops.state import State, write_atomically
-from ray_jobs.etl import SplitImages, load_split
+from gitops.manifest import CrossValidationResult, OutOfFold
+from gitops.state import write_atomically
+from ray_jobs.decoded import load_split, read_samples
 from ray_jobs.learner import Assignment, Images, Learner, Progress
-from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
+from ray_jobs.split import assign_folds, groups_of_lookalikes
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
 from ray_jobs.train import one_at_a_time
 
@@ -53,13 +51,14 @@ def cross_validate(stage: Stage, use_gpu: bool = False) -> CrossValidationResult
     if (done := result_of(run, folds)) is not None:
         print(f"cross-validate: run {run.id} has its {folds} folds already: {run.cross_validation_file}", flush=True)
         return done
-    train = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "train")
-    fold_of = _folds(stage.state, run.dataset, train.filenames, folds, stage.project.split.seed)
+    samples = read_samples(stage.state.datasets / run.dataset.digest, run.dataset, "train")
+    groups = groups_of_lookalikes(samples)
+    fold_of = np.array(assign_folds(samples, groups, run.dataset.classes, folds, stage.project.split.seed))
     _check(stage, run, fold_of)
-    report_progress(0, folds, "cross-validating")
+    report_progress(0, folds, "starting")
     with one_at_a_time(run), ray_session():
         run.folds_folder.mkdir(parents=True, exist_ok=True)
-        predictions = _judge_all(stage, run, fold_of, folds, use_gpu)
+        predictions = _judge_all(stage, run, groups, fold_of, use_gpu)
     result = CrossValidationResult(
         dataset=run.dataset.digest,
         folds=folds,
@@ -83,17 +82,6 @@ def result_of(run: Run, folds: int) -> CrossValidationResult | None:
     return result if result.folds == folds else None
 
 
-def _folds(
-    state: State, dataset: DatasetManifest, filenames: tuple[str, ...], folds: int, seed: int
-) -> NDArray[np.int64]:
-    """The fold of each file, (n,)."""
-    columns = ["filename", "label", "kind", "sha256", "phash", "dhash"]
-    shards = [state.datasets / dataset.digest / name for name in dataset.shards if name.startswith("train-")]
-    rows = {row["filename"]: row for shard in shards for row in pq.read_table(shard, columns=columns).to_pylist()}
-    samples = [Sample.of(rows[name], dataset.classes) for name in filenames]
-    return np.array(assign_folds(samples, groups_of_lookalikes(samples), dataset.classes, folds, seed))
-
-
 def _check(stage: Stage, run: Run, fold_of: NDArray[np.int64]) -> None:
     least = int(len(fold_of) - np.bincount(fold_of).max())
     if least < stage.project.training.batch_size:
@@ -103,7 +91,9 @@ def _check(stage: Stage, run: Run, fold_of: NDArray[np.int64]) -> None:
         )
 
 
-def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, use_gpu: bool) -> list[OutOfFold]:
+def _judge_all(
+    stage: Stage, run: Run, groups: NDArray[np.int64], fold_of: NDArray[np.int64], use_gpu: bool
+) -> list[OutOfFold]:
     """Run the folds that have no file yet, as many at once as fit."""
     import ray
 
@@ -111,34 +101,39 @@ def _judge_all(stage: Stage, run: Run, fold_of: NDArray[np.int64], folds: int, u
     if use_gpu and not resources.get("GPU"):
         raise TrainingError("--use-gpu was asked for, but this Ray has no GPU: leave it out, or use another cluster")
     cpus = min(_CPUS_PER_FOLD, resources.get("CPU", 1))
-    at_once = max(1, int(resources.get("CPU", 1) // cpus))
+    folds = stage.project.cross_validation.folds
+    at_once = min(folds, max(1, int(resources.get("CPU", 1) // cpus)))
     assignment = Assignment(
         dataset=run.dataset,
         dataset_folder=stage.state.datasets / run.dataset.digest,
         training=stage.project.training,
+        groups=tuple(groups.tolist()) if stage.project.training.memory else (),
         run_folder=run.folder,
-        threads=max(1, (os.cpu_count() or 1) // min(at_once, folds)),
+        threads=max(1, (os.cpu_count() or 1) // at_once),
     )
     environment = {"env_vars": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
     task: Any = ray.remote(num_cpus=cpus, num_gpus=int(use_gpu), runtime_env=environment)(judge_fold)
     files = {fold: run.folds_folder / f"{fold}-of-{folds}.json" for fold in range(folds)}
-    waiting: dict[Any, int] = {
-        task.remote(assignment, fold_of, fold, use_gpu): fold
-        for fold, file in files.items()
-        if _fold_in(file, run.dataset.digest) is None
-    }
+    waiting = [fold for fold, file in files.items() if _fold_in(file, run.dataset.digest) is None]
+    running: dict[Any, int] = {}
+    report_progress(folds - len(waiting), folds, f"{at_once} of {folds} folds side by side")
     try:
-        while waiting:
-            (ready, *_), _ = ray.wait(list(waiting))
-            fold = waiting.pop(ready)
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                fold = waiting.pop(0)
+                running[task.remote(assignment, fold_of, fold, use_gpu)] = fold
+                report_progress(folds - len(waiting) - len(running), folds, f"fold {fold + 1} begins")
+            (ready, *_), _ = ray.wait(list(running))
+            fold = running.pop(ready)
             found = CrossValidationResult(dataset=run.dataset.digest, folds=folds, predictions=ray.get(ready))
             write_atomically(files[fold], found.to_json())
-            report_progress(folds - len(waiting), folds, f"fold {fold + 1} judged {len(found.predictions)} images")
+            done = folds - len(waiting) - len(running)
+            report_progress(done, folds, f"fold {fold + 1} judged {len(found.predictions)} images")
     except ray.exceptions.RayError as error:
         reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         raise TrainingError(f"a fold of run {run.id} failed: {reason}") from error
     finally:
-        for reference in waiting:
+        for reference in running:
             ray.cancel(reference, force=True)
     return [found for file in files.values() for found in CrossValidationResult.read(file).predictions]
 
@@ -168,13 +163,11 @@ def judge_fold(
 
     tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
     split = load_split(assignment.dataset_folder, assignment.dataset, "train")
-    known, held_out = (_part(split, np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
+    known, held_out = (Images.of(split, np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
     validation = None
     if any(assignment.dataset.counts["validation"].values()):
         validation = Images.of(load_split(assignment.dataset_folder, assignment.dataset, "validation"))
-    learner = Learner(
-        assignment, tf.distribute.OneDeviceStrategy("/gpu:0" if use_gpu else "/cpu:0"), 0, Images.of(known)
-    )
+    learner = Learner(assignment, tf.distribute.OneDeviceStrategy("/gpu:0" if use_gpu else "/cpu:0"), 0, known)
     learner.prepare()
     progress, best = Progress(), learner.model.get_weights()
     while not progress.is_finished(assignment.training):
@@ -183,21 +176,16 @@ def judge_fold(
         if progress.best_epoch == len(progress.epochs) - 1:
             best = learner.model.get_weights()
     learner.model.set_weights(best)
-    logits = learner.logits(Images(held_out.images, held_out.labels.astype(np.int32)))
+    judged = zip(held_out.rows.tolist(), learner.logits(held_out), strict=True)
     return tuple(
-        OutOfFold(filename=name, label=int(label), kind=kind, fold=fold, logits=tuple(row.tolist()))
-        for name, label, kind, row in zip(held_out.filenames, held_out.labels, held_out.kinds, logits, strict=True)
-    )
-
-
-def _part(split: SplitImages, rows: NDArray[np.intp]) -> SplitImages:
-    return replace(
-        split,
-        images=split.images[rows],
-        labels=split.labels[rows],
-        kinds=tuple(split.kinds[row] for row in rows),
-        filenames=tuple(split.filenames[row] for row in rows),
-        sha256=tuple(split.sha256[row] for row in rows),
+        OutOfFold(
+            filename=split.filenames[row],
+            label=int(split.labels[row]),
+            kind=split.kinds[row],
+            fold=fold,
+            logits=tuple(logits.tolist()),
+        )
+        for row, logits in judged
     )
 
 

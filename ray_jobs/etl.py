@@ -3,26 +3,22 @@
 python -m ray_jobs.etl --project project.yaml --state .mergeline
 """
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from gitops.errors import DataError
 from gitops.manifest import DatasetManifest, Preprocessing, Project, Quarantined, Split
-from gitops.state import folder_written_whole, stable_json, write_atomically
+from gitops.state import folder_written_whole, locked, stable_json, write_atomically
 from ray_jobs import lineage, measures
 from ray_jobs import split as splitting
 from ray_jobs.dataset import Listing, Photograph, read_listing
@@ -57,63 +53,6 @@ COLUMNS: dict[str, tuple[Any, str]] = {
 _SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
 # Before splitting there is no split, but perhaps a reason why a file cannot be used.
 _STAGED = pa.schema([field for field in _SCHEMA if field.name != "split"] + [pa.field("error", pa.string())])
-
-
-@dataclass(frozen=True)
-class SplitImages:
-    """A split, decoded: it must fit in memory."""
-
-    images: NDArray[np.uint8]
-    """(n, height, width, channels); RGB order where there are three channels."""
-    labels: NDArray[np.int64]
-    """(n,), indices into the manifest's classes."""
-    kinds: tuple[str | None, ...]
-    """Type of defect, where it is known."""
-    filenames: tuple[str, ...]
-    sha256: tuple[str, ...]
-    """Of the photographs' files."""
-
-
-def decode_images(images: Iterable[bytes], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode the `image` column of a shard.
-
-    Args:
-        images: PNG files, as the ETL wrote them.
-        preprocessing: of the dataset; it says the shape.
-
-    Returns:
-        uint8, (n, height, width, channels), RGB order where there are three channels.
-    """
-    color = cv2.IMREAD_GRAYSCALE if preprocessing.channels == 1 else cv2.IMREAD_COLOR_RGB
-    shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
-    decoded = [np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), color)).reshape(shape) for data in images]
-    return np.stack(decoded).astype(np.uint8, copy=False) if decoded else np.empty((0, *shape), np.uint8)
-
-
-def load_split(stage_or_folder: Path, manifest: DatasetManifest, split: Split) -> SplitImages:
-    """Read a split into memory.
-
-    Args:
-        stage_or_folder: the dataset's folder, in which the manifest's shards lie.
-        manifest: of that dataset.
-        split: which part of it.
-
-    Raises:
-        DataError: the dataset has no shard of that split.
-    """
-    shards = [stage_or_folder / name for name in manifest.shards if name.startswith(f"{split}-")]
-    if not shards:
-        raise DataError(f"dataset {manifest.digest[:12]} in {stage_or_folder} has no {split} split: run the ETL again")
-    columns = ["image", "label", "kind", "filename", "sha256"]
-    rows = [pq.read_table(shard, columns=columns) for shard in shards]
-    images = [decode_images((cell.as_py() for cell in part["image"]), manifest.preprocessing) for part in rows]
-    return SplitImages(
-        images=np.concatenate(images),
-        labels=np.concatenate([np.asarray(part["label"].to_numpy(), np.int64) for part in rows]),
-        kinds=tuple(kind for part in rows for kind in part["kind"].to_pylist()),
-        filenames=tuple(name for part in rows for name in part["filename"].to_pylist()),
-        sha256=tuple(digest for part in rows for digest in part["sha256"].to_pylist()),
-    )
 
 
 def run(stage: Stage) -> DatasetManifest:
@@ -170,9 +109,7 @@ def _parameters(project: Project) -> list[object]:
 @contextmanager
 def _alone(datasets: Path) -> Iterator[None]:
     """Keep other ETLs of this state waiting; what killed ones left behind is removed."""
-    datasets.mkdir(parents=True, exist_ok=True)
-    with (datasets / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(datasets / ".lock"):
         for leftover in datasets.glob(".*"):
             if leftover.name not in (".lock", ".made"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -29,7 +29,7 @@ from ray_jobs import evaluation_page, pictures, robustness, tracking
 from ray_jobs.cross_validate import result_of
 from ray_jobs.dataset import read_listing
 from ray_jobs.decision import calibrated_probabilities
-from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.decoded import SplitImages, load_split
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
 from serve.predictor import GOOD, Predictor, decide, scores_of
 from serve.preprocess import ImageError

@@ -3,7 +3,6 @@
 python -m ray_jobs.export [--project project.yaml] [--state .mergeline]
 """
 
-import fcntl
 import importlib.metadata
 import math
 import shutil
@@ -32,11 +31,11 @@ from gitops.manifest import (
     ThresholdChoice,
     TrainingResult,
 )
-from gitops.state import write_atomically
+from gitops.state import locked, write_atomically
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
 from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
-from ray_jobs.etl import load_split
+from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
@@ -97,9 +96,7 @@ def export(stage: Stage) -> str:
 @contextmanager
 def _alone(bundles: Path) -> Iterator[None]:
     """Keep other exports of this state waiting; what killed ones left behind is removed."""
-    bundles.mkdir(parents=True, exist_ok=True)
-    with (bundles / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(bundles / ".lock"):
         for leftover in bundles.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover)
         yield

@@ -1,6 +1,5 @@
 """The labels that were imported for a project: `labels/<project>.json`, a label for each photograph's content."""
 
-import fcntl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from gitops.errors import DataError
 from gitops.manifest import Contract, Sha256
-from gitops.state import write_atomically
+from gitops.state import locked, write_atomically
 from ray_jobs.labels import classes_text
 from ray_jobs.stage import Stage
 
@@ -52,9 +51,7 @@ def read_book(stage: Stage) -> LabelBook:
 def record(stage: Stage, given: Mapping[str, KeptLabel]) -> None:
     """Add labels to the project's file; it is written whole or not at all, and only if it changes."""
     file = book_file(stage)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with (file.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two imports at once would lose the labels of one
+    with locked(file.parent / ".lock"):  # two imports at once would lose the labels of one
         book = read_book(stage)
         after = merged(book, given)
         if after != book:

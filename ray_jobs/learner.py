@@ -26,8 +26,8 @@ from gitops.manifest import Contract, DatasetManifest, EpochMetrics, Memory, Pre
 from gitops.state import write_atomically
 from ray_jobs import model
 from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary
-from ray_jobs.etl import SplitImages, load_split
-from ray_jobs.head import MEMORY_EMPHASIS, VARIANTS, fit_head
+from ray_jobs.decoded import SplitImages, load_split
+from ray_jobs.head import HEAD_IMAGES, MEMORY_EMPHASIS, VARIANTS, drawn_alike, fit_head
 
 PROGRESS_FILE = "progress.json"
 BEST_MODEL = "best.keras"
@@ -44,6 +44,10 @@ class Assignment(Contract):
     dataset: DatasetManifest
     dataset_folder: Path
     training: Training
+    groups: tuple[int, ...] = Field(
+        description="Number of each training image's group of look-alikes, in the order of the shards; empty without "
+        "a memory, which alone asks for it."
+    )
     run_folder: Path = Field(description="Where the first worker leaves its progress.")
     threads: int = Field(description="TensorFlow's threads for one operation.")
 
@@ -68,16 +72,25 @@ class Progress(Contract):
 
 @dataclass(frozen=True)
 class Images:
-    """A split in memory, in the order of its file names: the same on every worker."""
+    """Images of a split in the order of their file names: the same on every worker. Pixels are read when asked for."""
 
-    pixels: NDArray[np.uint8]
+    mapped: NDArray[np.uint8]
+    """(all of the split, height, width, channels), in the order of the shards."""
+    rows: NDArray[np.int64]
+    """(n,), where in it each image lies."""
     labels: NDArray[np.int32]
+    """(n,)."""
 
     @classmethod
-    def of(cls, split: SplitImages) -> "Images":
-        """A split's images, sorted."""
-        order = np.argsort(np.array(split.filenames), kind="stable")
-        return cls(split.images[order], split.labels[order].astype(np.int32))
+    def of(cls, split: SplitImages, rows: NDArray[np.int64] | None = None) -> "Images":
+        """A split's images, sorted; those in `rows`, if only some are wanted."""
+        chosen = np.arange(len(split.labels)) if rows is None else rows
+        order = chosen[np.argsort(np.array(split.filenames)[chosen], kind="stable")]
+        return cls(split.images, order, split.labels[order].astype(np.int32))
+
+    def pixels(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images at these positions, (positions, height, width, channels)."""
+        return self.mapped[self.rows[positions]]
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
@@ -165,7 +178,7 @@ def learn(config: dict[str, Assignment]) -> None:
 
 
 def _read(assignment: Assignment, split: Split) -> Images:
-    """A whole split, on every worker: a global batch is a draw from all of it.
+    """A whole split, mapped by every worker: a global batch is a draw from all of it.
 
     Ray Data's shards are left aside here. Which rows share a batch would follow from the number of workers and from
     which block came first, and its processes took longer to start than reading what the ETL wrote.
@@ -226,14 +239,18 @@ class Learner:
             self._moments = [[tf.Variable(tf.zeros_like(v)) for v in self._variables] for _ in range(2)]
         self._head, self._memory = self.model.get_layer(model.LOGITS_LAYER), None
         self._members: NDArray[np.int32] | None = None
+        self._remembered = np.empty(0, np.int64)
         outputs = [self.model.get_layer(model.POOLED_LAYER).output]
         if self.training.memory:
-            from ray_jobs.memory import members_of
+            from ray_jobs.memory import members_of, to_remember
 
             self._memory = self.model.get_layer(model.MEMORY_LAYER)
-            self._members = members_of(train.labels, self.training.memory.images, self.training.seed)
+            groups = np.array(assignment.groups)[train.rows]
+            self._remembered = to_remember(train.labels, groups, self.training.memory.images, self.training.seed)
+            self._members = members_of(self._remembered, groups)
             outputs.append(self.model.get_layer(model.PATCHES_LAYER).output)
-        self._encoder = keras.Model(self.model.input, outputs)
+        # A model with a list of one output gives a tensor, not a list, so that [0] would be the first image.
+        self._encoder = keras.Model(self.model.input, outputs if self._memory is not None else outputs[0])
         heads = {id(variable) for variable in self._head.trainable_variables}
         self._in_head = [id(variable) in heads for variable in self.model.trainable_variables]
         self._features = int(self._head.input.shape[-1])
@@ -267,7 +284,7 @@ class Learner:
 
         found = self._encoder(images, training=True)
         if self._memory is None:
-            return found[0]
+            return found
         return tf.concat([found[0], self._memory(found[1], members)[0]], axis=1)
 
     def _members_at(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -286,12 +303,11 @@ class Learner:
     def _remember(self, settings: Memory) -> None:
         from ray_jobs.memory import remember
 
-        members = np.asarray(self._members)
-        chosen = np.flatnonzero(members >= 0)
+        chosen = self._remembered
         shape = self._encoder.output[1].shape[1:]
         patches = np.zeros((len(chosen), *shape))
         for places, real in self._portions(len(chosen)):
-            patches[places[:real]] = self._patches(self._train.pixels[chosen[places]]).numpy()[:real]
+            patches[places[:real]] = self._patches(self._train.pixels(chosen[places])).numpy()[:real]
         patches = self.total(patches.ravel()).reshape(patches.shape)
         layer = self.model.get_layer(model.MEMORY_LAYER)
         values = [np.zeros(weights.shape) for weights in layer.get_weights()]
@@ -302,21 +318,23 @@ class Learner:
         layer.set_weights(shared)
 
     def _fit_head(self) -> None:
-        train = self._train
-        variants, count = VARIANTS + 1, len(train.labels)
-        features = np.zeros((variants, count, self._features))
-        for positions, real in self._portions(count):
+        train, variants = self._train, VARIANTS + 1
+        chosen = drawn_alike(train.labels, HEAD_IMAGES, self.training.seed)
+        features = np.zeros((variants, len(chosen), self._features))
+        for places, real in self._portions(len(chosen)):
+            positions = chosen[places]
+            pixels = train.pixels(positions)
             for variant in range(variants):
                 # Variant 0 is the image itself; the others must not be those of the first epochs.
                 strength = self.training.augmentation if variant else NOTHING
                 randoms = [random_of(self.training.seed + variant, self.training.epochs, int(p)) for p in positions]
-                images = [vary(train.pixels[p], r, strength) for p, r in zip(positions, randoms, strict=True)]
+                images = [vary(image, r, strength) for image, r in zip(pixels, randoms, strict=True)]
                 found = self._embed(np.stack(images), self._members_at(positions)).numpy()
-                features[variant, positions[:real]] = found[:real]
-        every = self.total(features.ravel()).reshape(variants * count, self._features)
+                features[variant, places[:real]] = found[:real]
+        every = self.total(features.ravel()).reshape(variants * len(chosen), self._features)
         kernel, bias = np.zeros((self._features, len(self._class_weights))), np.zeros(len(self._class_weights))
         if self.rank == 0:
-            kernel[:], bias[:] = fit_head(every, np.tile(train.labels, variants), len(bias), self._emphasis())
+            kernel[:], bias[:] = fit_head(every, np.tile(train.labels[chosen], variants), len(bias), self._emphasis())
         self._head.set_weights([self.total(kernel.ravel()).reshape(kernel.shape), self.total(bias)])
 
     def _emphasis(self) -> NDArray[np.float64]:
@@ -368,8 +386,8 @@ class Learner:
         mine = batch[self.rank * self._local : (self.rank + 1) * self._local]
         randoms = [random_of(self.training.seed, epoch, int(position)) for position in mine]
         images = [
-            vary(self._train.pixels[position], random, self.training.augmentation)
-            for position, random in zip(mine, randoms, strict=True)
+            vary(image, random, self.training.augmentation)
+            for image, random in zip(self._train.pixels(mine), randoms, strict=True)
         ]
         masks = [dropout_mask(self._features, random, self.training.dropout) for random in randoms]
         rate = learning_rate(number, steps, self.training)
@@ -423,7 +441,7 @@ class Learner:
         """What the model says of images that are not in its memory, (n, classes); the workers share them."""
         found = np.zeros((len(images.labels), len(self._class_weights)))
         for positions, real in self._portions(len(images.labels)):
-            found[positions[:real]] = self._judge(images.pixels[positions]).numpy()[:real]
+            found[positions[:real]] = self._judge(images.pixels(positions)).numpy()[:real]
         return self.total(found.ravel()).reshape(found.shape)
 
     def evaluate(self, images: Images) -> tuple[float, float]:

@@ -83,8 +83,9 @@ class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
 
         Args:
             patches: (n, height, width, channels).
-            members: int32, (n,): which of the remembered images each is, −1: none of them. An image is not compared
-                with itself: it would find nothing strange, and the head would learn to expect that of good parts.
+            members: int32, (n,): which of the remembered images each is or looks like, −1: none of them. An image is
+                not compared with that: it would find nothing strange, and the head would learn to expect that of good
+                parts.
 
         Returns:
             Logarithms of the mean of an image's largest anomalies, float32, (n, FEATURES); and how strange each place
@@ -119,21 +120,39 @@ class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "images": self.images, "dimensions": self.dimensions}
 
 
-def members_of(labels: NDArray[np.int32], images: int, seed: int) -> NDArray[np.int32]:
-    """Which of the remembered images each training image is.
+def to_remember(labels: NDArray[np.int32], groups: NDArray[np.int64], images: int, seed: int) -> NDArray[np.int64]:
+    """The images that are remembered: good ones, of look-alikes only one.
+
+    A burst of photographs that look alike would take the room of others, and its images would find each other so near
+    that the memory expected the same of every good part.
 
     Args:
         labels: (n,), 0 for good.
+        groups: (n,), look-alikes have the same number.
         images: most that are remembered.
-        seed: decides which, where there are more good ones.
+        seed: decides which.
 
     Returns:
-        int32, (n,): 0, 1, 2 …, and −1 for images that are not remembered.
+        Positions, sorted; at most `images`.
     """
-    members = np.full(len(labels), _NOBODY, np.int32)
-    chosen = np.random.default_rng(seed).permutation(np.flatnonzero(labels == 0))[:images]
-    members[np.sort(chosen)] = np.arange(len(chosen), dtype=np.int32)
-    return members
+    good = np.random.default_rng(seed).permutation(np.flatnonzero(labels == 0))
+    _, first = np.unique(groups[good], return_index=True)
+    return np.sort(good[np.sort(first)][:images])
+
+
+def members_of(remembered: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The remembered image that each training image must not be compared with: itself, or the one that it looks like.
+
+    Args:
+        remembered: what `to_remember` gave.
+        groups: (n,), look-alikes have the same number.
+
+    Returns:
+        int32, (n,): index of the remembered image, and −1 for images that are like none of them.
+    """
+    member = np.full(int(groups.max()) + 1, _NOBODY, np.int32)
+    member[groups[remembered]] = np.arange(len(remembered), dtype=np.int32)
+    return member[groups]
 
 
 def remember(patches: NDArray[np.floating], dimensions: int, images: int) -> Remembered:

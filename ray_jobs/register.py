@@ -3,9 +3,6 @@
 python -m ray_jobs.register [--project project.yaml] [--state .mergeline]
 """
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +12,7 @@ from gitops import bundle
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EvaluationReport, ModelVersion, ServedModel, TrainingResult
 from gitops.promotion import to_yaml
-from gitops.state import State, write_atomically
+from gitops.state import State, locked, write_atomically
 from ray_jobs import tracking
 from ray_jobs.evaluate import bundle_of, evaluation_of
 from ray_jobs.stage import Run, Stage, arguments, open_stage, run_main
@@ -48,7 +45,7 @@ def register(stage: Stage) -> ModelVersion:
     report = evaluation_of(run, digest)
     if report is None:
         raise TrainingError(f"bundle {digest[:12]} of run {run.id} has no evaluation: run `mergeline submit evaluate`")
-    with _one_at_a_time(stage.state):
+    with locked(stage.state.models / ".lock"):  # two registrations at once would make two versions of one bundle
         for known in stage.state.versions(name):
             if known.model.sha256 == digest:
                 print(
@@ -60,15 +57,6 @@ def register(stage: Stage) -> ModelVersion:
         _write(stage.state, version)
     print(f"register: bundle {digest[:12]} is version {version.model.version} of {name}")
     return version
-
-
-@contextmanager
-def _one_at_a_time(state: State) -> Iterator[None]:
-    """Two registrations of one bundle at once would make two versions of it."""
-    state.models.mkdir(parents=True, exist_ok=True)
-    with (state.models / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _version(stage: Stage, run: Run, report: EvaluationReport) -> ModelVersion:

@@ -37,8 +37,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _BARS = (1.0, 0.7, 0.5, 0.35, 0.25)
 _LARGEST_GROUP = 0.1  # of all images; more of them are no copies of one
 _BURST = 24  # copies that a small set may have all the same
-_PAIRS_PER_IMAGE = 200  # and more would be one group anyway
-_ROWS_AT_ONCE = 512
+_CELLS = 2**21  # pairs that are compared at once
 _Part = TypeVar("_Part", bound=Hashable)
 
 
@@ -70,39 +69,40 @@ def groups_of_lookalikes(samples: Sequence[Sample]) -> NDArray[np.int64]:
     Returns:
         (n,) group numbers, from 0; images of one group have the same.
     """
-    if not samples:
-        return np.empty(0, np.int64)
-    phashes, dhashes = (_words([getattr(sample, name) for sample in samples]) for name in ("phash", "dhash"))
+    phashes, dhashes = ([getattr(sample, name) for sample in samples] for name in ("phash", "dhash"))
     for bar in _BARS:
-        same, alike = _close_pairs(phashes, bar * SAME_PHOTOGRAPH), _close_pairs(dhashes, bar * NEAR_DUPLICATE)
-        if same is None or alike is None:
-            continue
-        row, column = np.hstack([same, alike])
-        graph = coo_matrix((np.ones(len(row), bool), (row, column)), shape=(len(samples), len(samples)))
-        groups = np.asarray(connected_components(graph, directed=False)[1], np.int64)
-        if np.bincount(groups).max() <= max(_BURST, _LARGEST_GROUP * len(samples)):
+        groups = _joined(np.arange(len(samples)), phashes, bar * SAME_PHOTOGRAPH)
+        if not _too_large(groups):
+            groups = _joined(groups, dhashes, bar * NEAR_DUPLICATE)
+        if not _too_large(groups):
             return groups
-    return np.unique(np.hstack([phashes, dhashes]), axis=0, return_inverse=True)[1].astype(np.int64)
+    return np.unique(np.array([phashes, dhashes]), axis=1, return_inverse=True)[1].astype(np.int64)
 
 
-def _words(hashes: Sequence[str]) -> NDArray[np.uint64]:
-    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(hashes), -1)
+def _too_large(groups: NDArray[np.int64]) -> bool:
+    return len(groups) > 0 and np.bincount(groups).max() > max(_BURST, _LARGEST_GROUP * len(groups))
 
 
-def _close_pairs(words: NDArray[np.uint64], most: float) -> NDArray[np.int64] | None:
-    """All pairs (2, pairs) of hashes that differ in at most the share `most` of their bits; None for far too many."""
-    bits = int(most * HASH_SIDE**2)
-    pairs, found = [], 0
-    for start in range(0, len(words), _ROWS_AT_ONCE):
-        block, rest = words[start : start + _ROWS_AT_ONCE], words[start:]
+def _joined(groups: NDArray[np.int64], hashes: Sequence[str], most: float) -> NDArray[np.int64]:
+    """The groups, (n,), after those of any two hashes are joined that differ in at most the share `most` of their bits.
+
+    A block of rows at a time, so that neither the comparison nor what is alike is ever in memory as a whole: of a
+    thousand photographs that look alike there are half a million pairs.
+    """
+    words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(hashes), HASH_SIDE**2 // 64)
+    bits, rows = int(most * HASH_SIDE**2), max(1, _CELLS // max(1, len(words)))
+    for start in range(0, len(words), rows):
+        block, rest = words[start : start + rows], words[start:]
         apart = np.zeros((len(block), len(rest)), np.uint16)
         for word in range(words.shape[1]):
             apart += np.bitwise_count(block[:, None, word] ^ rest[None, :, word])
-        pairs.append(np.stack(np.nonzero(apart <= bits)) + start)
-        found += pairs[-1].shape[1]
-        if found > _PAIRS_PER_IMAGE * max(len(words), _ROWS_AT_ONCE):
-            return None
-    return np.hstack(pairs)
+        row, column = np.nonzero(apart <= bits)
+        if len(row) == len(block):  # each is like itself
+            continue
+        edges = np.ones(len(row), bool), (groups[start + row], groups[start + column])
+        _, found = connected_components(coo_matrix(edges, shape=(len(words),) * 2), directed=False)
+        groups = found.astype(np.int64)[groups]
+    return groups
 
 
 def assign_splits(

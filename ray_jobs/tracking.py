@@ -3,15 +3,12 @@
 By default a SQLite database and a folder under the state folder; `MLFLOW_TRACKING_URI` names another one, or a server.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitops.manifest import EpochMetrics
-from gitops.state import State
+from gitops.state import State, locked
 from ray_jobs.stage import Run, Stage
 
 if TYPE_CHECKING:
@@ -33,19 +30,11 @@ def client(state: State) -> "MlflowClient":
     from mlflow import MlflowClient
 
     uri = tracking_uri(state)
-    with _alone(state):  # two processes that make the tables at once break the database
+    with locked(state.mlflow / "lock"):  # two processes that make the tables at once break the database
         made = MlflowClient(tracking_uri=uri, registry_uri=uri)
         made.search_experiments(max_results=1)
         made.search_registered_models(max_results=1)
     return made
-
-
-@contextmanager
-def _alone(state: State) -> Iterator[None]:
-    state.mlflow.mkdir(parents=True, exist_ok=True)
-    with (state.mlflow / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def start_or_resume_run(stage: Stage, run: Run) -> str:
@@ -57,7 +46,7 @@ def start_or_resume_run(stage: Stage, run: Run) -> str:
     from mlflow.entities import Param
 
     mlflow = client(stage.state)
-    with _alone(stage.state):
+    with locked(stage.state.mlflow / "lock"):
         experiment = _experiment(mlflow, stage)
         found = mlflow.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run.id}'", max_results=1)
         name = f"{stage.project.name}-{run.id}"

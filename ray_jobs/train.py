@@ -18,7 +18,9 @@ from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EpochMetrics, TrainingResult
 from gitops.state import write_atomically
 from ray_jobs import tracking
+from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
+from ray_jobs.split import groups_of_lookalikes
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
 
 if TYPE_CHECKING:
@@ -56,10 +58,11 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
             print(f"run {run.id} is trained already: {run.folder / MODEL_FILE}", flush=True)
             return TrainingResult.read(run.result_file)
         _check(stage, run, workers)
+        groups = _lookalikes(stage, run) if stage.project.training.memory else ()
         report_progress(0, stage.project.training.epochs, f"starting {workers} worker(s)")
         mlflow_run = tracking.start_or_resume_run(stage, run)
         with ray_session(), _reported(stage, run, mlflow_run):
-            progress = _fit(_trainer(stage, run, workers, use_gpu), run)
+            progress = _fit(_trainer(stage, run, groups, workers, use_gpu), run)
             if not progress.is_finished(stage.project.training):  # Ctrl-C: Ray Train ends as if all were well
                 raise TrainingError(
                     f"run {run.id} was stopped after epoch {len(progress.epochs)}: run it again to go on"
@@ -111,15 +114,22 @@ def _check(stage: Stage, run: Run, workers: int) -> None:
         )
     if not sum(images.get("validation", {}).values()) and not stage.project.cross_validation.folds:
         raise TrainingError(f"dataset {run.dataset.digest[:12]} has no validation images: raise `split.validation`")
-    good = images.get("train", {}).get(run.dataset.classes[0], 0)
-    if stage.project.training.memory and good < LEAST_REMEMBERED:
+
+
+def _lookalikes(stage: Stage, run: Run) -> tuple[int, ...]:
+    """The group of look-alikes of each training image: of them a memory keeps one."""
+    samples = read_samples(stage.state.datasets / run.dataset.digest, run.dataset, "train")
+    groups = groups_of_lookalikes(samples).tolist()
+    good = len({group for group, sample in zip(groups, samples, strict=True) if sample.label == run.dataset.classes[0]})
+    if good < LEAST_REMEMBERED:
         raise TrainingError(
-            f"a memory needs {LEAST_REMEMBERED} good training images or more, and dataset {run.dataset.digest[:12]} "
-            f"has {good}: add photographs, or take out `training.memory`"
+            f"a memory needs {LEAST_REMEMBERED} good training images that differ, or more, and dataset "
+            f"{run.dataset.digest[:12]} has {good}: add photographs, or take out `training.memory`"
         )
+    return tuple(groups)
 
 
-def _trainer(stage: Stage, run: Run, workers: int, use_gpu: bool) -> "TensorflowTrainer":
+def _trainer(stage: Stage, run: Run, groups: tuple[int, ...], workers: int, use_gpu: bool) -> "TensorflowTrainer":
     # ray.train and ray.train.tensorflow export the same; only from here they have the types of version 2.
     from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.tensorflow.tensorflow_trainer import TensorflowTrainer
@@ -128,6 +138,7 @@ def _trainer(stage: Stage, run: Run, workers: int, use_gpu: bool) -> "Tensorflow
         dataset=run.dataset,
         dataset_folder=stage.state.datasets / run.dataset.digest,
         training=stage.project.training,
+        groups=groups,
         run_folder=run.folder,
         threads=max(1, (os.cpu_count() or 1) // workers),
     )

@@ -1,11 +1,12 @@
 """Where things lie, and that they are written whole or not at all."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from gitops.promotion import to_yaml
-from gitops.state import State, folder_written_whole, stable_json, write_atomically
+from gitops.state import State, folder_written_whole, locked, stable_json, write_atomically
 from tests.gitops.deployments import make_version
 
 
@@ -84,3 +85,19 @@ def test_digests_are_taken_of_stable_text() -> None:
         == stable_json({"a": [1, 2.5, "ü"], "b": 1})
         == '{"a":[1,2.5,"ü"],"b":1}'
     )
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    path, order = tmp_path / "deep" / "lock", []
+
+    def second() -> None:
+        with locked(path):
+            order.append("second")
+
+    with locked(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.1)  # it waits
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]

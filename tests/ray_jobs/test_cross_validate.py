@@ -1,6 +1,9 @@
 """Cross-validation: every training image is judged once, by a model that has not seen it."""
 
 import dataclasses
+import io
+import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from gitops.errors import DataError, TrainingError
 from gitops.manifest import Augmentation, CrossValidation, CrossValidationResult, Memory, Split, Training
 from ray_jobs import cross_validate as stage_module
 from ray_jobs.cross_validate import cross_validate
-from ray_jobs.stage import Stage
+from ray_jobs.stage import PROGRESS_MARK, Stage
 from tests.stages import make_stage
 
 TRAINING = Training(
@@ -28,6 +31,10 @@ SIZES: dict[Split, dict[str, int]] = {
     "validation": {"good": 0, "defective": 0},
     "test": {"good": 4, "defective": 4},
 }
+
+
+Judged = tuple[Stage, CrossValidationResult, str]
+"""A stage, what its folds found, and what was said of them."""
 
 
 def stage_with(root: Path, folds: int, training: Training = TRAINING) -> Stage:
@@ -53,15 +60,16 @@ def test_more_folds_than_images_of_a_class_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Stage, CrossValidationResult]:
+def judged(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Judged:
     stage = stage_with(tmp_path_factory.mktemp("folds"), 2)
-    result = cross_validate(stage)
+    with redirect_stdout(io.StringIO()) as said:
+        result = cross_validate(stage)
     assert result is not None
-    return stage, result
+    return stage, result, said.getvalue()
 
 
-def test_every_image_is_judged_once(judged: tuple[Stage, CrossValidationResult]) -> None:
-    stage, result = judged
+def test_every_image_is_judged_once(judged: Judged) -> None:
+    stage, result, _ = judged
     names = [prediction.filename for prediction in result.predictions]
     assert len(names) == len(set(names)) == 28
     assert names == sorted(names)
@@ -71,24 +79,28 @@ def test_every_image_is_judged_once(judged: tuple[Stage, CrossValidationResult])
     assert not stage.run().folds_folder.exists()
 
 
-def test_unseen_images_are_told_apart(judged: tuple[Stage, CrossValidationResult]) -> None:
+def test_unseen_images_are_told_apart(judged: Judged) -> None:
     """Bright is good here, and every seventh image is of the other brightness: those must be mistaken."""
-    _, result = judged
+    _, result, _ = judged
     right = [int(np.argmax(prediction.logits)) == prediction.label for prediction in result.predictions]
     assert 0.7 <= np.mean(right) < 1
 
 
-def test_running_again_does_nothing(
-    judged: tuple[Stage, CrossValidationResult], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_says_when_a_fold_begins_and_ends(judged: Judged) -> None:
+    lines = [line.removeprefix(PROGRESS_MARK) for line in judged[2].splitlines() if line.startswith(PROGRESS_MARK)]
+    steps = [json.loads(line) for line in lines]
+    assert [step["done"] for step in steps] == [0, 0, 0, 0, 1, 2]
+    assert [step["text"] for step in steps[1:4]] == ["2 of 2 folds side by side", "fold 1 begins", "fold 2 begins"]
+    assert {step["text"] for step in steps[4:]} == {"fold 1 judged 14 images", "fold 2 judged 14 images"}
+
+
+def test_running_again_does_nothing(judged: Judged, capsys: pytest.CaptureFixture[str]) -> None:
     assert cross_validate(judged[0]) == judged[1]
     assert "has its 2 folds already" in capsys.readouterr().out
 
 
-def test_a_fold_that_was_finished_is_not_repeated(
-    judged: tuple[Stage, CrossValidationResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage, result = judged
+def test_a_fold_that_was_finished_is_not_repeated(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, result, _ = judged
     run = stage.run()
     run.cross_validation_file.unlink()
     run.folds_folder.mkdir()

@@ -26,7 +26,7 @@ from ray_jobs import export as exporting
 from ray_jobs import model
 from ray_jobs.convert import load, logits_of, write_engine
 from ray_jobs.decision import calibrated_probabilities, choose_threshold
-from ray_jobs.etl import SplitImages, load_split
+from ray_jobs.decoded import SplitImages, load_split
 from ray_jobs.export import distribution, export
 from ray_jobs.head import fit_head
 from ray_jobs.stage import Stage

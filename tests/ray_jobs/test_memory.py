@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gitops.manifest import Memory, Preprocessing, Training
 from ray_jobs import model
 from ray_jobs.convert import load
-from ray_jobs.memory import FEATURES, PatchMemory, members_of, remember
+from ray_jobs.memory import FEATURES, PatchMemory, members_of, remember, to_remember
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 SHAPE = (3, 4, 6)  # rows, columns, channels
@@ -96,14 +96,27 @@ def test_more_dimensions_than_channels_are_left_empty() -> None:
     assert np.all(remember(good_images(), 10, ROOM).projection[:, SHAPE[2] :] == 0)
 
 
-def test_members_are_good_images_and_the_seed_chooses_them() -> None:
-    labels = np.array([0, 1, 0, 0, 1, 0], np.int32)
-    everyone = members_of(labels, 10, seed=0)
-    assert everyone.tolist() == [0, -1, 1, 2, -1, 3]
-    few = [members_of(labels, 2, seed=seed) for seed in range(5)]
-    assert all(sorted(chosen[chosen >= 0].tolist()) == [0, 1] for chosen in few)
-    assert all(np.all(chosen[labels == 1] == -1) for chosen in few)
+def test_good_images_are_remembered_and_the_seed_chooses_them() -> None:
+    labels, apart = np.array([0, 1, 0, 0, 1, 0], np.int32), np.arange(6)
+    everyone = to_remember(labels, apart, 10, seed=0)
+    assert everyone.tolist() == [0, 2, 3, 5]
+    assert members_of(everyone, apart).tolist() == [0, -1, 1, 2, -1, 3]
+    few = [to_remember(labels, apart, 2, seed=seed) for seed in range(5)]
+    assert all(len(chosen) == 2 and np.all(labels[chosen] == 0) for chosen in few)
     assert len({tuple(chosen.tolist()) for chosen in few}) > 1
+
+
+def test_of_images_that_look_alike_one_is_remembered_and_none_is_compared_with_it() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 1], np.int32)
+    groups = np.array([7, 2, 7, 7, 3, 0])  # a burst of two good ones and a bad one
+    for seed in range(5):
+        remembered = to_remember(labels, groups, 10, seed)
+        assert len(remembered) == 3
+        members = members_of(remembered, groups)
+        assert members[0] == members[2] == members[3] >= 0
+        assert members[5] == -1
+        assert members[remembered].tolist() == [0, 1, 2]
+    assert len({tuple(to_remember(labels, groups, 10, seed).tolist()) for seed in range(9)}) == 2
 
 
 def test_a_model_with_a_memory_is_saved_and_loaded_with_it(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from gitops.errors import DataError
 from gitops.manifest import Split, SplitShares
@@ -52,6 +54,27 @@ def test_what_differs_in_few_bits_of_one_hash_is_one_group() -> None:
     groups = groups_of_lookalikes([*originals, *copies, *others]).tolist()
     assert groups[:2] == groups[4:6]
     assert len(set(groups)) == 6
+
+
+def test_groups_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a block is a few rows."""
+    random = np.random.default_rng(5)
+    samples = [
+        sample(int(number), framing=int(framing), turning=int(turning))
+        for number, framing, turning in random.integers(0, (20, 800, 1000), (120, 3))
+    ]
+
+    def close(hashes: list[str], most: float) -> NDArray[np.bool_]:
+        bits = np.array([np.unpackbits(np.frombuffer(bytes.fromhex(item), np.uint8)) for item in hashes])
+        return np.asarray((bits[:, None] != bits[None]).sum(axis=2) <= int(most * HASH_SIDE**2))
+
+    framed = close([item.phash for item in samples], SAME_PHOTOGRAPH)
+    turned = close([item.dhash for item in samples], NEAR_DUPLICATE)
+    expected = connected_components(framed | turned, directed=False)[1]
+    assert 20 < len(set(expected.tolist())) < 120
+    for cells in (2**21, 700):
+        monkeypatch.setattr("ray_jobs.split._CELLS", cells)
+        assert groups_of_lookalikes(samples).tolist() == expected.tolist()
 
 
 def test_groups_are_chained_and_reach_over_blocks() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gitops.errors import TrainingError
-from gitops.manifest import Augmentation, Split, Training
+from gitops.manifest import Augmentation, Memory, Split, Training
 from ray_jobs import learner
 from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary
+from ray_jobs.decoded import load_split
 from ray_jobs.learner import Progress
 from ray_jobs.stage import Stage
 from ray_jobs.train import discard_unreadable_checkpoints, train
@@ -153,3 +154,31 @@ def test_workers_whose_weights_differ_are_found_out() -> None:
         TrainingError, match=r"after epoch 2 worker 1 has other weights \(aaaa.*\) than worker 0 \(bbbb"
     ):
         learner.agreed("a" * 64, "b" * 64, worker=1, epoch=2)
+
+
+@pytest.mark.parametrize("memory", [None, Memory(images=4, dimensions=4)])
+def test_the_head_learns_from_every_images_own_features(tmp_path: Path, memory: Memory | None) -> None:
+    import tensorflow as tf
+
+    stage = small_stage(tmp_path)
+    dataset = stage.dataset()
+    training = stage.project.training.model_copy(update={"memory": memory, "augmentation": NOTHING})
+    folder = stage.state.datasets / dataset.digest
+    split = load_split(folder, dataset, "train")
+    assignment = learner.Assignment(
+        dataset=dataset,
+        dataset_folder=folder,
+        training=training,
+        groups=tuple(range(len(split.labels))),
+        run_folder=tmp_path,
+        threads=1,
+    )
+    images = learner.Images.of(split)
+    one = learner.Learner(assignment, tf.distribute.OneDeviceStrategy("/cpu:0"), 0, images)
+    one.prepare()
+    features = one._embed(
+        images.pixels(np.arange(training.batch_size)), one._members_at(np.arange(training.batch_size))
+    )
+    assert len(np.unique(np.asarray(features), axis=0)) == training.batch_size
+    assert one.evaluate(images)[1] > 0.7
+    assert np.isfinite(one.epoch(0, None).loss)

@@ -39,8 +39,10 @@ SIZES: dict[Split, dict[str, int]] = {
     "validation": {"good": 9, "defective": 6},
     "test": {"good": 2, "defective": 2},
 }
-# Sums over one worker's images, or over two workers' sums: float32 rounds them differently, and steps add up.
-TOLERANCE = 5e-3
+# Sums over one worker's images, or over two workers' sums: float32 rounds them differently, and steps add up. Measured
+# over these twelve epochs: one worker's losses differ from two's by 1.5e-7 of them at most. This is seventy times that,
+# for processors that round otherwise; workers that saw other batches, or variations, differ in the second digit.
+TOLERANCE = 1e-5
 
 
 def stage_in(root: Path) -> Stage:
@@ -53,25 +55,9 @@ def losses(epochs: tuple[EpochMetrics, ...]) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> TrainingResult:
-    return train(stage_in(tmp_path_factory.mktemp("two")), workers=2)
-
-
-def test_two_workers_have_the_same_weights_after_every_epoch(two: TrainingResult) -> None:
-    # The training itself compares them, and fails if they differ: a digest says that it has.
-    assert [epoch.epoch for epoch in two.epochs] == list(range(12))
-    assert all(epoch.weights for epoch in two.epochs)
-    assert len({epoch.weights for epoch in two.epochs}) == 12
-    assert two.workers == 2
-
-
-def test_one_worker_has_the_loss_curve_of_two(two: TrainingResult, tmp_path: Path) -> None:
-    one = train(stage_in(tmp_path), workers=1)
-    assert losses(one.epochs) == pytest.approx(losses(two.epochs), rel=TOLERANCE, abs=TOLERANCE)
-
-
-def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(two: TrainingResult, tmp_path: Path) -> None:
-    stage = stage_in(tmp_path)
+def interrupted(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Stage, TrainingResult]:
+    """A training on two workers, of which one is killed in the middle."""
+    stage = stage_in(tmp_path_factory.mktemp("two"))
     killed: list[int] = []
 
     def kill_a_worker() -> None:
@@ -89,8 +75,29 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(two: T
     result = train(stage, workers=2)
     thread.join()
     assert killed
-    assert result.restarts == 1
+    return stage, result
+
+
+def test_two_workers_have_the_same_weights_after_every_epoch(interrupted: tuple[Stage, TrainingResult]) -> None:
+    _, result = interrupted
+    # The training itself compares them, and fails if they differ: a digest says that it has.
     assert [epoch.epoch for epoch in result.epochs] == list(range(12))
-    assert losses(result.epochs) == pytest.approx(losses(two.epochs), rel=TOLERANCE, abs=TOLERANCE)
+    assert all(epoch.weights for epoch in result.epochs)
+    assert len({epoch.weights for epoch in result.epochs}) == 12
+    assert result.workers == 2
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(
+    interrupted: tuple[Stage, TrainingResult],
+) -> None:
+    stage, result = interrupted
+    assert result.restarts == 1
     assert (stage.run().folder / MODEL_FILE).exists()
     assert Progress.read(stage.run().folder / PROGRESS_FILE).restarts == 1
+
+
+def test_one_worker_has_the_loss_curve_of_two_even_when_they_were_interrupted(
+    interrupted: tuple[Stage, TrainingResult], tmp_path: Path
+) -> None:
+    one = train(stage_in(tmp_path), workers=1)
+    assert losses(one.epochs) == pytest.approx(losses(interrupted[1].epochs), rel=TOLERANCE)

@@ -1,0 +1,136 @@
+"""A split of a dataset, decoded once into a file that every process maps: memory does not grow with the images.
+
+Shards hold PNG files, and a training wants any image at any time. So the first that asks decodes a split, a few images
+at a time, into `datasets/<digest>/.decoded/<split>.npy`; workers and folds then share the pages that the kernel keeps
+of it, and that it may drop. The folder can be removed at any time: whoever needs it makes it again.
+"""
+
+import errno
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gitops.errors import DataError
+from gitops.manifest import DatasetManifest, Split
+from gitops.state import locked
+from ray_jobs.split import Sample
+
+FOLDER = ".decoded"
+"""In the dataset's folder; no part of the dataset."""
+_BATCH = 64
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """A split: what is known of its images in memory, their pixels in a file."""
+
+    images: NDArray[np.uint8]
+    """(n, height, width, channels), mapped and read-only: index it a few images at a time. RGB order where there are
+    three channels."""
+    labels: NDArray[np.int64]
+    """(n,), indices into the manifest's classes."""
+    kinds: tuple[str | None, ...]
+    """Type of defect, where it is known."""
+    filenames: tuple[str, ...]
+    sha256: tuple[str, ...]
+    """Of the photographs' files."""
+
+
+def load_split(dataset_folder: Path, manifest: DatasetManifest, split: Split) -> SplitImages:
+    """Open a split; the first call decodes it.
+
+    Args:
+        dataset_folder: in which the manifest's shards lie.
+        manifest: of that dataset.
+        split: which part of it.
+
+    Raises:
+        DataError: the dataset has no shard of that split, or there is no room for the decoded images.
+    """
+    shards = [dataset_folder / name for name in manifest.shards if name.startswith(f"{split}-")]
+    if not shards:
+        raise DataError(f"dataset {manifest.digest[:12]} in {dataset_folder} has no {split} split: run the ETL again")
+    columns = ["label", "kind", "filename", "sha256"]
+    rows = [pq.read_table(shard, columns=columns) for shard in shards]
+    labels = np.concatenate([np.asarray(part["label"].to_numpy(), np.int64) for part in rows])
+    inputs = manifest.preprocessing
+    shape = len(labels), inputs.height, inputs.width, inputs.channels
+    return SplitImages(
+        images=_mapped(dataset_folder / FOLDER / f"{split}.npy", shards, shape),
+        labels=labels,
+        kinds=tuple(kind for part in rows for kind in part["kind"].to_pylist()),
+        filenames=tuple(name for part in rows for name in part["filename"].to_pylist()),
+        sha256=tuple(digest for part in rows for digest in part["sha256"].to_pylist()),
+    )
+
+
+def read_samples(dataset_folder: Path, manifest: DatasetManifest, *splits: Split) -> list[Sample]:
+    """The images of some splits as splitting sees them, each in the order of `load_split`."""
+    shards = [name for split in splits for name in manifest.shards if name.startswith(f"{split}-")]
+    columns = ["sha256", "phash", "dhash", "label", "kind"]
+    tables = [pq.read_table(dataset_folder / name, columns=columns) for name in shards]
+    return [Sample.of(row, manifest.classes) for table in tables for row in table.to_pylist()]
+
+
+def _mapped(file: Path, shards: Sequence[Path], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The decoded images of shards, of this shape; one process makes the file, and others wait for it."""
+    try:
+        with locked(file.with_suffix(".lock")):
+            found = _opened(file, shape)
+            if found is None:
+                for leftover in file.parent.glob(f".{file.name}.*"):  # of one that was killed
+                    shutil.rmtree(leftover)
+                _decode(file, shards, shape)
+                found = _load(file)
+            return found
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise DataError(
+            f"the decoded images cannot be kept in {file.parent} ({error.strerror}): they take "
+            f"{math.prod(shape) / 2**20:.0f} MiB, and the dataset's folder must be writable"
+        ) from error
+
+
+def _opened(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The mapped file; None if there is none that fits."""
+    try:
+        images = _load(file)
+    except (FileNotFoundError, ValueError, EOFError):  # the last two are NumPy's words for a damaged file
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def _load(file: Path) -> NDArray[np.uint8]:
+    return np.asarray(np.load(file, mmap_mode="r"))
+
+
+def _decode(file: Path, shards: Sequence[Path], shape: tuple[int, ...]) -> None:
+    """Write the file, whole or not at all, a few images at a time.
+
+    It is written, not mapped: a full disk is then an error, and no SIGBUS.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    color = cv2.IMREAD_GRAYSCALE if shape[3] == 1 else cv2.IMREAD_COLOR_RGB
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as scratch:
+        written = Path(scratch) / file.name
+        with written.open("wb") as output:
+            np.lib.format.write_array_header_1_0(output, header)
+            for shard in shards:
+                for batch in pq.ParquetFile(shard).iter_batches(batch_size=_BATCH, columns=["image"]):
+                    for cell in batch["image"]:
+                        pixels = cv2.imdecode(np.frombuffer(cell.as_py(), np.uint8), color)
+                        output.write(np.asarray(pixels, np.uint8).reshape(shape[1:]).tobytes())
+            output.flush()
+            os.fsync(output.fileno())
+        written.replace(file)
