@@ -18,7 +18,7 @@ from rich.table import Table
 from gitops import gates, promotion
 from gitops.attempt import Settings
 from gitops.errors import GateError, MergelineError
-from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
+from gitops.manifest import Comparison, ModelVersion, Project
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
@@ -325,7 +325,10 @@ def promote(
     chosen = _version(stage.state, name, version)
     repository, environment = _repository(stage.state, repo), _environment(project, to)
     served = promotion.served(repository, environment, name, application=application)
-    comparison = _compared(stage, served, chosen.model)
+    from ray_jobs import compare as comparing
+
+    with err.status("comparing with what is served now"):
+        comparison = comparing.with_served(stage, served, chosen.model)
     if comparison is not None:
         reason = f"not compared with what is served now: {comparison}"
         out.print(comparison.summary if isinstance(comparison, Comparison) else reason, markup=False, highlight=False)
@@ -499,21 +502,6 @@ def _version(state: State, name: str, number: str | None) -> ModelVersion:
     if number not in versions:
         raise MergelineError(f"{name} has no version {number!r}; it has {', '.join(versions)}")
     return versions[number]
-
-
-def _compared(stage: "Stage", served: ServedModel | None, chosen: ServedModel) -> Comparison | str | None:
-    """How a version does against the one now served, or why nobody can say; None: it is that very one."""
-    if served == chosen:
-        return None
-    if served is None:
-        return "the environment serves no version yet"
-    from ray_jobs import compare as comparing
-
-    try:
-        with err.status(f"comparing with version {served.version}, now served"):
-            return comparing.compare(stage, served, chosen)
-    except MergelineError as error:  # a comparison is for whoever decides; that there is none stops nothing
-        return str(error)
 
 
 def _ray(state: Path, address: str | None) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gitops import bundle
-from gitops.errors import ContractError, DataError
+from gitops.errors import ContractError, DataError, MergelineError
 from gitops.manifest import ComparedVersion, Comparison, DatasetManifest, Disagreement, ServedModel, Split
 from gitops.state import State, folder_written_whole
 from ray_jobs import compare_picture, paired
@@ -67,6 +67,18 @@ def compare_and_draw(stage: Stage, a: ServedModel, b: ServedModel) -> tuple[Comp
     judged = judge(stage, a, b)
     comparison = assess(judged)
     return comparison, save(stage.state, comparison, judged)
+
+
+def with_served(stage: Stage, served: ServedModel | None, chosen: ServedModel) -> Comparison | str | None:
+    """How a version does beside the one now served, or why nobody can say; None: it is that very one."""
+    if served == chosen:
+        return None
+    if served is None:
+        return "the environment serves no version yet"
+    try:
+        return compare(stage, served, chosen)
+    except MergelineError as error:  # a comparison is for whoever decides; that there is none stops nothing
+        return str(error)
 
 
 def assess(judged: Judged) -> Comparison:

@@ -65,7 +65,16 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
         _pipeline(stage, options, session, console)
         version = stage.state.versions(stage.project.name)[-1]
         console.print(f"promoting {version.model.name} {version.model.version} to {options.environment}")
-        outcome = promotion.promote(repository, version, options.environment, merge=True)
+        from ray_jobs import compare  # slow, and a failed pipeline has no use for it
+
+        served = promotion.served(repository, options.environment, stage.project.name)
+        outcome = promotion.promote(
+            repository,
+            version,
+            options.environment,
+            merge=True,
+            comparison=compare.with_served(stage, served, version.model),
+        )
         return _await_served(stage, options, session, repository, version, outcome.commit)
 
 
