@@ -19,6 +19,7 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel
 from monitoring.metrics import MODEL_LOADS, SERVING, Metric
 from serve.endpoints import Endpoints, Limits, application
+from serve.grpc_service import InferenceService
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
 from serve.slot import ModelSlot
@@ -69,7 +70,7 @@ class RayMeters:
         self._histograms[metric.name].observe(value, {})
 
 
-class Classifier:
+class Classifier(InferenceService):
     """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
 
     def __init__(self, arguments: ApplicationArguments) -> None:

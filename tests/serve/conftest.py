@@ -15,6 +15,7 @@ from tests.conftest import RayCluster
 
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
+GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 DEADLINE_SECONDS = 120
 
 
@@ -24,6 +25,8 @@ class Service:
 
     api: ServeApi
     port: int
+    grpc_port: int | None = None
+    """None: without gRPC."""
     deployment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -36,12 +39,10 @@ class Service:
         user_config = {"model": model.model_dump() if model else None}
         classifier = {"name": "Classifier", "user_config": user_config, **self.deployment}
         application = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/", "args": ARGUMENTS}
-        self.api.put(
-            {
-                "http_options": {"host": "127.0.0.1", "port": self.port},
-                "applications": [{**application, "deployments": [classifier]}],
-            }
-        )
+        config: dict[str, Any] = {"http_options": {"host": "127.0.0.1", "port": self.port}}
+        if self.grpc_port:
+            config["grpc_options"] = {"port": self.grpc_port, "grpc_servicer_functions": [GRPC_SERVICER]}
+        self.api.put({**config, "applications": [{**application, "deployments": [classifier]}]})
 
     def running(self) -> frozenset[str]:
         """Ids of the replicas that take requests."""
