@@ -167,7 +167,8 @@ def kserve_request(content: bytes, binary: bool | None) -> Any:
 
 
 def kserve_answered(answer: Any) -> None:
-    assert (answer.model_name, answer.model_version) == ("screw", "1")
+    assert answer.model_name == "screw"
+    assert answer.model_version in ("1", None)  # KServe's HTTP client does not read it
     found = {output.name: output.as_numpy() for output in answer.outputs}
     assert found["label"].tolist() in (["good"], [b"good"])
     assert 0 < found["score"][0] < 0.5
