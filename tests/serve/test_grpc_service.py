@@ -79,9 +79,9 @@ def as_ray_s(context: Context) -> RayServegRPCContext:
 
 
 def image_input(*images: bytes, **changes: Any) -> Input:
-    return Input(
-        **({"name": "image", "datatype": "BYTES", "shape": [len(images)], "contents": contents(*images)} | changes)
-    )
+    contents = InferTensorContents(bytes_contents=images)
+    fields = {"name": "image", "datatype": "BYTES", "shape": [len(images)], "contents": contents}
+    return Input(**(fields | changes))
 
 
 def request(*inputs: Input, **changes: Any) -> ModelInferRequest:
