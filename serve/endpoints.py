@@ -76,11 +76,11 @@ class Limits:
     max_bytes: int
     """Of one photograph's file."""
     max_request_bytes: int
-    """Of a whole form."""
+    """Of a whole form or inference request."""
     max_pixels: int
     """Of one photograph."""
     max_files: int
-    """Of a form."""
+    """Of a form or inference request."""
 
 
 class Meters(Protocol):

@@ -21,7 +21,6 @@ from serve.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from serve.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import APPLICATION, DEADLINE_SECONDS, Service, encoded
 from tests.serve.stock_clients import CLIENTS
@@ -29,12 +28,6 @@ from tests.serve.stock_clients import CLIENTS
 # They want other versions of protobuf and pandas than Mergeline's, so they get an environment of their own.
 PACKAGES = ("tritonclient[http,grpc]==2.73.0", "kserve==0.21.0")
 BETWEEN_MODULES_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    folder = tmp_path_factory.mktemp("bundles") / "one"
-    return ServedModel(name="screw", version="1", sha256=make_bundle(folder), uri=folder.as_uri())
 
 
 @pytest.fixture(scope="module")
