@@ -264,7 +264,7 @@ def _check_section(parent: Mapping[str, Any], section: str, source: str, where: 
 
 
 def _check_grpc(options: Mapping[str, Any], source: str) -> None:
-    """Ray's proxies die of a function that they cannot import, and HTTP with them."""
+    """Refuse a function that cannot be imported: Serve would answer 500 to all of it, and start nothing."""
     functions = options.get("grpc_servicer_functions") or []
     if not isinstance(options.get("port", 0), int) or not isinstance(functions, list):
         raise ContractError(f"{source}: grpc_options wants a number as port and a list as grpc_servicer_functions")
