@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test bench check format lock clean
+.PHONY: install demo test bench check format lock proto clean
 
 install: .venv/installed
 
@@ -41,6 +41,12 @@ format: install
 # After a change of the dependencies in pyproject.toml.
 lock: install
 	$(UV) pip compile pyproject.toml --extra cpu --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+
+# After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers
+# tie it to their own major version.
+proto: install
+	$(UV) run --quiet --isolated --no-project --python $(BIN)/python --with grpcio-tools==1.62.3 --with 'setuptools<80' \
+		python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. --grpc_python_out=. serve/open_inference.proto
 
 clean:
 	@test ! -x $(BIN)/mergeline || $(BIN)/mergeline down

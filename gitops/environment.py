@@ -28,6 +28,8 @@ SEED = "local"
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier",)}
 """The deployments that each application builder of ours makes; other builders are not checked."""
+GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+"""What `grpc_options.grpc_servicer_functions` names for the Open Inference Protocol."""
 
 _SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
 _MODEL = re.compile(r"^gitops/models/([a-z0-9-]+)/([1-9][0-9]{0,8})\.yaml\Z")
@@ -100,6 +102,7 @@ class Environment:
         _check_keys(config, "", source, "")
         for section in ("http_options", "grpc_options"):
             _check_section(config, section, source, "")
+        _check_grpc(config.get("grpc_options") or {}, source)
         applications = [_application(entry, source) for entry in _entries(config, "applications", source, "")]
         _refuse_doubles([app.name for app in applications], "application", source)
         routes = [app.route_prefix for app in applications if app.route_prefix is not None]
@@ -258,6 +261,18 @@ def _check_section(parent: Mapping[str, Any], section: str, source: str, where: 
     if not isinstance(found, dict):
         raise ContractError(f"{source}: {where} must be a mapping")
     _check_keys(found, section, source, where)
+
+
+def _check_grpc(options: Mapping[str, Any], source: str) -> None:
+    """Refuse a function that cannot be imported: Serve would answer 500 to all of it, and start nothing."""
+    functions = options.get("grpc_servicer_functions") or []
+    if not isinstance(options.get("port", 0), int) or not isinstance(functions, list):
+        raise ContractError(f"{source}: grpc_options wants a number as port and a list as grpc_servicer_functions")
+    for function in functions:
+        if not isinstance(function, str) or (function.startswith("serve.") and function != GRPC_SERVICER):
+            raise ContractError(
+                f"{source}: grpc_servicer_functions: unknown {function!r}{_hint(str(function), (GRPC_SERVICER,))}"
+            )
 
 
 def _check_keys(found: Mapping[str, Any], section: str, source: str, where: str) -> None:

@@ -19,6 +19,7 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel
 from monitoring.metrics import MODEL_LOADS, SERVING, Metric
 from serve.endpoints import Endpoints, Limits, application
+from serve.grpc_service import InferenceService
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
 from serve.slot import ModelSlot
@@ -31,9 +32,11 @@ class ApplicationArguments(Contract):
     """`args` of the application: a change restarts its replicas."""
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1, description="Largest file of a photograph, in bytes.")
-    max_request_bytes: int = Field(default=4 * MAX_BYTES, ge=1, description="Largest form with files, in bytes.")
+    max_request_bytes: int = Field(
+        default=4 * MAX_BYTES, ge=1, description="Largest form or inference request, in bytes."
+    )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Largest photograph, in pixels.")
-    max_files: int = Field(default=16, ge=1, description="Most files of a form.")
+    max_files: int = Field(default=16, ge=1, description="Most images of one request.")
     threads: int = Field(default=2, ge=1, le=64, description="Requests that a replica decodes and judges at once.")
     cache: str | None = Field(
         default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
@@ -69,7 +72,7 @@ class RayMeters:
         self._histograms[metric.name].observe(value, {})
 
 
-class Classifier:
+class Classifier(InferenceService):
     """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
 
     def __init__(self, arguments: ApplicationArguments) -> None:

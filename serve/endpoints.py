@@ -3,22 +3,24 @@
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any, Protocol
+from importlib.metadata import version as package_version
+from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.types import Message, Scope
 
-from gitops.manifest import Contract
+from gitops.manifest import Contract, ServedModel
 from monitoring import metrics
 from monitoring.metrics import Metric
+from serve import inference, tensors
 from serve.envelope import VERSION_HEADER, Envelope
-from serve.predictor import INPUT, OUTPUT, Judgement
+from serve.inference import Answer, Asked, InferenceAnswer
+from serve.predictor import Judgement
 from serve.preprocess import ImageError
 from serve.protocol import (
     ErrorAnswer,
@@ -27,6 +29,7 @@ from serve.protocol import (
     Explanation,
     FormAnswer,
     ImageAnswer,
+    InferenceError,
     JudgedFile,
     Liveness,
     ModelMetadata,
@@ -35,13 +38,17 @@ from serve.protocol import (
     RefusedFile,
     RequestError,
     ServerMetadata,
-    TensorMetadata,
     WantedModel,
 )
 from serve.slot import Loaded, ModelSlot
+from serve.tensors import Verdict
+
+T = TypeVar("T")
 
 HEATMAP = "heatmap"
 """What `explain` may be."""
+_PROTOCOL = "/v2"
+"""Where the Open Inference Protocol's paths begin."""
 RETRY_AFTER_SECONDS = 5
 """What a 503 tells the client to wait."""
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -69,11 +76,11 @@ class Limits:
     max_bytes: int
     """Of one photograph's file."""
     max_request_bytes: int
-    """Of a whole form."""
+    """Of a whole form or inference request."""
     max_pixels: int
     """Of one photograph."""
     max_files: int
-    """Of a form."""
+    """Of a form or inference request."""
 
 
 class Meters(Protocol):
@@ -176,6 +183,64 @@ class Endpoints:
             if isinstance(outcome, Judgement):
                 self.meters.count(metrics.JUDGEMENTS, loaded.model.version, outcome.label)
 
+    async def infer(self, request: Request, name: str) -> Response:
+        """Judge photographs, each on its own: the tensors and their order are those of the model's metadata."""
+        return await self._infer(request, name, "")
+
+    async def infer_version(self, request: Request, name: str, version: str) -> Response:
+        """The same, of the version that is named."""
+        return await self._infer(request, name, version)
+
+    async def _infer(self, request: Request, name: str, version: str) -> Response:
+        self.served(name, version)  # else there is no need to read the body
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise RequestError(415, f"the content encoding {encoding} is not accepted: send the request as it is")
+        body = await _limited(request, self.limits.max_request_bytes).body()
+        json_length = request.headers.get(inference.LENGTH_HEADER)
+        limits = self.limits
+        loaded = self.served(name, version)
+        content, json_length_of_answer = await self.judge_tensors(
+            loaded,
+            lambda: inference.read(body, json_length, max_files=limits.max_files, max_bytes=limits.max_bytes),
+            lambda answer: inference.write(answer, request.state.id),
+        )
+        headers = {VERSION_HEADER: loaded.model.version}
+        if json_length_of_answer is None:
+            return Response(content, 200, headers, "application/json")
+        headers[inference.LENGTH_HEADER] = str(json_length_of_answer)
+        return Response(content, 200, headers, "application/octet-stream")
+
+    async def judge_tensors(self, loaded: Loaded, read: Callable[[], Asked], write: Callable[[Answer], T]) -> T:
+        """Judge the photographs of an inference request.
+
+        Args:
+            loaded: the model that shall judge.
+            read: makes the request of what came; it runs in the pool, as does `write`.
+            write: makes what goes out of the answer.
+
+        Raises:
+            RequestError: the request cannot be understood; or no photograph could be judged: the first one's error.
+        """
+
+        def work() -> tuple[list[Verdict | ImageError], T]:
+            asked = read()
+            outcomes = inference.verdicts(loaded.predictor, asked, self.limits.max_pixels)
+            found = tensors.tensors(outcomes, loaded.predictor.manifest.classes, asked.outputs)
+            return outcomes, write(Answer(asked, loaded.model, found))
+
+        start = time.perf_counter()
+        outcomes, written = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        judgements = [outcome.judgement for outcome in outcomes if isinstance(outcome, Verdict)]
+        self._measure(loaded, start, judgements)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+        # The error that is raised is counted where it is answered.
+        for error in refused if judgements else refused[1:]:
+            self.meters.count(metrics.REFUSALS, str(error.status))
+        if not judgements:
+            raise RequestError(refused[0].status, str(refused[0]))
+        return written
+
     async def live(self) -> Liveness:
         """Whether the process answers."""
         return Liveness()
@@ -187,7 +252,13 @@ class Endpoints:
 
     async def server(self) -> ServerMetadata:
         """What this server is."""
-        return ServerMetadata(name="mergeline", version=version("mergeline"))
+        extensions = ("binary_tensor_data",)
+        return ServerMetadata(name="mergeline", version=package_version("mergeline"), extensions=extensions)
+
+    async def model_version(self, name: str, version: str) -> ModelMetadata:
+        """The same, of the version that is named."""
+        self._expect(name, version)
+        return await self.model(name)
 
     async def model(self, name: str) -> ModelMetadata:
         """What this replica serves under a name, what it should serve, and why the two differ."""
@@ -209,12 +280,36 @@ class Endpoints:
 
     async def model_ready(self, name: str) -> Readiness:
         """Whether this model is served; 503 with the reason if not."""
-        slot = self.slot
-        if slot.loaded and slot.loaded.model.name == name:
-            return Readiness(name=name, version=slot.loaded.model.version)
-        if slot.wanted and slot.wanted.name == name:
-            raise _unavailable(slot)
-        raise self._unknown(name)
+        return Readiness(name=name, version=self.served(name, "").model.version)
+
+    async def version_ready(self, name: str, version: str) -> Readiness:
+        """Whether this version is served; 503 with the reason if it is only wanted."""
+        return Readiness(name=name, version=self.served(name, version).model.version)
+
+    def served(self, name: str, version: str) -> Loaded:
+        """The model of a name, and of a version unless that is empty.
+
+        Raises:
+            RequestError: 404, there is none; 503, it is wanted and not loaded.
+        """
+        self._expect(name, version)
+        loaded = self.slot.loaded
+        if loaded and loaded.model.name == name and version in ("", loaded.model.version):
+            return loaded
+        raise _unavailable(self.slot)
+
+    def _expect(self, name: str, version: str) -> None:
+        models = [model for model in self._models() if model.name == name]
+        if not models:
+            raise self._unknown(name)
+        versions = sorted({model.version for model in models})
+        if version and version not in versions:
+            raise RequestError(404, f"there is no version {version!r} of {name} here; known: {', '.join(versions)}")
+
+    def _models(self) -> list[ServedModel]:
+        """What is served, and what is wanted."""
+        models = [self.slot.loaded.model if self.slot.loaded else None, self.slot.wanted]
+        return [model for model in models if model]
 
     def _serving(self) -> Loaded:
         if self.slot.loaded is None:
@@ -222,14 +317,13 @@ class Endpoints:
         return self.slot.loaded
 
     def _unknown(self, name: str) -> RequestError:
-        models = [self.slot.loaded.model if self.slot.loaded else None, self.slot.wanted]
-        known = ", ".join(sorted({model.name for model in models if model})) or "none"
+        known = ", ".join(sorted({model.name for model in self._models()})) or "none"
         return RequestError(404, f"there is no model {name!r} here; known: {known}")
 
 
 def application(endpoints: Endpoints) -> FastAPI:
     """The ASGI application over a replica's endpoints."""
-    app = FastAPI(title="Mergeline", description="Judges photographs of parts.", version=version("mergeline"))
+    app = FastAPI(title="Mergeline", description="Judges photographs of parts.", version=package_version("mergeline"))
     errors: dict[int | str, dict[str, Any]] = {
         "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered; the reason says why."},
         "503": {"model": ErrorAnswer, "description": "No model is served, or the service is full."},
@@ -242,27 +336,45 @@ def application(endpoints: Endpoints) -> FastAPI:
         responses={**errors, 200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."}},
         openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN]},
     )
+    inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
     for path, endpoint in (
-        ("/v2", endpoints.server),
-        ("/v2/health/live", endpoints.live),
-        ("/v2/health/ready", endpoints.ready),
-        ("/v2/models/{name}", endpoints.model),
-        ("/v2/models/{name}/ready", endpoints.model_ready),
+        (_PROTOCOL, endpoints.server),
+        (f"{_PROTOCOL}/health/live", endpoints.live),
+        (f"{_PROTOCOL}/health/ready", endpoints.ready),
+        (f"{_PROTOCOL}/models/{{name}}", endpoints.model),
+        (f"{_PROTOCOL}/models/{{name}}/ready", endpoints.model_ready),
+        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}", endpoints.model_version),
+        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}/ready", endpoints.version_ready),
     ):
-        app.add_api_route(path, endpoint, methods=["GET"], responses=errors)
+        app.add_api_route(path, endpoint, methods=["GET"], responses=inference_errors)
+    for path, infer in (
+        (f"{_PROTOCOL}/models/{{name}}/infer", endpoints.infer),
+        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}/infer", endpoints.infer_version),
+    ):
+        app.add_api_route(
+            path,
+            infer,
+            methods=["POST"],
+            response_model=InferenceAnswer,
+            responses={**inference_errors, 200: inference.RESPONSE},
+            openapi_extra={"requestBody": inference.REQUEST_BODY, "parameters": [inference.LENGTH_PARAMETER]},
+        )
 
-    def refuse(request_id: str, error: RequestError) -> Response:
+    def refuse(scope: Scope, error: RequestError) -> Response:
         endpoints.meters.count(metrics.REFUSALS, str(int(error.status)))
+        request_id = scope["state"]["id"]
+        if f"{scope['path'].removeprefix(scope.get('root_path', ''))}/".startswith(f"{_PROTOCOL}/"):
+            return _json(InferenceError(error=error.reason, id=request_id), error.status, error.headers)
         detail = ErrorDetail(status=error.status, reason=error.reason)
         return _json(ErrorAnswer(error=detail, id=request_id), error.status, error.headers)
 
     @app.exception_handler(RequestError)
     async def refuse_ours(request: Request, error: RequestError) -> Response:
-        return refuse(request.state.id, error)
+        return refuse(request.scope, error)
 
     @app.exception_handler(HTTPException)
     async def refuse_theirs(request: Request, error: HTTPException) -> Response:
-        return refuse(request.state.id, _explained(request, error))
+        return refuse(request.scope, _explained(request, error))
 
     app.add_middleware(Envelope, slot=endpoints.slot, refuse=refuse)
     return app
@@ -332,11 +444,9 @@ def _identity(request: Request, loaded: Loaded) -> dict[str, Any]:
 
 def _description(loaded: Loaded) -> dict[str, Any]:
     manifest = loaded.predictor.manifest
-    settings = manifest.preprocessing
-    shape = (-1, settings.height, settings.width, settings.channels)
     return {
-        "inputs": (TensorMetadata(name=INPUT, datatype="UINT8", shape=shape),),
-        "outputs": (TensorMetadata(name=OUTPUT, datatype="FP32", shape=(-1, len(manifest.classes))),),
+        "inputs": tensors.inputs(),
+        "outputs": tensors.outputs(manifest.classes),
         "classes": manifest.classes,
         "threshold": manifest.threshold.value,
     }

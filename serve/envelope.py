@@ -26,10 +26,10 @@ class Envelope:
     Args:
         app: the routes.
         slot: where the served version stands.
-        refuse: makes the answer of a request's id and an error.
+        refuse: makes the answer to a request and an error; the request's id is `id` in the scope's state.
     """
 
-    def __init__(self, app: ASGIApp, slot: ModelSlot, refuse: Callable[[str, RequestError], Response]) -> None:
+    def __init__(self, app: ASGIApp, slot: ModelSlot, refuse: Callable[[Scope, RequestError], Response]) -> None:
         self._app = app
         self._slot = slot
         self._refuse = refuse
@@ -64,4 +64,4 @@ class Envelope:
             if started:
                 raise
             error = RequestError(500, "an error of ours, not yours; the service's log tells more under this id")
-            await self._refuse(request_id, error)(scope, receive, send_with_headers)
+            await self._refuse(scope, error)(scope, receive, send_with_headers)

@@ -28,9 +28,16 @@ class ErrorDetail(Contract):
 
 
 class ErrorAnswer(Contract):
-    """The body of every answer that is an error."""
+    """The body of every answer that is an error, but for the inference protocol's."""
 
     error: ErrorDetail
+    id: str = Field(description="The request's id.")
+
+
+class InferenceError(Contract):
+    """The same at the Open Inference Protocol's paths: its clients show `error` as it is."""
+
+    error: str = Field(description="What was found and what to do, in words.")
     id: str = Field(description="The request's id.")
 
 
@@ -124,11 +131,11 @@ class ServerMetadata(Contract):
 
 
 class TensorMetadata(Contract):
-    """An input or output of the network."""
+    """An input or output of the model."""
 
     name: str
-    datatype: Literal["UINT8", "FP32"]
-    shape: tuple[int, ...] = Field(description="−1 is the batch.")
+    datatype: Literal["BYTES", "FP32", "BOOL"]
+    shape: tuple[int, ...] = Field(description="−1 is the number of images.")
 
 
 class WantedModel(Contract):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from gitops.environment import (
     BUILDER_DEPLOYMENTS,
+    GRPC_SERVICER,
     Environment,
     model_path,
     parse_model_path,
@@ -80,6 +81,38 @@ def test_the_known_keys_are_rays() -> None:
     assert {section: set(keys) for section, keys in KNOWN_KEYS.items()} == {
         section: set(model.model_fields) for section, model in models.items()
     }
+
+
+def test_the_named_servicer_can_be_imported() -> None:
+    from ray._common.utils import import_attr
+
+    assert callable(import_attr(GRPC_SERVICER))
+    for name in ("staging", "production"):
+        options = Environment.parse(seed_environment("screw", name), name).config["grpc_options"]
+        assert options["grpc_servicer_functions"] == [GRPC_SERVICER]
+    assert "grpc_options" not in Environment.parse(LOCAL, "local").config
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            "{grpc_servicer_functions: [serve.open_inference_pb2_grpc.add]}",
+            "unknown 'serve.open_.*did you mean 'serve.op",
+        ),
+        ("{grpc_servicer_functions: [5]}", "unknown 5"),
+        ("{grpc_servicer_functions: serve.x}", "a list as grpc_servicer_functions"),
+        ("{port: nine}", "a number as port"),
+        ("{prt: 9}", "grpc_options: unknown key 'prt'"),
+    ],
+)
+def test_wrong_grpc_options_are_refused(options: str, reason: str) -> None:
+    with pytest.raises(ContractError, match=reason):
+        Environment.parse(f"grpc_options: {options}\n{LOCAL}", "x")
+
+
+def test_other_people_s_servicers_are_theirs() -> None:
+    Environment.parse(f"grpc_options: {{grpc_servicer_functions: [other.add, {GRPC_SERVICER}]}}\n{LOCAL}", "x")
 
 
 def test_our_own_application_takes_the_seeds() -> None:

@@ -1,21 +1,113 @@
-"""The service on a real Ray, deployed as the reconciler does it: by Serve's REST API."""
+"""A replica in this process; and the service on a real Ray, deployed as the reconciler does it: by Serve's REST API."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gitops import bundle
 from gitops.manifest import ServedModel
 from gitops.serve_api import ServeApi
+from monitoring.metrics import Metric
 from ray_jobs.cluster import free_port
+from serve.endpoints import Endpoints, Limits, application
+from serve.predictor import Predictor
+from serve.slot import ModelSlot
+from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
+GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 DEADLINE_SECONDS = 120
+LIMITS = Limits(max_bytes=200_000, max_request_bytes=500_000, max_pixels=500_000, max_files=4)
+
+
+class Tally:
+    """Measurements, kept where a test can see them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.observed: dict[str, list[float]] = {}
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        assert len(labels) == len(metric.labels)
+        self.counts[(metric.name, *labels)] += 1
+
+    def observe(self, metric: Metric, value: float) -> None:
+        self.observed.setdefault(metric.name, []).append(value)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    folder = tmp_path_factory.mktemp("bundles") / "one"
+    return ServedModel(name="screw", version="1", sha256=make_bundle(folder), uri=folder.as_uri())
+
+
+@functools.cache
+def open_bundle(model: ServedModel) -> Predictor:
+    """Real, and loaded once for all tests here: how bundles come and go is tested with the slot."""
+    predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, Path("unused")), threads=1)
+    predictor.probe()
+    return predictor
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally()
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> ModelSlot:
+    return ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
+
+
+@pytest.fixture
+async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a replica without a model."""
+    transport = httpx.ASGITransport(application(Endpoints(slot, LIMITS, pool, tally, "a-replica")))
+    async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(empty: httpx.AsyncClient, slot: ModelSlot, model: ServedModel) -> httpx.AsyncClient:
+    """A client of a replica that serves `model`."""
+    await slot.want(model)
+    assert slot.load_error is None
+    return empty
+
+
+def photograph(dtype: type = np.uint8, channels: int = 1, brightness: float = 0.9) -> NDArray[Any]:
+    """A dark bar on a light ground, (120, 160) or (120, 160, 3)."""
+    pixels: NDArray[Any] = np.full((120, 160), brightness * np.iinfo(dtype).max, dtype)
+    pixels[50:70, 30:130] = 0.2 * np.iinfo(dtype).max
+    return pixels if channels == 1 else np.repeat(pixels[..., None], channels, axis=2)
+
+
+def encoded(extension: str = ".png", pixels: NDArray[Any] | None = None) -> bytes:
+    return cv2.imencode(extension, photograph() if pixels is None else pixels)[1].tobytes()
 
 
 @dataclass
@@ -24,6 +116,8 @@ class Service:
 
     api: ServeApi
     port: int
+    grpc_port: int | None = None
+    """None: without gRPC."""
     deployment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -36,12 +130,10 @@ class Service:
         user_config = {"model": model.model_dump() if model else None}
         classifier = {"name": "Classifier", "user_config": user_config, **self.deployment}
         application = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/", "args": ARGUMENTS}
-        self.api.put(
-            {
-                "http_options": {"host": "127.0.0.1", "port": self.port},
-                "applications": [{**application, "deployments": [classifier]}],
-            }
-        )
+        config: dict[str, Any] = {"http_options": {"host": "127.0.0.1", "port": self.port}}
+        if self.grpc_port:
+            config["grpc_options"] = {"port": self.grpc_port, "grpc_servicer_functions": [GRPC_SERVICER]}
+        self.api.put({**config, "applications": [{**application, "deployments": [classifier]}]})
 
     def running(self) -> frozenset[str]:
         """Ids of the replicas that take requests."""

@@ -2,115 +2,28 @@
 
 import asyncio
 import base64
-import functools
 import io
 import logging
 import struct
 import time
 import zlib
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import cv2
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from gitops import bundle
 from gitops.manifest import ServedModel
 from monitoring import metrics
-from monitoring.metrics import Metric
-from serve.endpoints import Endpoints, Limits, application
-from serve.predictor import Predictor
-from serve.protocol import ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, ModelMetadata
+from serve.protocol import ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, InferenceError, ModelMetadata
 from serve.slot import ModelSlot
-from tests.bundles import THRESHOLD, make_bundle
+from tests.bundles import THRESHOLD
+from tests.serve.conftest import LIMITS, Tally, encoded, photograph
 
 pytestmark = pytest.mark.anyio
-
-LIMITS = Limits(max_bytes=200_000, max_request_bytes=500_000, max_pixels=500_000, max_files=4)
-
-
-class Tally:
-    """Measurements, kept where a test can see them."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, ...]] = Counter()
-        self.observed: dict[str, list[float]] = {}
-
-    def count(self, metric: Metric, *labels: str) -> None:
-        assert len(labels) == len(metric.labels)
-        self.counts[(metric.name, *labels)] += 1
-
-    def observe(self, metric: Metric, value: float) -> None:
-        self.observed.setdefault(metric.name, []).append(value)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    folder = tmp_path_factory.mktemp("bundles") / "one"
-    return ServedModel(name="screw", version="1", sha256=make_bundle(folder), uri=folder.as_uri())
-
-
-@functools.cache
-def open_bundle(model: ServedModel) -> Predictor:
-    """Real, and loaded once for all tests here: how bundles come and go is tested with the slot."""
-    predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, Path("unused")), threads=1)
-    predictor.probe()
-    return predictor
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as executor:
-        yield executor
-
-
-@pytest.fixture
-def tally() -> Tally:
-    return Tally()
-
-
-@pytest.fixture
-def slot(tmp_path: Path) -> ModelSlot:
-    return ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
-
-
-@pytest.fixture
-async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a replica without a model."""
-    transport = httpx.ASGITransport(application(Endpoints(slot, LIMITS, pool, tally, "a-replica")))
-    async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
-        yield client
-
-
-@pytest.fixture
-async def client(empty: httpx.AsyncClient, slot: ModelSlot, model: ServedModel) -> httpx.AsyncClient:
-    """A client of a replica that serves `model`."""
-    await slot.want(model)
-    assert slot.load_error is None
-    return empty
-
-
-def photograph(dtype: type = np.uint8, channels: int = 1, brightness: float = 0.9) -> NDArray[Any]:
-    """A dark bar on a light ground, (120, 160) or (120, 160, 3)."""
-    pixels: NDArray[Any] = np.full((120, 160), brightness * np.iinfo(dtype).max, dtype)
-    pixels[50:70, 30:130] = 0.2 * np.iinfo(dtype).max
-    return pixels if channels == 1 else np.repeat(pixels[..., None], channels, axis=2)
-
-
-def encoded(extension: str = ".png", pixels: NDArray[Any] | None = None) -> bytes:
-    return cv2.imencode(extension, photograph() if pixels is None else pixels)[1].tobytes()
 
 
 def by_pillow(kind: str) -> bytes:
@@ -131,6 +44,9 @@ def bomb() -> bytes:
 
 def assert_error(response: httpx.Response, status: int, words: str) -> None:
     assert response.status_code == status, response.text
+    if response.request.url.path.startswith("/v2"):
+        assert words in InferenceError.parse(response.json(), "the answer").error
+        return
     body = ErrorAnswer.parse(response.json(), "the answer")
     assert body.error.status == status
     assert words in body.error.reason
@@ -313,8 +229,14 @@ async def test_the_open_inference_protocol_describes_the_model(client: httpx.Asy
     answer = ModelMetadata.parse(response.json(), "the answer")
     assert (answer.name, answer.platform, answer.versions) == ("screw", "openvino", ("1",))
     assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in (*answer.inputs, *answer.outputs)] == [
-        ("image", "UINT8", (-1, 32, 64, 1)),
+        ("image", "BYTES", (-1,)),
+        ("label", "BYTES", (-1,)),
+        ("score", "FP32", (-1,)),
         ("probabilities", "FP32", (-1, 2)),
+        ("part_found", "BOOL", (-1,)),
+        ("error", "BYTES", (-1,)),
+        ("heatmap", "BYTES", (-1,)),
+        ("evidence_point", "FP32", (-1, 2)),
     ]
     assert (answer.version, answer.sha256, answer.replica) == ("1", model.sha256, "a-replica")
     assert (answer.classes, answer.threshold) == (("good", "defective"), THRESHOLD)
@@ -322,6 +244,18 @@ async def test_the_open_inference_protocol_describes_the_model(client: httpx.Asy
     assert response.json()["load_error"] is None
     assert_error(await client.get("/v2/models/bolt"), 404, "known: screw")
     assert_error(await client.get("/v2/models/bolt/ready"), 404, "known: screw")
+
+
+async def test_versions_can_be_named(client: httpx.AsyncClient, slot: ModelSlot, model: ServedModel) -> None:
+    unversioned = (await client.get("/v2/models/screw")).json()
+    assert (await client.get("/v2/models/screw/versions/1")).json() == unversioned
+    assert (await client.get("/v2/models/screw/versions/1/ready")).status_code == 200
+    for path in ("", "/ready"):
+        assert_error(await client.get(f"/v2/models/screw/versions/2{path}"), 404, "known: 1")
+    await slot.want(model.model_copy(update={"version": "2", "sha256": "a" * 64, "uri": "file:///nowhere"}))
+    assert (await client.get("/v2/models/screw/versions/2")).json()["wanted"]["version"] == "2"
+    assert_error(await client.get("/v2/models/screw/versions/2/ready"), 503, "file:///nowhere")
+    assert_error(await client.get("/v2/models/screw/versions/3"), 404, "known: 1, 2")
 
 
 async def test_unknown_paths_and_methods_are_refused_in_the_same_shape(client: httpx.AsyncClient) -> None:
