@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +22,8 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State
-from gitops.status import Health, Journal, Status, Sync
-from gitops.turn import is_watched
+from gitops.status import Journal, Status
+from gitops.turn import is_watched, known_status
 
 if TYPE_CHECKING:
     from ray_jobs.local import Served
@@ -417,11 +416,7 @@ def status(
     env: Environment = None, project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False
 ) -> None:
     """Say what is served, from which commit, in sync or not, healthy or not."""
-    place, name = State.at(state), _environment(project, env)
-    watched = is_watched(place, name)
-    found = Journal(place, name).status()
-    if not watched and found.reconciled_at:
-        found = _last_known(found, found.reconciled_at)
+    found, watched = known_status(Journal(State.at(state), _environment(project, env)))
     if as_json:
         _print_json(found.as_words())
         return
@@ -561,14 +556,6 @@ def _print_promotion(outcome: promotion.Promotion) -> None:
     if outcome.findings:
         out.print(gates.explain(outcome.findings), markup=False, highlight=False)
     out.print(outcome.text, markup=False, highlight=False)
-
-
-def _last_known(found: Status, at: datetime) -> Status:
-    """A status that nobody keeps up any more: what was seen last need not be so now."""
-    seen = at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    text = f"nobody looks any more; at {seen} it was {found.sync.status} and {found.health.status}"
-    health = Health(status="Unknown", message=text)
-    return found.model_copy(update={"sync": Sync(status="Unknown", revision=found.sync.revision), "health": health})
 
 
 def _print_status(found: Status, *, watched: bool) -> None:

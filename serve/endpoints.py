@@ -109,7 +109,7 @@ class Endpoints:
             return await self._predict_form(request)
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
-        data = await _limited(request, self.limits.max_bytes).body()
+        data = await limited(request, self.limits.max_bytes).body()
         loaded = self._serving()
         if explained:
             return await self._explain(request, loaded, data)
@@ -144,8 +144,8 @@ class Endpoints:
         return Response(evidence.overlay, 200, headers, "image/png")
 
     async def _predict_form(self, request: Request) -> Response:
-        limited = _limited(request, self.limits.max_request_bytes)
-        async with limited.form(max_files=self.limits.max_files) as form:
+        within = limited(request, self.limits.max_request_bytes)
+        async with within.form(max_files=self.limits.max_files) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:
@@ -294,7 +294,7 @@ def _explanation_asked(request: Request) -> bool:
     return asked is not None
 
 
-def _limited(request: Request, limit: int) -> Request:
+def limited(request: Request, limit: int) -> Request:
     """The request, with a body that raises 413 past `limit` bytes; at once where its length is announced."""
     # What still comes after the answer is thrown away by the server. To close the connection, which looks cheaper,
     # resets it under the answer, so that many clients never see it.
