@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from gitops import gates, promotion
 from gitops.attempt import Settings
+from gitops.environment import Environment as ServedEnvironment
+from gitops.environment import serve_config_path
 from gitops.errors import GateError, MergelineError
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.reconcile import Reconciler
@@ -28,6 +31,7 @@ from gitops.turn import is_watched, known_status
 if TYPE_CHECKING:
     from ray_jobs.local import Served
     from ray_jobs.stage import Stage
+    from serve.asking import Answer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +43,8 @@ app = typer.Typer(
 label = typer.Typer(no_args_is_help=True, help="Labels that grow: take them in, and hand out what to label next.")
 app.add_typer(label, name="label")
 _PIPED_WIDTH = 200
+_NOT_GOOD = 3
+"""Exit status of `predict` where a part is not good: 1 is an error, 2 a command line that cannot be read."""
 _SHOWN_DISAGREEMENTS = 20
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
@@ -111,6 +117,7 @@ def _what_next(served: "Served", state: Path) -> Iterator[str]:
     yield ""
     yield f"{served.version.model.name} version {served.version.model.version} is served"
     yield f"  accuracy {metrics['accuracy']:.3f} on {served.version.evaluation.images} held-out images"
+    yield f"  page        {served.url}/"
     yield f"  endpoint    {served.url}/predict"
     yield f"  OpenAPI     {served.url}/docs"
     yield f"  Ray         {served.dashboard}"
@@ -233,6 +240,45 @@ def export_labels(
         _print_json(exported.model_dump(mode="json"))
     else:
         out.print(exported.text(), markup=False, highlight=False)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Photographs, and folders of them.")],
+    url: Annotated[
+        str | None, typer.Option("--url", help="The service, as http://127.0.0.1:8000; what Git serves if not given.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0, max=1, help="Judge at this one instead of the model's own.")
+    ] = None,
+    explain: Annotated[Path | None, typer.Option("--explain", help="Folder to write heat-maps into.")] = None,
+    env: Environment = None,
+    repo: Repo = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Ask the running service about photographs.
+
+    Exit status 0: all are good; 3: all were judged, and some are not good; 1: some could not be judged.
+    """
+    from serve import asking
+
+    files = asking.photographs(paths)
+    service = asking.Asking((url or _served_url(project, state, env, repo)).rstrip("/"), threshold, explain)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        answers = list(bar.track(service.ask(files), total=len(files), description="judging"))
+    if as_json:
+        _print_json([answer.model_dump(mode="json", exclude_none=True) for answer in answers])
+    else:
+        _print_answers(answers)
+    if any(answer.error for answer in answers):
+        raise typer.Exit(1)
+    if not all(answer.good for answer in answers):
+        raise typer.Exit(_NOT_GOOD)
 
 
 # --- promotion --------------------------------------------------------------------------------------------------------
@@ -515,6 +561,29 @@ def _reconciler(
     place = State.at(state)
     api = ServeApi(_ray(state, address), ray_token())
     return Reconciler(_repository(place, repo), revision, _environment(project, env), api, place, settings)
+
+
+def _served_url(project: Path, state: Path, env: str | None, repo: str | None) -> str:
+    """Where the environment's application answers on this machine, as `up` prints it."""
+    name, repository = _environment(project, env), _repository(State.at(state), repo)
+    path = serve_config_path(name)
+    wanted = ServedEnvironment.parse(repository.read(repository.fetch(MAIN).id, path), path)
+    return wanted.url(wanted.find(None, Project.read(project).name, path))
+
+
+def _print_answers(answers: list["Answer"]) -> None:
+    table = Table("file", "label", "score", "threshold", "part", box=None)
+    for answer in answers:
+        if answer.error or answer.score is None or answer.threshold is None:
+            table.add_row(escape(answer.file), "[red]not judged[/]", "", "", escape(answer.error or ""))
+            continue
+        label = f"[{'green' if answer.good else 'red'}]{escape(answer.label or '')}[/]"
+        part = "found" if answer.part_found else "not found"
+        table.add_row(escape(answer.file), label, f"{answer.score:.4f}", f"{answer.threshold:.4f}", part)
+    out.print(table)
+    bad, failed = sum(answer.good is False for answer in answers), sum(answer.error is not None for answer in answers)
+    summary = f"{len(answers) - bad - failed} good, {bad} not good" + (f", {failed} not judged" if failed else "")
+    err.print(summary, markup=False, highlight=False)
 
 
 def _print_json(value: object) -> None:

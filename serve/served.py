@@ -1,6 +1,7 @@
 """What is served, for people: the model and its making, and what the reconciler knows where that can be read."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,8 @@ from serve.endpoints import Endpoints
 from serve.protocol import ErrorAnswer, RequestError, WantedModel
 from serve.slot import Loaded
 
+# Who may see the page need not see people's addresses.
+_ADDRESS = re.compile(r"\s*<[^>]*>$")
 # The page brings its styles and pictures inside of it, and has no scripts.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
@@ -158,7 +161,7 @@ class Served:
         return Deployment(
             revision=entry.revision,
             at=entry.deployed_at,
-            author=entry.author,
+            author=_ADDRESS.sub("", entry.author),
             subject=entry.subject,
             version=model.version if model else None,
             sha256=model.sha256 if model else None,

@@ -29,7 +29,7 @@ export function sorter(order, threshold) {
 
 /** A score or threshold as people read it. */
 export function figure(value) {
-  return value > 0 && value < 0.0005 ? "< 0.001" : value < 1 && value >= 0.9995 ? "> 0.999" : value.toFixed(3);
+  return value < 0.0005 ? "< 0.001" : value >= 0.9995 ? "> 0.999" : value.toFixed(3);
 }
 
 const COLUMNS = ["filename", "label", "score", "threshold", "model_name", "model_version", "model_digest", "part_found", "feedback", "error"];

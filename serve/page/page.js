@@ -333,7 +333,7 @@ function heatIfWanted(item) {
 $("heat-all").addEventListener("click", () => {
   const on = !wantsHeat();
   $("heat-all").setAttribute("aria-pressed", String(on));
-  for (const item of items) {
+  for (const item of listed()) {
     if (!on && item.heat) item.setHeat(false);
     else if (on && item.near) heatIfWanted(item);
   }
@@ -400,7 +400,7 @@ async function look() {
   try {
     facts = await served();
     const model = facts.model;
-    $("model").textContent = model ? `${model.name} · version ${model.version}` : "no model";
+    $("model").textContent = model ? `${model.name} · v${model.version}` : "no model";
     $("notice").hidden = model !== null;
     $("notice").textContent = model ? "" : `No model is served${facts.load_error ? `: ${facts.load_error}` : " yet"}.`;
     $("formats").textContent = `PNG, JPEG, BMP or TIFF, up to ${(facts.max_bytes / 1e6).toFixed(0)} MB each; or paste one`;
