@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test bench check format lock proto clean
+.PHONY: install demo test browser bench check format lock proto clean
 
 install: .venv/installed
 
@@ -21,8 +21,14 @@ install: .venv/installed
 demo: install
 	$(BIN)/mergeline up
 
-test: install
+test: install browser
 	$(BIN)/python -m pytest
+
+# The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
+browser:
+	@if command -v "$${MERGELINE_CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; then echo "installed Chromium for the page's tests"; \
+	else echo "note: no Chromium here, so the page's tests in a browser are skipped; install it (Debian: apt-get install chromium), or name one with MERGELINE_CHROMIUM=/path/to/it"; fi
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=median,iqr,ops,rounds

@@ -6,29 +6,32 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from gitops import gates, promotion
 from gitops.attempt import Settings
+from gitops.environment import Environment as ServedEnvironment
+from gitops.environment import serve_config_path
 from gitops.errors import GateError, MergelineError
 from gitops.manifest import Comparison, ModelVersion, Project
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State
-from gitops.status import Health, Journal, Status, Sync
-from gitops.turn import is_watched
+from gitops.status import Journal, Status
+from gitops.turn import is_watched, known_status
 
 if TYPE_CHECKING:
     from ray_jobs.local import Served
     from ray_jobs.stage import Stage
+    from serve.asking import Answer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +43,8 @@ app = typer.Typer(
 label = typer.Typer(no_args_is_help=True, help="Labels that grow: take them in, and hand out what to label next.")
 app.add_typer(label, name="label")
 _PIPED_WIDTH = 200
+_NOT_GOOD = 3
+"""Exit status of `predict` where a part is not good: 1 is an error, 2 a command line that cannot be read."""
 _SHOWN_DISAGREEMENTS = 20
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
@@ -112,6 +117,7 @@ def _what_next(served: "Served", state: Path) -> Iterator[str]:
     yield ""
     yield f"{served.version.model.name} version {served.version.model.version} is served"
     yield f"  accuracy {metrics['accuracy']:.3f} on {served.version.evaluation.images} held-out images"
+    yield f"  page        {served.url}/"
     yield f"  endpoint    {served.url}/predict"
     yield f"  OpenAPI     {served.url}/docs"
     yield f"  Ray         {served.dashboard}"
@@ -256,6 +262,45 @@ def export_labels(
         _print_json(exported.model_dump(mode="json"))
     else:
         out.print(exported.text(), markup=False, highlight=False)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Photographs, and folders of them.")],
+    url: Annotated[
+        str | None, typer.Option("--url", help="The service, as http://127.0.0.1:8000; what Git serves if not given.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0, max=1, help="Judge at this one instead of the model's own.")
+    ] = None,
+    explain: Annotated[Path | None, typer.Option("--explain", help="Folder to write heat-maps into.")] = None,
+    env: Environment = None,
+    repo: Repo = None,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """Ask the running service about photographs.
+
+    Exit status 0: all are good; 3: all were judged, and some are not good; 1: some could not be judged.
+    """
+    from serve import asking
+
+    files = asking.photographs(paths)
+    service = asking.Asking((url or _served_url(project, state, env, repo)).rstrip("/"), threshold, explain)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        answers = list(bar.track(service.ask(files), total=len(files), description="judging"))
+    if as_json:
+        _print_json([answer.model_dump(mode="json", exclude_none=True) for answer in answers])
+    else:
+        _print_answers(answers)
+    if any(answer.error for answer in answers):
+        raise typer.Exit(1)
+    if not all(answer.good for answer in answers):
+        raise typer.Exit(_NOT_GOOD)
 
 
 # --- promotion --------------------------------------------------------------------------------------------------------
@@ -442,11 +487,7 @@ def status(
     env: Environment = None, project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False
 ) -> None:
     """Say what is served, from which commit, in sync or not, healthy or not."""
-    place, name = State.at(state), _environment(project, env)
-    watched = is_watched(place, name)
-    found = Journal(place, name).status()
-    if not watched and found.reconciled_at:
-        found = _last_known(found, found.reconciled_at)
+    found, watched = known_status(Journal(State.at(state), _environment(project, env)))
     if as_json:
         _print_json(found.as_words())
         return
@@ -532,6 +573,29 @@ def _reconciler(
     return Reconciler(_repository(place, repo), revision, _environment(project, env), api, place, settings)
 
 
+def _served_url(project: Path, state: Path, env: str | None, repo: str | None) -> str:
+    """Where the environment's application answers on this machine, as `up` prints it."""
+    name, repository = _environment(project, env), _repository(State.at(state), repo)
+    path = serve_config_path(name)
+    wanted = ServedEnvironment.parse(repository.read(repository.fetch(MAIN).id, path), path)
+    return wanted.url(wanted.find(None, Project.read(project).name, path))
+
+
+def _print_answers(answers: list["Answer"]) -> None:
+    table = Table("file", "label", "score", "threshold", "part", box=None)
+    for answer in answers:
+        if answer.error or answer.score is None or answer.threshold is None:
+            table.add_row(escape(answer.file), "[red]not judged[/]", "", "", escape(answer.error or ""))
+            continue
+        label = f"[{'green' if answer.good else 'red'}]{escape(answer.label or '')}[/]"
+        part = "found" if answer.part_found else "not found"
+        table.add_row(escape(answer.file), label, f"{answer.score:.4f}", f"{answer.threshold:.4f}", part)
+    out.print(table)
+    bad, failed = sum(answer.good is False for answer in answers), sum(answer.error is not None for answer in answers)
+    summary = f"{len(answers) - bad - failed} good, {bad} not good" + (f", {failed} not judged" if failed else "")
+    err.print(summary, markup=False, highlight=False)
+
+
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -571,14 +635,6 @@ def _print_promotion(outcome: promotion.Promotion) -> None:
     if outcome.findings:
         out.print(gates.explain(outcome.findings), markup=False, highlight=False)
     out.print(outcome.text, markup=False, highlight=False)
-
-
-def _last_known(found: Status, at: datetime) -> Status:
-    """A status that nobody keeps up any more: what was seen last need not be so now."""
-    seen = at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    text = f"nobody looks any more; at {seen} it was {found.sync.status} and {found.health.status}"
-    health = Health(status="Unknown", message=text)
-    return found.model_copy(update={"sync": Sync(status="Unknown", revision=found.sync.revision), "health": health})
 
 
 def _print_status(found: Status, *, watched: bool) -> None:

@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from gitops.errors import ContractError
 from gitops.manifest import ServedModel
 from gitops.serve_keys import KNOWN_KEYS
+from gitops.state import State
 
 PROJECT_PATH = "project.yaml"
 """Where a deployments repository keeps the project file."""
@@ -113,6 +114,10 @@ class Environment:
             raise ContractError(f"{source}: http_options wants a text as host and a number as port")
         return cls(config, {app.name: app for app in applications}, host, port)
 
+    def url(self, application: Application) -> str:
+        """Where this machine reaches an application."""
+        return f"http://127.0.0.1:{self.http_port}{(application.route_prefix or '').rstrip('/')}"
+
     def served(self) -> dict[str, ServedModel | None]:
         """The model that each application shall serve; None where nothing was promoted yet."""
         return {name: app.model for name, app in self.applications.items()}
@@ -169,13 +174,14 @@ def promote(text: str, application: str | None, model: ServedModel, source: str 
     return edited
 
 
-def seed_environment(project: str, environment: str, port: int | None = None) -> str:
+def seed_environment(project: str, environment: str, port: int | None = None, state: State | None = None) -> str:
     """The packaged serve-config.yaml of an environment (`local`'s where there is none) with the project's name.
 
     Args:
         project: name of the application.
         environment: which environment.
         port: HTTP port; None: the packaged one.
+        state: of this machine, whose folders the application may use; None: it runs elsewhere.
     """
     folder = importlib.resources.files("gitops") / "environments"
     packaged = folder / environment / "serve-config.yaml"
@@ -184,6 +190,12 @@ def seed_environment(project: str, environment: str, port: int | None = None) ->
     text = _replace(text, _span(name), _scalar(project))
     if port is not None:
         text = _replace(text, _span(_find(_compose(text), "http_options", "port")), str(port))
+    if state is not None:
+        folders = {"feedback": state.feedback / environment, "journal": state.reconciler / environment}
+        for key, folder in folders.items():
+            arguments = _find(_compose(text), "applications", project, "args")
+            if any(pair[0].value == key for pair in arguments.value):
+                text = _replace(text, _span(_pair(arguments, key)[1]), _scalar(str(folder)))
     return text
 
 

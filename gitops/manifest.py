@@ -340,10 +340,23 @@ class Feedback(Contract):
     """What somebody said of one served photograph: a line of a feedback file; a label once a person confirms it."""
 
     id: str | None = Field(default=None, description="Of the request that judged the photograph.")
-    filename: str | None = Field(default=None, description="Name of the photograph's file, where that is known.")
+    filename: str | None = Field(
+        default=None, max_length=1000, description="Name of the photograph's file, where that is known."
+    )
     sha256: Sha256 | None = Field(default=None, description="Of the photograph's file; it counts before the name.")
+    photograph: str | None = Field(
+        default=None, description="The photograph's file, relative to the feedback's; unset: it is known elsewhere."
+    )
     label: str = Field(description="The class that it should have had.")
-    by: str | None = Field(default=None, description="Who says so.")
+    said: str | None = Field(default=None, description="The class that the model gave it.")
+    score: Share | None = Field(default=None, description="The model's probability that the part is not good.")
+    model_name: Name | None = None
+    model_version: Version | None = None
+    model_digest: str | None = Field(
+        default=None, pattern=r"^sha256:[0-9a-f]{64}$", description="Of the bundle that judged it."
+    )
+    comment: str | None = Field(default=None, max_length=2000, description="What else there is to say.")
+    by: str | None = Field(default=None, max_length=200, description="Who says so.")
     at: AwareDatetime | None = Field(default=None, description="When it was said, RFC 3339.")
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ class State:
 
     @property
     def labels(self) -> Path:
-        """Labels that were imported: `<project>.json`."""
+        """Labels that were imported: `<project>.json`; photographs that came with feedback: `<project>/`."""
         return self.root / "labels"
 
     @property
@@ -75,6 +75,11 @@ class State:
         return self.root / "reconciler"
 
     @property
+    def feedback(self) -> Path:
+        """What users said of judgements, with the photographs: one folder an environment."""
+        return self.root / "feedback"
+
+    @property
     def session(self) -> Path:
         """What `mergeline up` started: process ids, addresses, the token, logs."""
         return self.root / "session"
@@ -83,6 +88,14 @@ class State:
         """The registered versions of a model, oldest first."""
         files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
         return [ModelVersion.read(path) for path in files]
+
+    def evaluation_page(self, bundle: str) -> Path | None:
+        """The evaluation's page of a bundle, by its digest; None where the run that made it is not here any more."""
+        for report in self.runs.glob("*/evaluation.json"):
+            page = report.parent / "evaluation" / "report.html"
+            if page.exists() and json.loads(report.read_text()).get("bundle") == bundle:
+                return page
+        return None
 
 
 @contextmanager
@@ -97,13 +110,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is there whole or not at all; text as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -3,11 +3,13 @@
 import json
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel
 from gitops.state import State, write_atomically
 
@@ -136,10 +138,23 @@ class Journal:
     """The reconciler's files of one environment; only the reconciler writes."""
 
     def __init__(self, state: State, environment: str) -> None:
+        self.state = state
         self.environment = environment
         self.folder = state.reconciler / environment
         self._status = self.folder / "status.json"
         self._history = self.folder / "history.jsonl"
+
+    @classmethod
+    def at(cls, folder: Path) -> "Journal":
+        """The journal whose folder is `<state>/reconciler/<environment>`.
+
+        Raises:
+            ContractError: it is no such folder.
+        """
+        state = State.at(folder.parents[1])
+        if folder.parent.name != state.reconciler.name:
+            raise ContractError(f"{folder} is no journal: it must be <state folder>/reconciler/<environment>")
+        return cls(state, folder.name)
 
     def status(self) -> Status:
         """The status as written last; all Unknown before the first."""

@@ -15,6 +15,7 @@ from typing import IO
 
 from gitops.errors import StalledError
 from gitops.state import State, write_atomically
+from gitops.status import Health, Journal, Status, Sync
 
 # Who only looks whether the lock is held holds it for that moment, and a new holder has yet to write who it is.
 _PATIENCE_SECONDS = 0.5
@@ -93,6 +94,20 @@ class Turn:
 def is_watched(state: State, environment: str) -> bool:
     """Whether a reconciler works for the environment now."""
     return Turn(state.reconciler / environment).is_taken()
+
+
+def known_status(journal: Journal) -> tuple[Status, bool]:
+    """The status of an environment as far as anybody knows it now, and whether a reconciler keeps it up.
+
+    Where none does, what was seen last need not be so any more: sync and health are Unknown, and the message says it.
+    """
+    found, watched = journal.status(), is_watched(journal.state, journal.environment)
+    if watched or found.reconciled_at is None:
+        return found, watched
+    seen = found.reconciled_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    text = f"nobody looks any more; at {seen} it was {found.sync.status} and {found.health.status}"
+    health, sync = Health(status="Unknown", message=text), Sync(status="Unknown", revision=found.sync.revision)
+    return found.model_copy(update={"sync": sync, "health": health}), watched
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -24,8 +24,8 @@ from ray_jobs import render
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
+from serve.protocol import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 TABLE = "train.csv"
 _PARTITIONS = {"train", "training", "test", "testing", "val", "valid", "validation", "images"}
 """Folders that say nothing about what is in the picture; the line splits by itself."""
@@ -120,6 +120,7 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
         _labels_file(stage),
         imported=imported,
         folders=settings.folders,
+        brought=brought_photographs(stage),
     )
     if imported:
         used = sum(photograph.sha256 in imported for photograph in listing.photographs)
@@ -157,8 +158,10 @@ def survey(stage: Stage, folder: Path) -> list[Found]:
     Raises:
         DataError: the labels that there are are not what they should be.
     """
+    imported = imported_labels(stage)
     candidates = _candidates(folder, stage.project.classes, stage.project.data.folders, may_lack_labels=True)
-    return _labelled(candidates, stage.project.classes, _labels_file(stage), imported_labels(stage))
+    found = _labelled(candidates, stage.project.classes, _labels_file(stage), imported)
+    return _joined(found, brought_photographs(stage), imported)
 
 
 def imported_labels(stage: Stage) -> dict[str, str]:
@@ -168,6 +171,23 @@ def imported_labels(stage: Stage) -> dict[str, str]:
         DataError: one of them is no class of the project's any more.
     """
     return labels_of(read_book(stage), stage.project.classes, book_file(stage))
+
+
+def brought_folder(stage: Stage) -> Path:
+    """Where photographs lie that came with feedback and are not in the source."""
+    return stage.state.labels / stage.project.name
+
+
+def brought_name(sha256: str, filename: str, suffix: str) -> str:
+    """The name in `brought_folder` of a photograph; what people and cameras call it stays to be read."""
+    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    name = re.sub(r"[^\w-]+", "_", stem)[-100:] or "photograph"
+    return f"{sha256[:12]}-{name}{suffix}"
+
+
+def brought_photographs(stage: Stage) -> dict[str, Path]:
+    """The photographs that came with feedback, by the names that they have beside those of the source."""
+    return {f"feedback/{name}": path for name, path in images_below(brought_folder(stage)).items()}
 
 
 def _labels_file(stage: Stage) -> Path | None:
@@ -289,6 +309,7 @@ def list_folder(
     labels: Path | None = None,
     imported: Mapping[str, str] | None = None,
     folders: Mapping[str, str | None] | None = None,
+    brought: Mapping[str, Path] | None = None,
 ) -> Listing:
     """List the photographs of a folder with their labels; what has no usable label is set aside with the reason.
 
@@ -301,6 +322,7 @@ def list_folder(
         labels: a Label Studio export, whose labels win over the folder's.
         imported: classes by SHA-256 of the file, as `label import` keeps them; they win over all others.
         folders: classes of folders that are named otherwise; None for those that are left out.
+        brought: further photographs, by name; those that have no imported label are left out.
 
     Raises:
         DataError: there are no images, or the labels are not what they should be.
@@ -309,7 +331,8 @@ def list_folder(
     candidates = _candidates(folder, classes, folders or {}, may_lack_labels=may_lack_labels)
     kind_of = kind_reader(kind_pattern)
     photographs, quarantined = [], []
-    for found in _labelled(candidates, classes, labels, imported or {}):
+    known = _labelled(candidates, classes, labels, imported or {})
+    for found in _joined(known, brought or {}, imported or {}):
         reason = _why_unusable(found)
         if reason is not None or found.sha256 is None or found.label is None:
             quarantined.append(Quarantined(filename=found.filename, reason=reason or "the file cannot be read"))
@@ -339,6 +362,18 @@ def _labelled(
             own = {imported[digest]} if digest is not None and digest in imported else candidate.labels
             found.append(Found(name, candidate.path, frozenset(own), candidate.kind, digest))
     return found
+
+
+def _joined(source: list[Found], brought: Mapping[str, Path], imported: Mapping[str, str]) -> list[Found]:
+    """What the source has, and of the photographs that were brought those that it lacks and that have a label."""
+    known = {found.sha256 for found in source}
+    more = [(name, path, _sha256(path)) for name, path in brought.items()]
+    added = [
+        Found(name, path, frozenset({imported[digest]}), None, digest)
+        for name, path, digest in more
+        if digest is not None and digest in imported and digest not in known
+    ]
+    return sorted([*source, *added], key=lambda found: found.filename)
 
 
 def _sha256(path: Path | None) -> str | None:

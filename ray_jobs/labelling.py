@@ -8,7 +8,8 @@ from pydantic import Field
 
 from gitops.errors import DataError
 from gitops.manifest import Contract
-from ray_jobs.dataset import Found, source_folder, survey
+from gitops.state import write_atomically
+from ray_jobs.dataset import Found, brought_folder, brought_name, source_folder, survey
 from ray_jobs.label_book import KeptLabel, is_older, read_book, record
 from ray_jobs.labels import Annotation, file_meant, is_feedback, names_of, read_annotations, read_feedback
 from ray_jobs.stage import Stage
@@ -43,6 +44,10 @@ class ImportReport(Contract):
     duplicates: tuple[str, ...] = Field(description="Photographs that the file labels several times, always alike.")
     unknown: tuple[str, ...] = Field(description="Photographs that are not in the source: skipped.")
     unlabelled: int = Field(description="Tasks in which nothing was chosen.")
+    brought: tuple[str, ...] = Field(
+        default=(),
+        description="Photographs that are not in the source and came with the feedback; they join the next dataset.",
+    )
 
     def text(self) -> str:
         """The report in lines for a person."""
@@ -54,6 +59,7 @@ class ImportReport(Contract):
         lines += _named("changed", [str(item) for item in self.changed], most)
         lines += _named("kept, as a newer label was imported before", self.older)
         lines += _named("labelled several times, always alike", self.duplicates)
+        lines += _named("not in the source, taken from the feedback", self.brought)
         if self.unlabelled:
             lines.append(f"  without a label: {self.unlabelled} tasks")
         if self.unknown:
@@ -92,7 +98,9 @@ def import_labels(
         raise DataError(f"nobody answers for the feedback in {file}: say who confirms it with --by NAME")
     annotations = (read_feedback if feedback else read_annotations)(file, stage.project.classes)
     folder, source = source_folder(stage, data)
-    matched = match(annotations, survey(stage, folder), str(file))
+    source_files = survey(stage, folder)
+    brought = _brought(annotations, source_files)
+    matched = match(_last_words(annotations), [*source_files, *brought.values()], str(file))
     _check_contradictions(matched, file)
     given = {
         sha256: KeptLabel(
@@ -107,9 +115,51 @@ def import_labels(
     }
     written = not feedback or confirm
     report = _report(stage, matched, given, file=file, source=source, written=written)
+    report = report.model_copy(update={"brought": tuple(found.filename for found in brought.values())})
     if written and given:
+        for found in brought.values():  # before the labels: a label without its photograph would be of no use
+            target = brought_folder(stage) / Path(found.filename).name
+            if not target.exists():
+                write_atomically(target, Path(str(found.path)).read_bytes())
         record(stage, given)
     return report
+
+
+def _brought(annotations: Iterable[Annotation], source: Iterable[Found]) -> dict[str, Found]:
+    """The photographs that came with annotations and are not in the source, by SHA-256.
+
+    Raises:
+        DataError: a file that came with one is not there, or is not what its digest says.
+    """
+    known = {item.sha256 for item in source}
+    brought: dict[str, Found] = {}
+    for item in annotations:
+        if item.photograph is None or item.sha256 is None or item.sha256 in known:
+            continue
+        found = Found.unlabelled(
+            f"feedback/{brought_name(item.sha256, item.reference, item.photograph.suffix)}", item.photograph
+        )
+        if found.sha256 != item.sha256:
+            state = "cannot be read" if found.sha256 is None else f"has the SHA-256 {found.sha256[:12]}"
+            raise DataError(
+                f"{item.where}: its photograph {item.photograph} {state}, not {item.sha256[:12]}; restore it"
+            )
+        brought.setdefault(item.sha256, found)
+    return brought
+
+
+def _last_words(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Without what its own author has replaced later: who mends a slip on the page contradicts nobody."""
+    last: dict[tuple[str | None, str | None, str], Annotation] = {}
+    kept = []
+    for item in annotations:
+        if item.photograph is None or item.at is None:
+            kept.append(item)
+            continue
+        key = (item.sha256, item.by, item.reference)
+        if key not in last or item.at >= (last[key].at or item.at):
+            last[key] = item
+    return [*kept, *last.values()]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Annotation:
     """Of the photograph's file, where it is given."""
     by: str | None = None
     at: datetime | None = None
+    photograph: Path | None = None
+    """A copy of the photograph's file that came with it; only feedback brings one."""
 
 
 def class_of(value: str, classes: tuple[str, ...]) -> str | None:
@@ -209,7 +211,8 @@ def read_feedback(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
         label = class_of(given.label, classes)
         if label is None:
             raise DataError(f"{where}: label {given.label!r} is no class; {classes_text(classes)}")
-        annotations.append(Annotation(given.filename or "", label, where, given.sha256, given.by, given.at))
+        photograph = path.parent / given.photograph if given.photograph else None
+        annotations.append(Annotation(given.filename or "", label, where, given.sha256, given.by, given.at, photograph))
     return annotations
 
 

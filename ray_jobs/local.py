@@ -106,8 +106,9 @@ def _deployments(stage: Stage, options: Options) -> str:
     """The state folder's own bare repository, made from the project where there is none yet."""
     seed = {environment.PROJECT_PATH: stage.project_file.read_text()}
     for name in stage.project.environments:
-        port = options.port if name == options.environment else None
-        seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port)
+        served_here = name == options.environment
+        port, state = (options.port, stage.state) if served_here else (None, None)
+        seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port, state)
     create_bare(stage.state.repository, seed, gates.hooks())
     return str(stage.state.repository)
 
@@ -165,10 +166,7 @@ def _await_served(
                 repository.read(commit, environment.serve_config_path(options.environment)), repository.location
             )
             application = wanted.find(None, version.model.name, options.environment)
-            route = (application.route_prefix or "").rstrip("/")
-            return Served(
-                version, f"http://127.0.0.1:{wanted.http_port}{route}", session.dashboard, str(repository.location)
-            )
+            return Served(version, wanted.url(application), session.dashboard, str(repository.location))
         if now.sync.revision == commit and now.operation_state and now.operation_state.phase in ("Failed", "Error"):
             break
         time.sleep(_POLL_SECONDS)

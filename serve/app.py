@@ -17,15 +17,22 @@ from ray.serve import metrics as ray_metrics
 from gitops import bundle
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel
+from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, SERVING, Metric
 from serve.endpoints import Endpoints, Limits, application
+from serve.feedback import FeedbackFolder, add_feedback
 from serve.grpc_service import InferenceService
+from serve.pages import add_page
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
+from serve.served import Served, add_served
 from serve.slot import ModelSlot
 
 DEPLOYMENT = "Classifier"
 """The deployment's name; environments configure it by this."""
+
+# A replica runs in whatever folder Ray gives it.
+_ABSOLUTE = r"^[/~]"
 
 
 class ApplicationArguments(Contract):
@@ -40,6 +47,15 @@ class ApplicationArguments(Contract):
     threads: int = Field(default=2, ge=1, le=64, description="Requests that a replica decodes and judges at once.")
     cache: str | None = Field(
         default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
+    )
+    feedback: str | None = Field(
+        default=None, pattern=_ABSOLUTE, description="Folder that keeps what users say of judgements; unset: nothing."
+    )
+    journal: str | None = Field(
+        default=None,
+        pattern=_ABSOLUTE,
+        description="The reconciler's folder of this environment, <state>/reconciler/<environment>; unset: the page "
+        "shows only what a replica knows by itself.",
     )
 
 
@@ -95,11 +111,18 @@ class Classifier(InferenceService):
         )
         limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
         self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag)
+        folder_of_feedback = FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None
+        journal = Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None
+        served = Served(self._endpoints, context.app_name, journal, feedback=folder_of_feedback is not None)
+        self._app = application(self._endpoints)
+        add_page(self._app)
+        add_served(self._app, served)
+        add_feedback(self._app, self._endpoints, folder_of_feedback, self._pool)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve after the constructor."""
-        return application(self._endpoints)
+        return self._app
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Serve what a new `user_config` names; never raises, as Ray Serve would stop a replica that answers."""

@@ -116,7 +116,7 @@ class Endpoints:
             return await self._predict_form(request)
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
-        data = await _limited(request, self.limits.max_bytes).body()
+        data = await limited(request, self.limits.max_bytes).body()
         loaded = self._serving()
         if explained:
             return await self._explain(request, loaded, data)
@@ -151,8 +151,8 @@ class Endpoints:
         return Response(evidence.overlay, 200, headers, "image/png")
 
     async def _predict_form(self, request: Request) -> Response:
-        limited = _limited(request, self.limits.max_request_bytes)
-        async with limited.form(max_files=self.limits.max_files) as form:
+        within = limited(request, self.limits.max_request_bytes)
+        async with within.form(max_files=self.limits.max_files) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:
@@ -196,7 +196,7 @@ class Endpoints:
         encoding = request.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise RequestError(415, f"the content encoding {encoding} is not accepted: send the request as it is")
-        body = await _limited(request, self.limits.max_request_bytes).body()
+        body = await limited(request, self.limits.max_request_bytes).body()
         json_length = request.headers.get(inference.LENGTH_HEADER)
         limits = self.limits
         loaded = self.served(name, version)
@@ -333,7 +333,11 @@ def application(endpoints: Endpoints) -> FastAPI:
         endpoints.predict,
         methods=["POST"],
         response_model=ImageAnswer | ExplainedAnswer | FormAnswer,
-        responses={**errors, 200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."}},
+        responses={
+            **errors,
+            "4XX": {**errors["4XX"], "model": ErrorAnswer | FormAnswer},  # a form is answered file by file
+            200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."},
+        },
         openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN]},
     )
     inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
@@ -406,7 +410,7 @@ def _explanation_asked(request: Request) -> bool:
     return asked is not None
 
 
-def _limited(request: Request, limit: int) -> Request:
+def limited(request: Request, limit: int) -> Request:
     """The request, with a body that raises 413 past `limit` bytes; at once where its length is announced."""
     # What still comes after the answer is thrown away by the server. To close the connection, which looks cheaper,
     # resets it under the answer, so that many clients never see it.

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitops.errors import BundleError, ContractError, MergelineError
 from gitops.manifest import ServedModel
 from gitops.state import write_atomically
+from gitops.status import now
 
 if TYPE_CHECKING:
     from serve.predictor import Predictor
@@ -27,6 +29,8 @@ class Loaded:
 
     model: ServedModel
     predictor: "Predictor"
+    since: datetime = field(default_factory=now)
+    """When this replica loaded it."""
 
 
 class ModelSlot:
@@ -96,7 +100,7 @@ class ModelSlot:
         """The loaded model, or None and the reason."""
         known = self.loaded
         if known and (known.model.name, known.model.sha256) == (model.name, model.sha256):
-            return Loaded(model, known.predictor), None  # the same bundle under another version or address
+            return Loaded(model, known.predictor, known.since), None  # the same bundle under another version or address
         try:
             predictor = await asyncio.to_thread(self._open, model)
         except MergelineError as error:

@@ -140,6 +140,26 @@ def test_up_ends_with_a_served_model(line: Line) -> None:
     line.await_version("1")
 
 
+def test_the_page_knows_the_environment_and_keeps_feedback_for_the_next_dataset(line: Line) -> None:
+    served = httpx.get(f"{line.url}/served", trust_env=False).json()
+    assert (served["environment"]["sync"], served["environment"]["health"]) == ("Synced", "Healthy")
+    assert served["model"]["version"] == served["environment"]["history"][0]["version"] == "1"
+    report = httpx.get(f"{line.url}/served/evaluation/{served['model']['sha256']}", trust_env=False)
+    assert "Evaluation of bolt" in report.text
+    photograph = line.photograph() + b"\0"  # another file, of the same picture: the source has no such one
+    form = {"files": {"photograph": ("part.png", photograph)}, "data": {"label": "defective"}}
+    httpx.post(f"{line.url}/feedback", **form, trust_env=False).raise_for_status()  # type: ignore[arg-type]
+    listed = line.run("label", "import", ".mergeline/feedback/local/feedback.jsonl")
+    assert "not in the source, taken from the feedback: 1: feedback/" in listed.stdout
+
+
+def test_predict_asks_what_is_served(line: Line) -> None:
+    photograph = next((line.folder / ".mergeline/sources").rglob("*.png"))
+    good = httpx.post(f"{line.url}/predict", content=line.photograph(), trust_env=False).json()["label"] == "good"
+    result = line.run("predict", str(photograph), "--json", code=0 if good else 3)
+    assert json.loads(result.stdout)[0]["model_version"] == "1"
+
+
 def test_up_again_changes_nothing(line: Line) -> None:
     before = line.status()
     line.run("up")

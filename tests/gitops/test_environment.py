@@ -2,6 +2,7 @@
 
 import difflib
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from gitops.environment import (
 from gitops.errors import ContractError
 from gitops.manifest import ServedModel
 from gitops.serve_keys import KNOWN_KEYS
+from gitops.state import State
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
 
@@ -354,3 +356,14 @@ def test_other_paths_are_neither(path: str) -> None:
 def _changed_lines(before: str, after: str) -> list[str]:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
     return [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+
+
+def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> None:
+    state = State.at(tmp_path / "with space")
+    text = seed_environment("bolt", "local", 8123, state)
+    application = Environment.parse(text, "x").applications["bolt"]
+    assert application.config["args"]["feedback"] == str(state.feedback / "local")
+    assert application.config["args"]["journal"] == str(state.reconciler / "local")
+    assert Environment.parse(text, "x").url(application) == "http://127.0.0.1:8123"
+    # An environment that is made for other machines has no such folders, and gets none.
+    assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,4 +271,76 @@ def test_wrong_feedback_is_a_clear_error(
     file.write_text('{"filename": "a.png", "label": "good"}\n' + line + "\n")
     with pytest.raises(kind, match=message):
         import_labels(stage, file, confirm=True, by="Ada")
+    assert not stage.state.labels.exists()
+
+
+# --- photographs that come with feedback ------------------------------------------------------------------------------
+
+
+def keep(folder: Path, content: str, label: str, **said: Any) -> None:
+    """What the service keeps of feedback."""
+    digest = sha256(content)
+    (folder / "photographs").mkdir(parents=True, exist_ok=True)
+    (folder / f"photographs/{digest}.png").write_text(content)
+    line = {"sha256": digest, "photograph": f"photographs/{digest}.png", "filename": "cam 1/part.png", "label": label}
+    with (folder / "feedback.jsonl").open("a") as file:
+        file.write(json.dumps({**line, "at": "2026-05-01T10:00:00Z", **said}) + "\n")
+
+
+def test_a_photograph_that_came_with_feedback_joins_the_next_dataset(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "feedback/feedback.jsonl"
+    keep(tmp_path / "feedback", "new", "defective", by="Ada")
+    keep(tmp_path / "feedback", "a.png", "defective", filename="IMG_1.png")  # of the source, under another name
+    name = f"feedback/{sha256('new')[:12]}-part.png"
+    listed = import_labels(stage, file)
+    assert (names(listed.new), names(listed.changed), listed.brought) == ((name,), ("a.png",), (name,))
+    assert not stage.state.labels.exists()
+    assert f"not in the source, taken from the feedback: 1: {name}" in listed.text()
+    import_labels(stage, file, confirm=True, by="Grace")
+    shutil.rmtree(tmp_path / "feedback")  # it is ours now
+    assert labels_of(stage) == {"a.png": "defective", "b.png": "defective", name: "defective"}
+    photograph = next(item for item in dataset.extract(stage).photographs if item.filename == name)
+    assert Path(photograph.path).read_text() == "new"
+
+
+def test_it_is_known_again_and_its_label_can_change_or_go(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "feedback/feedback.jsonl"
+    keep(tmp_path / "feedback", "new", "defective")
+    import_labels(stage, file, confirm=True, by="Grace")
+    again = import_labels(stage, file, confirm=True, by="Grace")
+    assert (again.new, again.brought, len(again.same)) == ((), (), 1)
+    tasks = [task("x.png", "good", sha256=sha256("new"))]
+    assert len(import_labels(stage, write(tmp_path / "export.json", tasks)).changed) == 1
+    name = f"feedback/{sha256('new')[:12]}-part.png"
+    assert labels_of(stage)[name] == "good"
+    (tmp_path / "data/train/e.png").write_text("new")  # moved into the source later
+    assert name not in labels_of(stage)
+    assert labels_of(stage)["e.png"] == "good"
+    (tmp_path / "data/train/e.png").unlink()
+    book_file(stage).unlink()
+    assert dataset.extract(stage).quarantined == tuple(
+        item for item in dataset.extract(stage).quarantined if "feedback" not in item.filename
+    )
+
+
+def test_who_mends_a_slip_contradicts_nobody(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "feedback/feedback.jsonl"
+    keep(tmp_path / "feedback", "new", "defective", by="Ada")
+    keep(tmp_path / "feedback", "new", "good", by="Ada", at="2026-05-01T10:00:05Z")
+    assert [item.after for item in import_labels(stage, file).new] == ["good"]
+    keep(tmp_path / "feedback", "new", "defective", by="Bea", at="2026-05-01T10:00:09Z")
+    with pytest.raises(DataError, match="contradicts itself about 1 photographs"):
+        import_labels(stage, file)
+
+
+def test_a_photograph_that_is_not_what_was_said_is_a_clear_error(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "feedback/feedback.jsonl"
+    keep(tmp_path / "feedback", "new", "defective")
+    photograph = tmp_path / f"feedback/photographs/{sha256('new')}.png"
+    photograph.write_text("another")
+    with pytest.raises(DataError, match=r"line 1 of .* has the SHA-256"):
+        import_labels(stage, file, confirm=True, by="Grace")
+    photograph.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        import_labels(stage, file, confirm=True, by="Grace")
     assert not stage.state.labels.exists()

@@ -16,6 +16,7 @@ import pytest
 from gitops.errors import ContractError
 from gitops.manifest import ServedModel
 from serve.protocol import ErrorAnswer, ImageAnswer, InferenceError
+from serve.served import ServedAnswer
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service
@@ -58,6 +59,8 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
         build({"max_pixel": 1})
     with pytest.raises(ContractError, match="threads"):
         build({"threads": 0})
+    with pytest.raises(ContractError, match="feedback"):
+        build({"feedback": "relative/folder"})
     deployment = build(ARGUMENTS)._bound_deployment
     assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Classifier", 100)
 
@@ -77,6 +80,18 @@ def test_several_files_are_answered_in_one_form(url: str) -> None:
     first, second = response.json()["predictions"]
     assert (first["filename"], first["label"]) == ("a.png", "good")
     assert (second["filename"], second["error"]["status"]) == ("b.txt", 400)
+
+
+def test_the_page_and_what_is_served_pass_the_proxy(url: str, service: Service) -> None:
+    page = httpx.get(f"{url}/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert httpx.get(f"{url}/", headers={"if-none-match": page.headers["etag"]}).status_code == 304
+    answer = ServedAnswer.parse(httpx.get(f"{url}/served").json(), "the answer")
+    assert answer.model
+    assert (answer.model.version, answer.feedback, answer.environment) == ("1", False, None)
+    assert answer.replica in service.running()
+    said = httpx.post(f"{url}/feedback", files={"photograph": ("a.png", PART)}, data={"label": "good"})
+    assert said.status_code == 404
 
 
 def test_the_replica_is_named_as_serve_names_it(url: str, service: Service) -> None:

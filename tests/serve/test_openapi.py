@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from schemathesis.specs.openapi.checks import (
 
 from gitops.manifest import ServedModel
 from serve.endpoints import Endpoints, application
+from serve.feedback import FeedbackFolder, add_feedback
+from serve.pages import add_page
+from serve.served import Served, add_served
 from serve.slot import ModelSlot
 from tests.serve.conftest import LIMITS, Tally
 
@@ -28,10 +32,14 @@ EXAMPLES = 25
 
 
 @pytest.fixture
-def description(model: ServedModel, slot: ModelSlot, pool: ThreadPoolExecutor) -> BaseSchema:
+def description(model: ServedModel, slot: ModelSlot, pool: ThreadPoolExecutor, tmp_path: Path) -> BaseSchema:
     """The description of a replica that serves `model`, over the replica itself."""
     asyncio.run(slot.want(model))
-    app = application(Endpoints(slot, LIMITS, pool, Tally(), "a-replica"))
+    endpoints = Endpoints(slot, LIMITS, pool, Tally(), "a-replica")
+    app = application(endpoints)
+    add_page(app)
+    add_served(app, Served(endpoints, "screw", None, feedback=True))
+    add_feedback(app, endpoints, FeedbackFolder(tmp_path / "feedback"), pool)
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

@@ -1,0 +1,138 @@
+// The second view: what is served, since when, from which commit, and how well it does.
+
+const panel = document.getElementById("served");
+
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+const time = (text) => {
+  const made = element("time", "", new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
+  made.dateTime = text;
+  return made;
+};
+const share = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
+const TONES = { Synced: "good", Healthy: "good", OutOfSync: "warn", Progressing: "warn", Missing: "warn" };
+const badge = (word) => element("span", `badge ${TONES[word] ?? "bad"}`, word);
+const code = (text, length = 12) => Object.assign(element("code", "", text.slice(0, length)), { title: text });
+
+function tile(title, value, ...more) {
+  return element("div", "tile", element("span", "soft", title), element("strong", "", value), ...more.map((text) => element("small", "soft", text)));
+}
+
+function list(title, rows) {
+  const pairs = rows.filter(([, value]) => value !== null).flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]);
+  return element("section", "box", element("h2", "", title), element("dl", "", ...pairs));
+}
+
+function reportLink(sha256, text) {
+  const link = element("a", "", text);
+  link.href = `served/evaluation/${sha256}`;
+  link.target = "_blank";
+  link.rel = "noopener";
+  return link;
+}
+
+function modelBox(model) {
+  const training = model.training;
+  const remembered = training.memory ? `, remembers ${training.memory.images} good parts` : "";
+  const [height, width, channels] = model.input;
+  return list("The model", [
+    ["bundle", code(model.sha256)],
+    ["classes", `${model.classes.join(", ")} (the first is good)`],
+    ["threshold", `${model.threshold.toFixed(3)}: ${model.threshold_method} (${model.threshold_split})`],
+    ["network", `${training.backbone}, ${training.weights === "none" ? "own weights" : `${training.weights} weights`}${remembered}`],
+    ["input", `${width}×${height}, ${channels === 1 ? "gray" : "colour"}${model.straightened ? ", the part found and straightened" : ""}`],
+    ["trained on", element("span", "", "dataset ", code(model.dataset))],
+    ["made with", Object.entries(model.frameworks).map(([name, version]) => `${name} ${version}`).join(", ") || null],
+  ]);
+}
+
+function environmentBox(found) {
+  const environment = found.environment;
+  if (!environment) {
+    const why = found.environment_error ?? "this replica is not told where the reconciler keeps its journal (args.journal of the application); on a cluster Argo CD shows it";
+    return element("section", "box", element("h2", "", "The environment"), element("p", "soft", `Commit, sync, health and history are not known here: ${why}.`));
+  }
+  return list("The environment", [
+    ["name", environment.name],
+    ["sync", badge(environment.sync)],
+    ["health", badge(environment.health)],
+    ["commit", environment.revision ? code(environment.revision) : "–"],
+    ["looked at", environment.seen_at ? time(environment.seen_at) : "never"],
+    ["reconciler", environment.watched ? "running" : "not running"],
+    ["message", environment.message || null],
+    ["replica", code(found.replica, 40)],
+  ]);
+}
+
+function evaluationBox(found) {
+  const report = found.evaluation;
+  const heading = element("h2", "", "The evaluation");
+  const link = found.report && found.model ? reportLink(found.model.sha256, "Open the whole report") : null;
+  if (!report) {
+    const text = "Its figures are not known here: they are registered where the model was trained.";
+    return element("section", "box wide", heading, element("p", "soft", text), link);
+  }
+  const { metrics } = report;
+  const tiles = [
+    tile("accuracy", share(metrics.accuracy), `${report.images} held-out images`, metrics.accuracy_low !== undefined ? `95 %: ${share(metrics.accuracy_low)}–${share(metrics.accuracy_high)}` : ""),
+    ...(metrics.cross_validated_accuracy !== undefined ? [tile("accuracy, out of fold", share(metrics.cross_validated_accuracy), report.cross_validation ? `${report.cross_validation.images} images` : "")] : []),
+    tile("AUROC", share(metrics.auroc)),
+    tile("recall", share(metrics.recall), "of what is not good is found"),
+    tile("precision", share(metrics.precision), "of what is flagged is not good"),
+    tile("loss", share(metrics.loss), "nats"),
+  ];
+  const names = Object.keys(report.confusion);
+  const head = element("tr", "", element("th", "", "truth"), ...names.map((name) => element("th", "number", `judged ${name}`)));
+  const rows = names.map((truth) =>
+    element("tr", "", element("th", "", truth), ...names.map((name) => element("td", `number ${name === truth ? "right" : "off"}`, String(report.confusion[truth][name] ?? 0)))),
+  );
+  const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
+  return element("section", "box wide", element("div", "row", heading, element("span", "grow"), link), element("div", "tiles", ...tiles), element("div", "scroll", table));
+}
+
+function historyBox(environment, current) {
+  if (!environment) return null;
+  const rows = environment.history.map((entry) => {
+    const version = entry.version ? `version ${entry.version}` : "no model";
+    return element(
+      "tr",
+      entry.sha256 && entry.sha256 === current ? "now" : "",
+      element("td", "", time(entry.at)),
+      element("td", "", version),
+      element("td", "", entry.subject),
+      element("td", "", entry.author),
+      element("td", "", code(entry.revision)),
+      element("td", "", entry.report ? reportLink(entry.sha256, "report") : ""),
+    );
+  });
+  const head = element("tr", "", ...["deployed", "model", "commit", "by", "", ""].map((name) => element("th", "", name)));
+  const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
+  const body = rows.length ? element("div", "scroll", table) : element("p", "soft", "Nothing was deployed yet.");
+  return element("section", "box wide", element("h2", "", "History"), body);
+}
+
+/** Draws the view from the answer of GET /served. */
+export function draw(found) {
+  const { model } = found;
+  const problem = found.load_error ?? (found.wanted && !model ? "the model is being loaded" : null);
+  const title = model ? `${model.name} version ${model.version}` : "No model is served";
+  panel.replaceChildren(
+    element(
+      "div",
+      "hero",
+      element("div", "grow", element("h1", "", title), element("p", "soft", ...(model ? ["served since ", time(model.since)] : []))),
+      ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
+    ),
+    ...(problem ? [element("p", "notice", problem)] : []),
+    element("div", "grid", ...[evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
+  );
+}
+
+export function drawError(error) {
+  panel.replaceChildren(element("p", "notice", `What is served cannot be shown: ${error.message}.`));
+}

@@ -1,0 +1,79 @@
+"""The application behind a real HTTP server in this process, without Ray: what the page's tests look at."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from gitops.bundle import fetch
+from gitops.manifest import ServedModel
+from gitops.status import Journal
+from monitoring.metrics import Metric
+from serve.endpoints import Endpoints, Limits, application
+from serve.feedback import FeedbackFolder, add_feedback
+from serve.pages import add_page
+from serve.predictor import Predictor
+from serve.served import Served, add_served
+from serve.slot import ModelSlot
+
+LIMITS = Limits(max_bytes=20_000_000, max_request_bytes=40_000_000, max_pixels=20_000_000, max_files=4)
+APPLICATION = "screw"
+
+
+class NoMeters:
+    """Measures nothing."""
+
+    def count(self, metric: Metric, *labels: str) -> None: ...
+
+    def observe(self, metric: Metric, value: float) -> None: ...
+
+
+def open_bundle(model: ServedModel) -> Predictor:
+    return Predictor.load(fetch(model.uri, model.sha256, Path("unused")), threads=2)
+
+
+@contextmanager
+def site(
+    model: ServedModel, folder: Path, *, feedback: FeedbackFolder | None = None, journal: Journal | None = None
+) -> Iterator[str]:
+    """Serve a model; yields the URL.
+
+    Args:
+        model: what is served.
+        folder: for what the slot remembers.
+        feedback: where feedback goes; None: it is off.
+        journal: what the reconciler wrote.
+    """
+    pool = ThreadPoolExecutor(2)
+    slot = ModelSlot(open_bundle, folder / "memory.json", lambda succeeded: None)
+    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica")
+    app = application(endpoints)
+    add_page(app)
+    add_served(app, Served(endpoints, APPLICATION, journal, feedback=feedback is not None))
+    add_feedback(app, endpoints, feedback, pool)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
+
+    async def run() -> None:
+        await slot.want(model)
+        assert slot.load_error is None
+        await server.serve()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        pool.shutdown()

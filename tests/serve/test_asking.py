@@ -1,0 +1,156 @@
+"""`mergeline predict` against a real server: tables, JSON, heat-maps, retries and what a script is told."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import mergeline
+from gitops.environment import seed_environment, serve_config_path
+from gitops.errors import MergelineError
+from gitops.manifest import ServedModel
+from gitops.repository import create_bare
+from gitops.state import State
+from serve.asking import Asking, label_at, photographs
+from tests.bundles import make_bundle
+from tests.serve.site import site
+from tests.test_mergeline import ROOT
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("asking")
+    bundle = folder / "bundle"
+    model = ServedModel(name="screw", version="7", sha256=make_bundle(bundle, align="none"), uri=bundle.as_uri())
+    with site(model, folder) as address:
+        yield address
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two good parts, one of them deeper and in a file of another kind, and a defective one."""
+    folder = tmp_path / "parts"
+    (folder / "more").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name, level in {"a.png": 250, "more/b.TIF": 240, "c.jpg": 5, ".hidden/x.png": 5}.items():
+        (folder / name).write_bytes(cv2.imencode(Path(name).suffix, np.full((60, 80), level, np.uint8))[1].tobytes())
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def predict(*arguments: object) -> Result:
+    return CliRunner().invoke(mergeline.app, ["predict", *map(str, arguments)], env={"COLUMNS": "300"})
+
+
+def test_a_folder_is_judged_and_the_status_says_what_came_of_it(url: str, folder: Path) -> None:
+    result = predict(folder, "--url", url)
+    assert result.exit_code == 3
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [(Path(line[0]).name, line[1]) for line in lines[1:]] == [
+        ("a.png", "good"),
+        ("c.jpg", "defective"),
+        ("b.TIF", "good"),
+    ]
+    assert "2 good, 1 not good" in result.stderr
+    assert predict(folder / "a.png", folder / "more", "--url", f"{url}/").exit_code == 0
+    broken = predict(folder / "notes.txt", folder, "--url", url)  # what is named is asked about, whatever it is
+    assert broken.exit_code == 1
+    assert "not an image" in broken.stdout
+
+
+def test_json_threshold_and_heatmaps(url: str, folder: Path, tmp_path: Path) -> None:
+    result = predict(
+        folder, folder / "a.png", "--url", url, "--json", "--threshold", "0", "--explain", tmp_path / "heat"
+    )
+    assert result.exit_code == 3
+    answers = json.loads(result.stdout)
+    assert [Path(answer["file"]).name for answer in answers] == ["a.png", "c.jpg", "b.TIF"]  # each once
+    assert {(answer["label"], answer["good"], answer["threshold"]) for answer in answers} == {("defective", False, 0)}
+    assert answers[0]["model_version"] == "7"
+    for answer in answers:
+        picture = cv2.imread(answer["heatmap"])
+        assert picture is not None
+        assert picture.shape == (60, 80, 3)
+
+
+def test_of_several_classes_the_likeliest_that_is_not_good() -> None:
+    probabilities = {"good": 0.5, "bent": 0.2, "rusty": 0.3}
+    assert label_at(probabilities, 0.5, 0.6) == "good"
+    assert label_at(probabilities, 0.5, 0.5) == "rusty"
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"), [(["nowhere.png"], "there is no file nowhere.png"), ([""], "there is no image below")]
+)
+def test_what_is_not_there_is_said(
+    tmp_path: Path, paths: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MergelineError, match=words):
+        photographs(Path(path) for path in paths)
+
+
+def test_a_service_that_is_not_there_is_one_error_and_not_one_a_file(folder: Path) -> None:
+    result = predict(folder, "--url", "http://127.0.0.1:9")
+    assert isinstance(result.exception, MergelineError)
+    assert "nothing answers at http://127.0.0.1:9" in str(result.exception)
+
+
+def test_the_url_is_that_of_the_environment(tmp_path: Path, folder: Path) -> None:
+    state = State.at(tmp_path / "state")
+    text = seed_environment("screw", "local", 9).replace("route_prefix: /", "route_prefix: /inspection")
+    create_bare(state.repository, {serve_config_path("local"): text}, {})
+    result = predict(folder, "--project", ROOT / "project.yaml", "--state", state.root)
+    assert "nothing answers at http://127.0.0.1:9/inspection" in str(result.exception)
+    result = predict(folder, "--project", ROOT / "project.yaml", "--state", tmp_path / "nowhere")
+    assert "give --repo" in str(result.exception)
+
+
+@contextmanager
+def refusing(times: int) -> Iterator[tuple[str, list[str]]]:
+    """A service that is full so many times, and then has no model: not ours, which is never full by itself."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200, b"{}")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            asked.append(self.path)
+            if len(asked) <= times:
+                self.answer(503, b"full", **{"Retry-After": "0"})
+            else:
+                self.answer(500, b'{"error": {"status": 500, "reason": "an error of ours"}, "id": "1"}')
+
+        def answer(self, status: int, body: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_busy_service_is_asked_again_and_an_error_is_not(folder: Path) -> None:
+    with refusing(2) as (url, asked):
+        (answer,) = Asking(url).ask([folder / "a.png"])
+    assert answer.error == "an error of ours"
+    assert len(asked) == 3

@@ -1,0 +1,164 @@
+"""Feedback as it is taken and kept: with the photograph, whole or not at all, by several writers, within bounds."""
+
+import hashlib
+import json
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gitops.manifest import Feedback, ServedModel
+from serve.endpoints import Endpoints, application
+from serve.feedback import LINES, FeedbackFolder, add_feedback
+from serve.protocol import RequestError
+from serve.slot import ModelSlot
+from tests.bundles import make_bundle
+from tests.serve.conftest import encoded
+from tests.serve.site import LIMITS, NoMeters, open_bundle
+from tests.serve.test_endpoints import assert_error, by_pillow
+
+pytestmark = pytest.mark.anyio
+
+SAID = Feedback(filename="part.png", label="good")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "feedback"
+
+
+@pytest.fixture
+async def client(tmp_path: Path, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(tmp_path, FeedbackFolder(folder, 100_000)) as client:
+        yield client
+
+
+def serving(tmp_path: Path, folder: FeedbackFolder | None) -> httpx.AsyncClient:
+    slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
+    place, pool = tmp_path / "bundle", ThreadPoolExecutor(2)
+    model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
+    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica")
+    app = application(endpoints)
+    add_feedback(app, endpoints, folder, pool)
+
+    class Client(httpx.AsyncClient):
+        async def __aenter__(self) -> "Client":
+            await slot.want(model)
+            await super().__aenter__()
+            return self
+
+        async def __aexit__(self, *_: Any) -> None:
+            pool.shutdown()
+            await super().__aexit__()
+
+    return Client(transport=httpx.ASGITransport(app), base_url="http://replica")
+
+
+def lines_of(folder: Path) -> list[Feedback]:
+    text = (folder / LINES).read_text()
+    return [Feedback.parse(json.loads(line), "a line") for line in text.splitlines()]
+
+
+def form(**changes: Any) -> dict[str, Any]:
+    said = {"label": "good", "said": "defective", "score": "0.9", "id": "42", "by": "Ada", "model_name": "screw"}
+    said |= {"model_version": "1", "model_digest": "sha256:" + "0" * 64, "comment": "a hair, no scratch"}
+    data = {key: value for key, value in (said | changes).items() if value is not None}
+    return {"files": {"photograph": ("line 4/pärt.png", encoded(), "image/png")}, "data": data}
+
+
+async def test_what_is_said_is_kept_with_the_photograph(client: httpx.AsyncClient, folder: Path) -> None:
+    response = await client.post("/feedback", **form())
+    assert response.status_code == 201, response.text
+    digest = hashlib.sha256(encoded()).hexdigest()
+    assert response.json() == {"label": "good", "sha256": digest}
+    (kept,) = lines_of(folder)
+    assert (kept.label, kept.said, kept.score, kept.by) == ("good", "defective", 0.9, "Ada")
+    assert (kept.filename, kept.sha256, kept.photograph) == ("line 4/pärt.png", digest, f"photographs/{digest}.png")
+    assert kept.at is not None
+    assert (folder / str(kept.photograph)).read_bytes() == encoded()
+
+
+async def test_one_photograph_lies_there_once_and_every_word_about_it(client: httpx.AsyncClient, folder: Path) -> None:
+    for label in ("good", "defective"):
+        assert (await client.post("/feedback", **form(label=label))).status_code == 201
+    assert [item.label for item in lines_of(folder)] == ["good", "defective"]
+    assert len(list((folder / "photographs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"label": "rusty"}, 400, "'rusty' is no class of the model: it has good, defective"),
+        ({"label": None}, 400, "label"),
+        ({"score": "much"}, 400, "score"),
+        ({"model_version": "x"}, 400, "model_version"),
+        ({"comment": "x" * 3000}, 400, "comment"),
+    ],
+)
+async def test_what_is_wrong_is_refused_and_not_kept(
+    client: httpx.AsyncClient, folder: Path, changes: dict[str, Any], status: int, words: str
+) -> None:
+    assert_error(await client.post("/feedback", **form(**changes)), status, words)
+    assert not folder.exists()
+
+
+async def test_only_photographs_of_our_own_pages_are_kept(client: httpx.AsyncClient, folder: Path) -> None:
+    for data, status, words in ((b"text", 400, "not an image"), (by_pillow("GIF"), 415, "GIF")):
+        files = {"photograph": ("a.png", data)}
+        assert_error(await client.post("/feedback", files=files, data={"label": "good"}), status, words)
+    assert_error(await client.post("/feedback", files={"x": (None, "1")}), 400, "no file `photograph`")
+    too_large = {"photograph": ("a.png", b"\0" * (LIMITS.max_bytes + 1))}
+    assert_error(await client.post("/feedback", files=too_large, data={"label": "good"}), 413, "larger than")
+    assert_error(await client.post("/feedback", **form(), headers={"sec-fetch-site": "cross-site"}), 403, "other sites")
+    assert not folder.exists()
+
+
+async def test_where_feedback_is_off_the_answer_says_how_to_turn_it_on(tmp_path: Path) -> None:
+    async with serving(tmp_path, None) as client:
+        assert_error(await client.post("/feedback", **form()), 404, "args.feedback")
+
+
+async def test_a_full_folder_refuses_and_keeps_what_it_has(client: httpx.AsyncClient, folder: Path) -> None:
+    (folder / "photographs").mkdir(parents=True)
+    (folder / "photographs/earlier.png").write_bytes(b"\0" * 99_900)
+    assert_error(await client.post("/feedback", **form()), 507, "mergeline label import")
+    assert not (folder / LINES).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="cannot be kept"):
+        FeedbackFolder(tmp_path / "file").keep(SAID, encoded())
+
+
+def test_several_writers_at_once_lose_nothing(folder: Path) -> None:
+    def write(writer: int) -> None:
+        for number in range(10):  # a folder of its own each, as replicas have
+            FeedbackFolder(folder).keep(SAID.model_copy(update={"id": f"{writer}-{number}"}), encoded())
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {item.id for item in lines_of(folder)} == {
+        f"{writer}-{number}" for writer in range(4) for number in range(10)
+    }
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(folder: Path) -> None:
+    store = FeedbackFolder(folder)
+    store.keep(SAID, encoded())
+    with (folder / LINES).open("a") as file:
+        file.write('{"filename": "ha')
+    store.keep(SAID, encoded(".jpg"))
+    assert [str(item.photograph)[-4:] for item in lines_of(folder)] == [".png", ".jpg"]
