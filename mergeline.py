@@ -168,7 +168,9 @@ def init(
     ],
     project: ProjectFile = PROJECT,
     name: Annotated[str | None, typer.Option("--name", help="Of the project; the folder's if not given.")] = None,
-    good: Annotated[str | None, typer.Option("--good", help="The folder with good ones, if no name says so.")] = None,
+    good: Annotated[
+        list[str] | None, typer.Option("--good", help="Folder with good ones, if no name says so; may be repeated.")
+    ] = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Who answers for it; Git's user.email if not given.")
     ] = None,
@@ -176,7 +178,7 @@ def init(
     """Look at a folder of photographs, and write the project file that suits them."""
     from ray_jobs import scope
 
-    written = scope.propose(photographs, project, name=name, good=good, owner=owner or user_address())
+    written = scope.propose(photographs, project, name=name, good=good or (), owner=owner or user_address())
     for line in scope.summary(written, project):
         out.print(line, markup=False, highlight=False)
     flag = "" if project == PROJECT else f" --project {project} --state .mergeline-{written.name}"

@@ -381,6 +381,13 @@ class DatasetChanges(Contract):
     relabelled: ChangedFiles = Field(default=ChangedFiles(), description="In both, with another label.")
 
 
+class LookalikeBars(Contract):
+    """In how large a share of their bits the hashes of look-alikes differ at most; null: only copies are alike."""
+
+    photograph: Share | None = Field(default=0.055, description="Of the perceptual hashes of the photographs.")
+    part: Share | None = Field(default=0.115, description="Of the difference hashes of the model's inputs.")
+
+
 class DatasetManifest(Contract):
     """What a dataset is: `datasets/<digest>/manifest.json`."""
 
@@ -394,6 +401,9 @@ class DatasetManifest(Contract):
     counts: dict[Split, dict[str, int]] = Field(description="Images by split and class.")
     kinds: dict[str, int] = Field(default={}, description="Images by type of defect, where it is known.")
     duplicates: int = Field(description="Images that are a near-duplicate of another.")
+    lookalikes: LookalikeBars = Field(
+        default=LookalikeBars(), description="What counts as a near-duplicate here; lower where all parts look alike."
+    )
     quarantined: tuple[Quarantined, ...] = ()
     shards: tuple[str, ...] = Field(description="Parquet files, relative to the manifest.")
     parent: Sha256 | None = Field(

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from gitops import bundle
 from gitops.errors import ContractError, DataError, MergelineError
-from gitops.manifest import ComparedVersion, Comparison, DatasetManifest, Disagreement, ServedModel, Split
+from gitops.manifest import (
+    ComparedVersion,
+    Comparison,
+    DatasetManifest,
+    Disagreement,
+    LookalikeBars,
+    ServedModel,
+    Split,
+)
 from gitops.state import State, folder_written_whole
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting
@@ -239,7 +247,12 @@ def _fitted_to(state: State, dataset: DatasetManifest, trained_on: str) -> Flags
         seen = _samples(state, other, _FITTED)
     except (ContractError, DataError):
         return None
-    groups = splitting.groups_of_lookalikes([*_samples(state, dataset, ("test",)), *seen])
+    # The stricter of both: to leave out an image too many does less harm than to keep one that was trained on.
+    bars = LookalikeBars(
+        photograph=max((dataset.lookalikes.photograph, other.lookalikes.photograph), key=lambda bar: bar or 0),
+        part=max((dataset.lookalikes.part, other.lookalikes.part), key=lambda bar: bar or 0),
+    )
+    groups = splitting.groups_of_lookalikes([*_samples(state, dataset, ("test",)), *seen], bars)
     return np.isin(groups[:test], groups[test:])
 
 

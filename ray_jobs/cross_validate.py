@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import CrossValidationResult, OutOfFold
 from gitops.state import write_atomically
-from ray_jobs.decoded import load_split, read_samples
+from ray_jobs.decoded import load_split
 from ray_jobs.learner import Assignment, Images, Learner, Progress
-from ray_jobs.split import assign_folds, groups_of_lookalikes
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
-from ray_jobs.train import one_at_a_time
+from ray_jobs.train import assigned_folds, one_at_a_time
 
 # As for a training's workers, Ray counts little: two folds side by side on this machine, beside what is served.
 _CPUS_PER_FOLD = 1.5
@@ -51,10 +50,7 @@ def cross_validate(stage: Stage, use_gpu: bool = False) -> CrossValidationResult
     if (done := result_of(run, folds)) is not None:
         print(f"cross-validate: run {run.id} has its {folds} folds already: {run.cross_validation_file}", flush=True)
         return done
-    samples = read_samples(stage.state.datasets / run.dataset.digest, run.dataset, "train")
-    groups = groups_of_lookalikes(samples)
-    fold_of = np.array(assign_folds(samples, groups, run.dataset.classes, folds, stage.project.split.seed))
-    _check(stage, run, fold_of)
+    groups, fold_of = assigned_folds(stage, run)
     report_progress(0, folds, "starting")
     with one_at_a_time(run), ray_session():
         run.folds_folder.mkdir(parents=True, exist_ok=True)
@@ -80,15 +76,6 @@ def result_of(run: Run, folds: int) -> CrossValidationResult | None:
     except ContractError:  # an earlier version of Mergeline wrote it
         return None
     return result if result.folds == folds else None
-
-
-def _check(stage: Stage, run: Run, fold_of: NDArray[np.int64]) -> None:
-    least = int(len(fold_of) - np.bincount(fold_of).max())
-    if least < stage.project.training.batch_size:
-        raise TrainingError(
-            f"without a fold, dataset {run.dataset.digest[:12]} has {least} training images, fewer than a batch "
-            f"({stage.project.training.batch_size}): add photographs, or lower `training.batch_size`"
-        )
 
 
 def _judge_all(

@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,14 +21,13 @@ from gitops.errors import DataError
 from gitops.manifest import Contract, DataSource, Quarantined, Sha256
 from gitops.state import folder_written_whole, stable_json, write_atomically
 from ray_jobs import render
+from ray_jobs.folders import class_of_folder, files_below, name_at, usual_depth
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
 from serve.protocol import IMAGE_SUFFIXES
 
 TABLE = "train.csv"
-_PARTITIONS = {"train", "training", "test", "testing", "val", "valid", "validation", "images"}
-"""Folders that say nothing about what is in the picture; the line splits by itself."""
 
 
 class Photograph(Contract):
@@ -185,6 +184,11 @@ def brought_name(sha256: str, filename: str, suffix: str) -> str:
     return f"{sha256[:12]}-{name}{suffix}"
 
 
+def _own_name(filename: str) -> str:
+    """What a photograph is called, without what `brought_name` put before it."""
+    return re.sub(r"^feedback/[0-9a-f]{12}-", "", filename)
+
+
 def brought_photographs(stage: Stage) -> dict[str, Path]:
     """The photographs that came with feedback, by the names that they have beside those of the source."""
     return {f"feedback/{name}": path for name, path in images_below(brought_folder(stage)).items()}
@@ -338,7 +342,7 @@ def list_folder(
             quarantined.append(Quarantined(filename=found.filename, reason=reason or "the file cannot be read"))
             continue
         name, label = found.filename, found.label
-        kind = None if label == classes[0] else (found.kind or kind_of(name))
+        kind = None if label == classes[0] else (found.kind or kind_of(_own_name(name)))
         photographs.append(Photograph(path=str(found.path), filename=name, label=label, kind=kind, sha256=found.sha256))
     if not photographs:
         reasons = "".join(f"\n  {item.filename}: {item.reason}" for item in quarantined[:5])
@@ -366,13 +370,12 @@ def _labelled(
 
 def _joined(source: list[Found], brought: Mapping[str, Path], imported: Mapping[str, str]) -> list[Found]:
     """What the source has, and of the photographs that were brought those that it lacks and that have a label."""
-    known = {found.sha256 for found in source}
-    more = [(name, path, _sha256(path)) for name, path in brought.items()]
-    added = [
-        Found(name, path, frozenset({imported[digest]}), None, digest)
-        for name, path, digest in more
-        if digest is not None and digest in imported and digest not in known
-    ]
+    known, added = {found.sha256 for found in source}, []
+    for name, path in brought.items():
+        digest = _sha256(path)
+        if digest is not None and digest in imported and digest not in known:
+            added.append(Found(name, path, frozenset({imported[digest]}), None, digest))
+            known.add(digest)
     return sorted([*source, *added], key=lambda found: found.filename)
 
 
@@ -398,7 +401,7 @@ def _why_unusable(found: Found) -> str | None:
 
 def images_below(folder: Path) -> dict[str, Path]:
     """Every image below a folder by its path in it, whatever its name; hidden ones are left out."""
-    images = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = (path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     return {path.relative_to(folder).as_posix(): path for path in images}
 
 
@@ -410,33 +413,17 @@ def _candidates(
         return _kaggle_layout(train if train.is_dir() else folder, table, classes)
     if not may_lack_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
         raise DataError(f"{folder} has train/ but no {TABLE}: add one with the columns filename,anomaly")
-    if may_lack_labels and not any(_class_of_folder(path.name, classes, folders) for path in _folders(folder)):
+    found = _class_folders(folder, classes, folders)
+    if may_lack_labels and not any(
+        class_of_folder(name, classes, folders) for file in found for name in file.split("/")
+    ):
         return {name: _Candidate(path) for name, path in images_below(folder).items()}
-    return _class_folders(folder, classes, folders)
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    """Every folder below one that is not hidden."""
-    for path in sorted(folder.rglob("*/")):
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
-
-
-def _class_of_folder(name: str, classes: tuple[str, ...], folders: Mapping[str, str | None]) -> str | None:
-    """The class that a folder's name means; `OK_front` means the class `ok-front`."""
-    label = folders.get(name) or re.sub(r"[ _]", "-", name.lower())
-    return label if label in classes else None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+    _check_folders(folder, classes, found)
+    return found
 
 
 def _kaggle_layout(images: Path, table: Path, classes: tuple[str, ...]) -> dict[str, _Candidate]:
-    files = {path.relative_to(images).as_posix(): path for path in _files(images)}
+    files = {path.relative_to(images).as_posix(): path for path in files_below(images)}
     candidates = {name: _Candidate(path) for name, path in files.items() if path.suffix.lower() in IMAGE_SUFFIXES}
     for line, name, value in table_rows(table):
         label = class_of(value, classes)
@@ -446,36 +433,53 @@ def _kaggle_layout(images: Path, table: Path, classes: tuple[str, ...]) -> dict[
     return candidates
 
 
-def kind_of_folder(names: Sequence[str]) -> str:
-    """The kind of defect, or the class, that an image's folders name, outermost first: `test/bent` names `bent`."""
-    return next((name for name in names if name.lower() not in _PARTITIONS), names[-1])
+def labels_in_folder(
+    folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """What the folder alone says of each of its files: one of the classes, or None where it says nothing.
+
+    Raises:
+        DataError: it cannot be understood.
+    """
+    candidates = _candidates(folder, classes, folders, may_lack_labels=False)
+    return {name: next(iter(found.labels), None) for name, found in candidates.items()}
 
 
 def _class_folders(folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None]) -> dict[str, _Candidate]:
     """Images below folders named after classes, at any depth; or, for two classes, after kinds of defect.
 
     The innermost folder that is named after a class counts. Where there is none, an image is of the second of two
-    classes, if another folder is named after the first; what its folder is called is the kind of its defect.
+    classes, and its folder at the depth of the good ones names the kind of its defect.
     """
-    candidates, unknown, has_good = {}, None, False
-    for path in _files(folder):
+    found: list[tuple[Path, list[str], list[tuple[int, str]]]] = []
+    for path in files_below(folder):
         *names, _ = path.relative_to(folder).parts
-        if not names or any(name in folders and folders[name] is None for name in names):
+        if any(name in folders and folders[name] is None for name in names):
             continue
-        known = [label for name in names if (label := _class_of_folder(name, classes, folders)) is not None]
-        has_good = has_good or classes[0] in known
-        label, kind = (known[-1], None) if known else (classes[1], kind_of_folder(names))
-        unknown = unknown or kind
-        candidates[path.relative_to(folder).as_posix()] = _Candidate(path, {label}, kind)
+        known = [(at, label) for at, name in enumerate(names) if (label := class_of_folder(name, classes, folders))]
+        if names and (known or path.suffix.lower() in IMAGE_SUFFIXES):
+            found.append((path, names, known))
+    depth = usual_depth(at for _, _, known in found for at, label in known[-1:] if label == classes[0])
+    candidates = {}
+    for path, names, known in found:
+        kind = None if known else name_at(names, depth)
+        label = known[-1][1] if known else (classes[1] if kind else None)
+        candidates[path.relative_to(folder).as_posix()] = _Candidate(path, {label} if label else set(), kind)
+    return candidates
+
+
+def _check_folders(folder: Path, classes: tuple[str, ...], candidates: Mapping[str, _Candidate]) -> None:
+    """Refuse folders that name no class, but for kinds of defect beside a folder of good ones."""
     if not candidates:
         raise DataError(f"{folder} is empty: it needs train/ and {TABLE}, or a folder of images for each class")
+    unknown = next((found.kind for found in candidates.values() if found.kind), None)
+    has_good = any(classes[0] in found.labels for found in candidates.values())
     if unknown is not None and not (has_good and len(classes) == 2):
         raise DataError(
             f"{folder} has a folder {unknown!r}, which is no class; {classes_text(classes)}"
             + (f"; folders of defects by kind need a folder {classes[0]!r} beside them" if len(classes) == 2 else "")
             + "; `data.folders` can say what a folder means"
         )
-    return candidates
 
 
 def main() -> None:

@@ -84,6 +84,9 @@ def read_samples(dataset_folder: Path, manifest: DatasetManifest, *splits: Split
 
 def _mapped(file: Path, shards: Sequence[Path], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The decoded images of shards, of this shape; one process makes the file, and others wait for it."""
+    found = _opened(file, shape)
+    if found is not None:  # it appears whole: to look takes no lock, and no right to write
+        return found
     try:
         with locked(file.with_suffix(".lock")):
             found = _opened(file, shape)

@@ -78,6 +78,11 @@ def run(stage: Stage) -> DatasetManifest:
         stage.use_dataset(manifest.digest)
     counts = ", ".join(f"{name} {sum(by_class.values())}" for name, by_class in manifest.counts.items())
     print(f"dataset {manifest.digest[:12]}: {manifest.images} images ({counts}), {len(manifest.quarantined)} set aside")
+    if manifest.lookalikes != splitting.FULL_BARS:
+        print(
+            "mind: all these parts look so alike that only very close copies are kept on one side of a split: if some "
+            "were photographed several times, the figures flatter; keep one photograph of each"
+        )
     if manifest.parent is not None and manifest.changes is not None:
         print(lineage.summary(manifest.parent, manifest.changes))
     return manifest
@@ -129,7 +134,8 @@ def _make(stage: Stage, listing: Listing) -> DatasetManifest:
         rows = [row for row in rows if not row["error"]]
         _check_quarantine(quarantined, len(rows), project.data.max_quarantine_share)
         samples = [Sample.of(row, project.classes) for row in rows]
-        groups = splitting.groups_of_lookalikes(samples)
+        bars = splitting.bars_of(samples)
+        groups = splitting.groups_of_lookalikes(samples, bars)
         splits = splitting.assign_splits(samples, groups, project.classes, project.split, kept)
         contents = sorted(stable_json({**row, "split": split}) for row, split in zip(rows, splits, strict=True))
         digest = hashlib.sha256(stable_json([contents, _parameters(project)]).encode()).hexdigest()
@@ -145,6 +151,7 @@ def _make(stage: Stage, listing: Listing) -> DatasetManifest:
                 images=len(rows),
                 counts=_counts(samples, splits, project.classes),
                 kinds=dict(sorted(Counter(sample.kind for sample in samples if sample.kind).items())),
+                lookalikes=bars,
                 duplicates=sum(size for size in Counter(groups.tolist()).values() if size > 1),
                 quarantined=quarantined,
                 shards=tuple(_write_shards(staged, split_of, folder)),

@@ -42,7 +42,7 @@ def profile(
         Sample(row["sha256"], row["phash"], row["dhash"], label, row["kind"])
         for row, label in zip(rows, labels, strict=True)
     ]
-    groups = _members(groups_of_lookalikes(samples).tolist())
+    groups = _members(groups_of_lookalikes(samples, manifest.lookalikes).tolist())
     balance = {name: labels.count(name) for name in manifest.classes}
     mixed = [group for group in groups if len({labels[index] for index in group}) > 1]
     whole = DatasetMeasures(

@@ -6,22 +6,31 @@ What is written is for people to read and change: every choice says why it was m
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from gitops.errors import DataError
 from gitops.manifest import Project
 from gitops.state import write_atomically
-from ray_jobs.dataset import TABLE, images_below, kind_of_folder
+from ray_jobs.dataset import TABLE, images_below, labels_in_folder
+from ray_jobs.folders import class_of_folder, files_below, name_at, usual_depth
 from ray_jobs.labels import table_rows
+from ray_jobs.learner import LEAST_REMEMBERED
 from serve.preprocess import ImageError, decode, find_part
+from serve.protocol import IMAGE_SUFFIXES
 
-# Beginnings of the names that people give to what is as it should be.
-_GOOD = re.compile(r"(good|ok|okay|normal|pass|perfect|intact|healthy|undamaged|fine|non?-(defect|anomal|damage))")
+# The names that people give to what is as it should be.
+_GOOD = re.compile(
+    r"(good|ok|okay|normal|pass|passed|perfect|intact|healthy|undamaged|fine)(-(front|back|parts?|samples?|images?|\d+))?"
+    r"|(no|non|not|without)-(defects?|defective|anomal(y|ies|ous)|damaged?)"
+)
 _ANSWERS = {"ground-truth", "groundtruth", "mask", "masks", "annotations", "labels"}
 """Folders with drawn answers beside the photographs."""
 _LOOKED_AT = 64  # photographs, of each class
@@ -30,10 +39,16 @@ _LEAST_OF_A_CLASS = 25
 _FOLDS, _MOST_IMAGES_FOR_FOLDS = 5, 2000
 # The proportions of one kind of part vary little among its photographs; those of a texture's "part" do.
 _FOUND_SHARE, _MOST_VARIATION = 0.95, 0.2
-_GRAY = 2.0  # mean difference of the channels, in gray levels, that a gray photograph's compression may leave
+_ASSERTED_SHARE = 0.9  # less than what was found among a few, so that chance does not stop the line
+# Gray levels that a gray photograph's channels may differ by in all but 1 % of its pixels, and the share of photographs
+# that may differ by more. A single coloured spot can be all that there is of a defect.
+_GRAY, _SPOT_SHARE, _COLORED_SHARE = 12.0, 0.01, 0.05
 _INPUT_PIXELS = 160_000  # the screws' 224×704: about 25 ms of two cores for a photograph
 _ENLARGED = 1.5  # small photographs: the network's finest features that are used are 16 pixels apart
-_MULTIPLE, _LEAST_SIDE = 32, 96  # of the input's sides, in pixels
+_MULTIPLE, _LEAST_SIDE, _LARGEST_SIDE = 32, 96, 2048  # of the input's sides, in pixels
+_TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.1
+_BATCH = 16
+_LEAST_IMAGES = 5  # of a class: one for each fold or split
 _MARGIN = 0.04
 
 
@@ -49,6 +64,8 @@ class Labels:
     """Kinds of defect and their numbers, where a folder names them and the classes do not."""
     folders: Mapping[str, str | None]
     """Folders whose names mean a class of another name, or nothing."""
+    unlabelled: int = 0
+    """Photographs that no folder says anything of."""
 
     @property
     def count(self) -> int:
@@ -70,53 +87,110 @@ class View:
     width: int
 
 
-def labels_of_folder(folder: Path, good: str | None = None) -> Labels:
+def labels_of_folder(folder: Path, good: Sequence[str] = ()) -> Labels:
     """Find out how a folder's photographs are labelled.
 
     Args:
         folder: `train/` with `train.csv`, or folders named after classes or kinds of defect, at any depth.
-        good: name of the folder with good ones; None: the one whose name says so.
+        good: names of the folders with good ones; empty: the one whose name says so.
 
     Raises:
-        DataError: there are no images or no labels, or nothing says which are good.
+        DataError: there are no images or no labels, nothing says which are good, or the extraction would read the
+            folder otherwise.
     """
     images = images_below(folder)
     if not images:
         raise DataError(f"{folder} holds no PNG, JPEG, BMP or TIFF file: name the folder with the photographs")
     if (folder / TABLE).is_file():
         return _labels_of_table(folder, images)
+    left_out = {part for path in files_below(folder) for part in _parts(folder, path) if _slug(part) in _ANSWERS}
+    placed = {path: parts for path in images.values() if not left_out & set(parts := _parts(folder, path))}
+    good = tuple(good) or _good_ones(placed.values())
+    depth = usual_depth(parts.index(name) for parts in placed.values() for name in good if name in parts)
     named: dict[str, list[Path]] = {}
-    left_out: set[str] = set()
-    for name, path in images.items():
-        *parts, _ = name.split("/")
-        answers = [part for part in parts if _slug(part) in _ANSWERS]
-        left_out.update(answers[:1])
-        if parts and not answers:
-            named.setdefault(kind_of_folder(parts), []).append(path)
-    if len(named) < 2:
-        found = f"only {next(iter(named))!r}" if named else "none"
+    for path, parts in placed.items():
+        own = next((name for name in good if name in parts), None) or name_at(parts, depth)
+        if own is not None:
+            named.setdefault(own, []).append(path)
+    unlabelled = len(placed) - sum(map(len, named.values()))
+    others = sorted(set(named) - set(good))
+    if not others or not set(good) & set(named):
+        found = f"only {', '.join(map(repr, sorted(named)))}" if named else "none"
         raise DataError(
             f"{folder} needs a folder for good photographs and one or more for others, and has {found}: sort them "
             f"into folders, or write {TABLE} with the columns filename,anomaly beside train/"
         )
-    best = _good_one(folder, named, good)
-    others = sorted(set(named) - {best})
-    if len(others) == 1 or min(len(named[name]) for name in others) >= _LEAST_OF_A_CLASS:
-        classes = {name: _slug(name) for name in (best, *others)}
-        kinds: dict[str, int] = {}
-    else:
-        classes = dict.fromkeys(others, "defective") | {best: _slug(best)}
-        kinds = {name: len(named[name]) for name in others}
-    by_class: dict[str, list[Path]] = {_slug(best): []}
+    labels = _labels_of_names(good, others, named, left_out, unlabelled)
+    _check_understood(folder, labels)
+    return labels
+
+
+def _parts(folder: Path, path: Path) -> tuple[str, ...]:
+    return path.relative_to(folder).parts[:-1]
+
+
+def _good_ones(places: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    names = {name for parts in places for name in parts}
+    candidates = sorted(name for name in names if _GOOD.fullmatch(_slug(name)))
+    if len(candidates) != 1:
+        raise DataError(
+            f"which of the folders {', '.join(sorted(names)) or '(there are none)'} holds the good ones? Say it with "
+            "--good FOLDER, several times for several folders"
+        )
+    return tuple(candidates)
+
+
+def _labels_of_names(
+    good: Sequence[str],
+    others: Sequence[str],
+    named: Mapping[str, Sequence[Path]],
+    left_out: Iterable[str],
+    unlabelled: int,
+) -> Labels:
+    """Classes of the folders' names: each other one by itself, or together where some are rare."""
+    own_classes = len(others) == 1 or min(len(named[name]) for name in others) >= _LEAST_OF_A_CLASS
+    slugs = _slugs([good[0], *others] if own_classes else [good[0]])
+    label_of = dict.fromkeys(good, slugs[good[0]])
+    label_of |= {name: slugs[name] if own_classes else "defective" for name in others}
+    by_class: dict[str, list[Path]] = {label: [] for label in label_of.values()}
     for name, paths in named.items():
-        by_class.setdefault(classes[name], []).extend(paths)
-    meant = {name: label for name, label in classes.items() if not kinds and _folder_class(name) != label}
+        by_class[label_of[name]].extend(paths)
+    # Kinds of defect are found by themselves; told what they mean, they would be no kinds.
+    told = label_of if own_classes else dict.fromkeys(good, slugs[good[0]])
+    classes = tuple(by_class)
+    folders = {name: label for name, label in told.items() if class_of_folder(name, classes, {}) != label}
     return Labels(
-        classes=tuple(by_class),
+        classes=classes,
         images={label: tuple(paths) for label, paths in by_class.items()},
-        kinds=kinds,
-        folders={**meant, **dict.fromkeys(sorted(left_out))},
+        kinds={} if own_classes else {name: len(named[name]) for name in others},
+        folders={**folders, **dict.fromkeys(sorted(left_out))},
+        unlabelled=unlabelled,
     )
+
+
+def _slugs(names: Sequence[str]) -> dict[str, str]:
+    """A class for each folder; one whose name has no Latin letters or digits, or another's, gets a number."""
+    found: dict[str, str] = {}
+    for number, name in enumerate(names):
+        slug = _slug(name) or f"class-{number}"
+        found[name] = slug if slug not in found.values() else f"{slug[:37]}-{number}"
+    return found
+
+
+def _check_understood(folder: Path, labels: Labels) -> None:
+    """Compare with how the extraction reads the folder."""
+    said = labels_in_folder(folder, labels.classes, labels.folders)
+    counts = Counter(label for name, label in said.items() if label and Path(name).suffix.lower() in IMAGE_SUFFIXES)
+    expected = {label: len(paths) for label, paths in labels.images.items()}
+    if counts != expected:
+        raise DataError(
+            f"the folders of {folder} can be read in two ways, as {_counts(expected)} or as {_counts(counts)}: name "
+            "classes only once in a path, or write the project file by hand"
+        )
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {label}" for label, count in numbers.items())
 
 
 def _labels_of_table(folder: Path, images: Mapping[str, Path]) -> Labels:
@@ -133,26 +207,9 @@ def _labels_of_table(folder: Path, images: Mapping[str, Path]) -> Labels:
     return Labels(("good", "defective"), {name: tuple(paths) for name, paths in by_class.items()}, {}, {})
 
 
-def _good_one(folder: Path, named: Mapping[str, Sequence[Path]], good: str | None) -> str:
-    if good is not None:
-        if good not in named:
-            raise DataError(f"{folder} has no folder {good!r}: it has {', '.join(sorted(named))}")
-        return good
-    candidates = [name for name in named if _GOOD.match(_slug(name))]
-    if len(candidates) != 1:
-        raise DataError(
-            f"which of the folders {', '.join(sorted(named))} holds the good ones? Say it with --good FOLDER"
-        )
-    return candidates[0]
-
-
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "class"
-
-
-def _folder_class(name: str) -> str:
-    """The class that a folder means without being told (see `dataset`)."""
-    return re.sub(r"[ _]", "-", name.lower())
+    """A name as classes and projects have it; empty where it has no Latin letters or digits."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-")
 
 
 def view_of(images: Sequence[Path]) -> View:
@@ -161,7 +218,7 @@ def view_of(images: Sequence[Path]) -> View:
     Raises:
         DataError: none of them can be read.
     """
-    shapes, parts, differences = [], [], []
+    shapes, parts, colored = [], [], []
     for path in images:
         try:
             pixels = decode(path.read_bytes(), 3)
@@ -169,7 +226,8 @@ def view_of(images: Sequence[Path]) -> View:
             continue  # the extraction sets it aside, and says why
         gray = np.asarray(pixels.mean(axis=2), np.uint8)
         shapes.append(gray.shape)
-        differences.append(float(np.abs(pixels.astype(np.int16) - gray[..., None]).mean()))
+        differences = np.ptp(pixels, axis=2)
+        colored.append(float(np.quantile(differences, 1 - _SPOT_SHARE)) > _GRAY)
         if (part := find_part(gray)) is not None:
             filled = part.area * gray.size / (part.length * part.breadth)
             parts.append((part.length, part.breadth, filled))
@@ -187,7 +245,7 @@ def view_of(images: Sequence[Path]) -> View:
         height, width = np.median(np.array(shapes), axis=0)
         ratio, extent = float(width / height), float(width)
     height, width = _input_size(extent, ratio)
-    return View(aligned, found, 1 if np.median(differences) < _GRAY else 3, height, width)
+    return View(aligned, found, 3 if np.mean(colored) > _COLORED_SHARE else 1, height, width)
 
 
 def _is_one_kind(parts: NDArray[np.float64]) -> bool:
@@ -200,13 +258,12 @@ def _is_one_kind(parts: NDArray[np.float64]) -> bool:
 def _input_size(width: float, ratio: float) -> tuple[int, int]:
     """Height and width of the input: as fine as the photograph or a little finer, but no larger than the screws'."""
     width = min(_ENLARGED * width, float(np.sqrt(_INPUT_PIXELS * ratio)))
-    sides = (max(_LEAST_SIDE, round(side / _MULTIPLE) * _MULTIPLE) for side in (width / ratio, width))
-    height, width = sides
-    return int(height), int(width)
+    height, width = (round(side / _MULTIPLE) * _MULTIPLE for side in (width / ratio, width))
+    return min(_LARGEST_SIDE, max(_LEAST_SIDE, height)), min(_LARGEST_SIDE, max(_LEAST_SIDE, width))
 
 
 def propose(
-    folder: Path, project_file: Path, *, name: str | None = None, good: str | None = None, owner: str
+    folder: Path, project_file: Path, *, name: str | None = None, good: Sequence[str] = (), owner: str
 ) -> Project:
     """Write the project file that suits a folder of photographs.
 
@@ -214,7 +271,7 @@ def propose(
         folder: the photographs; see `labels_of_folder`.
         project_file: where to write; it must not be there.
         name: of the project and its model; the folder's if None.
-        good: name of the folder with good ones.
+        good: names of the folders with good ones; empty: the one whose name says so.
         owner: who answers for the model.
 
     Returns:
@@ -229,7 +286,7 @@ def propose(
         raise DataError(f"the folder {folder} does not exist: name the one with the photographs")
     labels = labels_of_folder(folder, good)
     view = view_of([path for paths in labels.images.values() for path in _spread(paths)])
-    text = _text(folder.resolve(), _slug(name or folder.resolve().name), owner, labels, view)
+    text = _text(folder.resolve(), _slug(name or folder.resolve().name) or "parts", owner, labels, view)
     project = Project.from_yaml(text, str(project_file))
     write_atomically(project_file, text)
     return project
@@ -241,20 +298,25 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 
 
 def _text(folder: Path, name: str, owner: str, labels: Labels, view: View) -> str:
-    smallest = min(len(paths) for paths in labels.images.values())
-    counts = ", ".join(f"{len(labels.images[label])} {label}" for label in labels.classes)
-    folds = min(_FOLDS, smallest * 4 // 5) if labels.count <= _MOST_IMAGES_FOR_FOLDS else 0
-    if smallest < 3:
-        raise DataError(f"{folder} has {counts}: a class needs 3 photographs or more, and some dozens to be worth much")
+    sizes = {label: len(paths) for label, paths in labels.images.items()}
+    counts, smallest = _counts(sizes), min(sizes.values())
+    if smallest < _LEAST_IMAGES:
+        raise DataError(
+            f"{folder} has {counts}: a class needs {_LEAST_IMAGES} photographs or more, and dozens to be worth much"
+        )
+    # What is left of a class and of all for training, at the worst, when a test split and a fold are held out.
+    folds = min(_FOLDS, int(smallest * (1 - _TEST_SHARE))) if labels.count <= _MOST_IMAGES_FOR_FOLDS else 0
+    share = (1 - _TEST_SHARE) * (1 - 1 / folds if folds else 1 - _VALIDATION_SHARE)
+    good, trained = int(share * sizes[labels.classes[0]]) - 1, int(share * labels.count) - len(sizes)
     lines = [
         f"# Proposed by `mergeline init` for {labels.count} photographs: {counts}.",
         "# Read it, and change what you know better.",
-        f"name: {name}",
+        f"name: {_quoted(name)}",
         f"goal: Tell good parts from {'others' if len(labels.classes) == 2 else 'those with a defect, and say which'}.",
         f"owner: {_quoted(owner)}",
         "",
         "# The first class is the good one; a photograph is judged by how likely it is not that.",
-        f"classes: [{', '.join(labels.classes)}]",
+        f"classes: [{', '.join(map(_quoted, labels.classes))}]",
         "",
         "data:",
         "  source: folder",
@@ -265,8 +327,8 @@ def _text(folder: Path, name: str, owner: str, labels: Labels, view: View) -> st
         "",
         "# The test split is held out: only the evaluation reads it.",
         "split:",
-        f"  validation: {0 if folds else 0.1}",
-        "  test: 0.2",
+        f"  validation: {0 if folds else _VALIDATION_SHARE}",
+        f"  test: {_TEST_SHARE}",
         "",
         *_folds_lines(folds),
         "# What a mistake costs; only the ratio counts.",
@@ -276,12 +338,12 @@ def _text(folder: Path, name: str, owner: str, labels: Labels, view: View) -> st
         "",
         "# Checked before anything is trained; a failed one stops the line and names the images.",
         "quality:",
-        *(["  - { measure: part_found, min: 1, share: 0.95 }"] if view.aligned else []),
-        "  - { measure: smallest_class, min: 3 }",
+        *([f"  - {{ measure: part_found, min: 1, share: {_ASSERTED_SHARE} }}"] if view.aligned else []),
+        f"  - {{ measure: smallest_class, min: {_LEAST_IMAGES} }}",
         "",
         "training:",
-        "  # Good parts as they look at each place: of help where parts lie alike, and no harm where they do not.",
-        "  memory: { images: 128 }",
+        f"  batch_size: {max(2, min(_BATCH, trained // 2 * 2))}",
+        *_memory_lines(good),
         *_augmentation_lines(view),
         "",
         "# What an evaluation must reach before its model can be merged; raise the bars as you learn what is possible.",
@@ -301,7 +363,14 @@ def _folder_lines(labels: Labels) -> list[str]:
         lines.append(f"  # Kinds of defect are reported each, and are too rare to be classes: {found}.")
     if labels.folders:
         lines.append("  folders:")
-        lines += [f"    {_quoted(name)}: {label or 'null # left out'}" for name, label in labels.folders.items()]
+        lines += [
+            f"    {_quoted(name)}: {_quoted(label) if label else 'null # left out'}"
+            for name, label in labels.folders.items()
+        ]
+    if labels.unlabelled:
+        share = labels.unlabelled / (labels.count + labels.unlabelled)
+        lines.append(f"  # {labels.unlabelled} photographs lie in no folder that says what they are: set aside.")
+        lines.append(f"  max_quarantine_share: {min(1.0, share + 0.05):.2f}")
     return lines
 
 
@@ -333,6 +402,15 @@ def _folds_lines(folds: int) -> list[str]:
     ]
 
 
+def _memory_lines(good: int) -> list[str]:
+    if good < LEAST_REMEMBERED:
+        return []
+    return [
+        "  # Good parts as they look at each place: of help where parts lie alike, and no harm where they do not.",
+        "  memory: { images: 128 }",
+    ]
+
+
 def _augmentation_lines(view: View) -> list[str]:
     if not view.aligned:
         return []
@@ -343,8 +421,12 @@ def _augmentation_lines(view: View) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """As a YAML string, where plain text could mean something else."""
-    return text if re.fullmatch(r"[A-Za-z][\w./@+-]*", text) else "'" + text.replace("'", "''") + "'"
+    """As a YAML string, where plain text would mean something else: `no`, `0`, a path with a colon."""
+    try:
+        plain = YAML(typ="safe", pure=True).load(f"[{text}]") == [text]
+    except YAMLError:
+        plain = False
+    return text if plain and text.isprintable() else "'" + text.replace("'", "''") + "'"
 
 
 def summary(project: Project, project_file: Path) -> list[str]:
@@ -353,7 +435,7 @@ def summary(project: Project, project_file: Path) -> list[str]:
     how = "one part on a plain background, straightened" if settings.align == "foreground" else "the whole photograph"
     return [
         f"wrote {project_file}: read it, every choice says why",
-        f"  classes   {', '.join(project.classes)}",
+        f"  classes   {project.classes[0]} (the good one), {', '.join(project.classes[1:])}",
         f"  input     {settings.height}×{settings.width}, {'gray' if settings.channels == 1 else 'colour'}; {how}",
         f"  estimate  {f'{folds} folds' if folds else 'a validation split'}",
     ]

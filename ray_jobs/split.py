@@ -12,31 +12,27 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from gitops.errors import DataError
-from gitops.manifest import Split, SplitShares
+from gitops.manifest import LookalikeBars, Split, SplitShares
 
 HASH_SIDE = 32
 """Side of both hashes: they have HASH_SIDE² bits."""
-NEAR_DUPLICATE = 0.115
-"""Straightened parts whose difference hashes differ in at most this share of bits are near-duplicates.
+FULL_BARS = LookalikeBars()
+"""What counts as a near-duplicate where the hashes tell the parts apart.
 
-That finds copies that were turned or shifted. Measured on 300 photographs of screws, which all look alike when they are
-straightened: no two differed in less than 0.148, and copies turned by 3 or 90 degrees, shifted by 5 pixels, halved in
-size, brightened, recompressed or with noise of deviation 4 in at most 0.110.
-"""
-SAME_PHOTOGRAPH = 0.055
-"""Photographs whose perceptual hashes differ in at most this share of bits are near-duplicates.
-
-That finds copies in the same framing, also of parts without much texture. On the same 300 photographs: no two differed
-in less than 0.094; recompressed (JPEG quality 50), brightened, halved or noisy copies in at most 0.024. On 200 drawn
-ones: 0.238 and 0.027.
+Measured on 300 photographs of screws, which all look alike when they are straightened. By the difference hash of the
+straightened part (`part`), which finds copies that were turned or shifted, no two differed in less than 0.148 of the
+bits, and copies turned by 3 or 90 degrees, shifted by 5 pixels, halved in size, brightened, recompressed or with noise
+of deviation 4 in at most 0.110. By the perceptual hash of the photograph (`photograph`), which finds copies in the same
+framing, also of parts without much texture, no two in less than 0.094, and recompressed (JPEG quality 50), brightened,
+halved or noisy copies in at most 0.024; on 200 drawn ones: 0.238 and 0.027.
 """
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-# By how much both bars are lowered, step by step, where parts look so alike that they would all become one group: of
-# 210 drawn castings under a fixed camera 1 pair in 100 differed in less than NEAR_DUPLICATE, the two nearest in 0.083.
-_BARS = (1.0, 0.7, 0.5, 0.35, 0.25)
-_LARGEST_GROUP = 0.1  # of all images; more of them are no copies of one
-_BURST = 24  # copies that a small set may have all the same
+# By how much a bar is lowered, step by step, where parts look so alike that they would become one group: of 210 drawn
+# castings under a fixed camera 1 pair in 100 differed in less than the full bar, the two nearest in 0.083.
+_LOWERED = (1.0, 0.7, 0.5, 0.35, 0.25)
+_LARGEST_GROUP = 0.3  # of all images
+_LEAST_GROUPS = 10  # of a class, or a third of its images: as many as splits and folds can want
 _CELLS = 2**21  # pairs that are compared at once
 _Part = TypeVar("_Part", bound=Hashable)
 
@@ -60,27 +56,56 @@ class Sample:
         return cls(row["sha256"], row["phash"], row["dhash"], classes[row["label"]], row["kind"])
 
 
-def groups_of_lookalikes(samples: Sequence[Sample]) -> NDArray[np.int64]:
+def bars_of(samples: Sequence[Sample]) -> LookalikeBars:
+    """Choose what counts as a near-duplicate among these images.
+
+    Each hash has its bar, which is lowered where it does not tell these parts apart: where a group would hold 30 % of
+    all images, or a class would be left with too few groups to be split.
+    """
+    groups, labels = _copies(samples), np.array([sample.label for sample in samples])
+    bars: dict[str, float | None] = {}
+    for (name, full), hashes in zip(FULL_BARS.model_dump().items(), _hashes(samples), strict=True):
+        joined = ((full * share, _joined(groups, hashes, full * share)) for share in _LOWERED)
+        bars[name], groups = next(((bar, new) for bar, new in joined if not _too_few(new, labels)), (None, groups))
+    return LookalikeBars(**bars)
+
+
+def groups_of_lookalikes(samples: Sequence[Sample], bars: LookalikeBars) -> NDArray[np.int64]:
     """Number the groups of near-duplicates, directly or by a chain of them.
 
-    Where a group would hold more than a tenth of all images (and more than 24), the bars of both hashes are lowered
-    until none does: they do not tell such parts apart. In the end only images with the same hashes are alike.
+    Args:
+        samples: all of a dataset's, or those of some of its splits: no group is divided between splits.
+        bars: the dataset's.
 
     Returns:
         (n,) group numbers, from 0; images of one group have the same.
     """
-    phashes, dhashes = ([getattr(sample, name) for sample in samples] for name in ("phash", "dhash"))
-    for bar in _BARS:
-        groups = _joined(np.arange(len(samples)), phashes, bar * SAME_PHOTOGRAPH)
-        if not _too_large(groups):
-            groups = _joined(groups, dhashes, bar * NEAR_DUPLICATE)
-        if not _too_large(groups):
-            return groups
-    return np.unique(np.array([phashes, dhashes]), axis=1, return_inverse=True)[1].astype(np.int64)
+    groups = _copies(samples)
+    for hashes, bar in zip(_hashes(samples), (bars.photograph, bars.part), strict=True):
+        if bar is not None:
+            groups = _joined(groups, hashes, bar)
+    return groups
 
 
-def _too_large(groups: NDArray[np.int64]) -> bool:
-    return len(groups) > 0 and np.bincount(groups).max() > max(_BURST, _LARGEST_GROUP * len(groups))
+def _hashes(samples: Sequence[Sample]) -> tuple[list[str], list[str]]:
+    return [sample.phash for sample in samples], [sample.dhash for sample in samples]
+
+
+def _copies(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """Groups of images with the same hashes, (n,), numbered as they come."""
+    numbers: dict[tuple[str, str], int] = {}
+    return np.array([numbers.setdefault((item.phash, item.dhash), len(numbers)) for item in samples], np.int64)
+
+
+def _too_few(groups: NDArray[np.int64], labels: NDArray[np.str_]) -> bool:
+    """Whether groups, (n,), are too large or too few for images with these labels, (n,)."""
+    if len(groups) == 0:
+        return False
+    largest = int(np.bincount(groups).max())
+    return largest > max(_LEAST_GROUPS, _LARGEST_GROUP * len(groups)) or any(
+        len(np.unique(groups[labels == label])) < min(_LEAST_GROUPS, max(1, np.sum(labels == label) // 3))
+        for label in np.unique(labels)
+    )
 
 
 def _joined(groups: NDArray[np.int64], hashes: Sequence[str], most: float) -> NDArray[np.int64]:

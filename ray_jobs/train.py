@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EpochMetrics, TrainingResult
 from gitops.state import write_atomically
 from ray_jobs import tracking
 from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
-from ray_jobs.split import groups_of_lookalikes
+from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
             print(f"run {run.id} is trained already: {run.folder / MODEL_FILE}", flush=True)
             return TrainingResult.read(run.result_file)
         _check(stage, run, workers)
-        groups = _lookalikes(stage, run) if stage.project.training.memory else ()
+        groups = _checked_groups(stage, run)
         report_progress(0, stage.project.training.epochs, f"starting {workers} worker(s)")
         mlflow_run = tracking.start_or_resume_run(stage, run)
         with ray_session(), _reported(stage, run, mlflow_run):
@@ -116,17 +119,55 @@ def _check(stage: Stage, run: Run, workers: int) -> None:
         raise TrainingError(f"dataset {run.dataset.digest[:12]} has no validation images: raise `split.validation`")
 
 
-def _lookalikes(stage: Stage, run: Run) -> tuple[int, ...]:
-    """The group of look-alikes of each training image: of them a memory keeps one."""
+def _checked_groups(stage: Stage, run: Run) -> tuple[int, ...]:
+    """The group of look-alikes of each training image: of them a memory keeps one; none where there is no memory."""
+    if stage.project.cross_validation.folds:
+        assigned_folds(stage, run)  # else the training would be in vain
+    if stage.project.training.memory is None:
+        return ()
+    samples, groups = _lookalikes(stage, run)
+    _check_memory(run, samples, groups, np.ones(len(groups), bool))
+    return tuple(groups.tolist())
+
+
+def _lookalikes(stage: Stage, run: Run) -> tuple[list[Sample], NDArray[np.int64]]:
+    """The training images, and the group of look-alikes of each, (n,)."""
     samples = read_samples(stage.state.datasets / run.dataset.digest, run.dataset, "train")
-    groups = groups_of_lookalikes(samples).tolist()
-    good = len({group for group, sample in zip(groups, samples, strict=True) if sample.label == run.dataset.classes[0]})
-    if good < LEAST_REMEMBERED:
+    return samples, groups_of_lookalikes(samples, run.dataset.lookalikes)
+
+
+def assigned_folds(stage: Stage, run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The group of look-alikes and the fold of each training image, (n,) each.
+
+    Raises:
+        TrainingError: without a fold there would be too little to train on.
+        DataError: a class has fewer images than there are folds.
+    """
+    folds, training = stage.project.cross_validation.folds, stage.project.training
+    samples, groups = _lookalikes(stage, run)
+    fold_of = np.array(assign_folds(samples, groups, run.dataset.classes, folds, stage.project.split.seed))
+    least = int(len(fold_of) - np.bincount(fold_of).max())
+    if least < training.batch_size:
         raise TrainingError(
-            f"a memory needs {LEAST_REMEMBERED} good training images that differ, or more, and dataset "
-            f"{run.dataset.digest[:12]} has {good}: add photographs, or take out `training.memory`"
+            f"without a fold, dataset {run.dataset.digest[:12]} has {least} training images, fewer than a batch "
+            f"({training.batch_size}): add photographs, or lower `training.batch_size`"
         )
-    return tuple(groups)
+    if training.memory:
+        for fold in range(folds):
+            _check_memory(run, samples, groups, fold_of != fold, f"without fold {fold + 1}, ")
+    return groups, fold_of
+
+
+def _check_memory(
+    run: Run, samples: list[Sample], groups: NDArray[np.int64], trained: NDArray[np.bool_], when: str = ""
+) -> None:
+    good = np.array([sample.label == run.dataset.classes[0] for sample in samples])
+    count = len(np.unique(groups[good & trained]))
+    if count < LEAST_REMEMBERED:
+        raise TrainingError(
+            f"a memory needs {LEAST_REMEMBERED} good training images that differ, or more, and {when}dataset "
+            f"{run.dataset.digest[:12]} has {count}: add photographs, or take out `training.memory`"
+        )
 
 
 def _trainer(stage: Stage, run: Run, groups: tuple[int, ...], workers: int, use_gpu: bool) -> "TensorflowTrainer":

@@ -14,7 +14,8 @@ from gitops.manifest import Augmentation, CrossValidation, CrossValidationResult
 from ray_jobs import cross_validate as stage_module
 from ray_jobs.cross_validate import cross_validate
 from ray_jobs.stage import PROGRESS_MARK, Stage
-from tests.stages import make_stage
+from ray_jobs.train import train
+from tests.stages import make_stage, write_dataset
 
 TRAINING = Training(
     backbone="small_cnn",
@@ -52,6 +53,15 @@ def test_folds_that_leave_less_than_a_batch_are_refused(tmp_path: Path) -> None:
     training = TRAINING.model_copy(update={"batch_size": 16})
     with pytest.raises(TrainingError, match="has 14 training images, fewer than a batch"):
         cross_validate(stage_with(tmp_path, 2, training))
+
+
+def test_folds_that_leave_a_memory_nothing_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    stage = stage_with(tmp_path, 2, TRAINING.model_copy(update={"workers": 1}))
+    few: dict[Split, dict[str, int]] = {**SIZES, "train": {"good": 4, "defective": 12}}
+    write_dataset(stage, few)
+    for refused in (cross_validate, train):
+        with pytest.raises(TrainingError, match=r"without fold 1, dataset .* has 2: add photographs"):
+            refused(stage)
 
 
 def test_more_folds_than_images_of_a_class_are_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gitops.manifest import Preprocessing
 from ray_jobs.measures import Measures, dhash, measure, phash
-from ray_jobs.split import HASH_SIDE, NEAR_DUPLICATE, SAME_PHOTOGRAPH
+from ray_jobs.split import FULL_BARS, HASH_SIDE
 from serve.preprocess import Pixels, align
 from tests.photographs import screw
 
@@ -82,7 +82,7 @@ def test_hashes_tell_copies_from_others() -> None:
     for index in range(4):
         for name, copy in copies(screw(index)).items():
             framing, turning = apart(screw(index), copy)
-            assert framing <= SAME_PHOTOGRAPH or turning <= NEAR_DUPLICATE, name
+            assert framing <= (FULL_BARS.photograph or 0) or turning <= (FULL_BARS.part or 0), name
         framing, turning = apart(screw(index), screw(index + 1))
-        assert framing > SAME_PHOTOGRAPH
-        assert turning > NEAR_DUPLICATE
+        assert framing > (FULL_BARS.photograph or 0)
+        assert turning > (FULL_BARS.part or 0)

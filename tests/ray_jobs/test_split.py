@@ -13,13 +13,13 @@ from scipy.sparse.csgraph import connected_components
 from gitops.errors import DataError
 from gitops.manifest import Split, SplitShares
 from ray_jobs.split import (
+    FULL_BARS,
     HASH_SIDE,
-    NEAR_DUPLICATE,
-    SAME_PHOTOGRAPH,
     SPLITS,
     Sample,
     assign_folds,
     assign_splits,
+    bars_of,
     groups_of_lookalikes,
 )
 
@@ -47,11 +47,11 @@ def two_classes(good: int, defective: int) -> list[Sample]:
 
 
 def test_what_differs_in_few_bits_of_one_hash_is_one_group() -> None:
-    framing, turning = int(SAME_PHOTOGRAPH * HASH_SIDE**2), int(NEAR_DUPLICATE * HASH_SIDE**2)
+    framing, turning = (int(bar * HASH_SIDE**2) for bar in FULL_BARS.model_dump().values())
     originals = [sample(number, framing=0, turning=0) for number in range(4)]
     copies = [sample(0, framing=framing), sample(1, turning=turning)]
     others = [sample(2, framing=framing + 1), sample(3, turning=turning + 1)]
-    groups = groups_of_lookalikes([*originals, *copies, *others]).tolist()
+    groups = groups_of_lookalikes([*originals, *copies, *others], FULL_BARS).tolist()
     assert groups[:2] == groups[4:6]
     assert len(set(groups)) == 6
 
@@ -68,19 +68,19 @@ def test_groups_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
         bits = np.array([np.unpackbits(np.frombuffer(bytes.fromhex(item), np.uint8)) for item in hashes])
         return np.asarray((bits[:, None] != bits[None]).sum(axis=2) <= int(most * HASH_SIDE**2))
 
-    framed = close([item.phash for item in samples], SAME_PHOTOGRAPH)
-    turned = close([item.dhash for item in samples], NEAR_DUPLICATE)
+    framed = close([item.phash for item in samples], FULL_BARS.photograph or 0)
+    turned = close([item.dhash for item in samples], FULL_BARS.part or 0)
     expected = connected_components(framed | turned, directed=False)[1]
     assert 20 < len(set(expected.tolist())) < 120
     for cells in (2**21, 700):
         monkeypatch.setattr("ray_jobs.split._CELLS", cells)
-        assert groups_of_lookalikes(samples).tolist() == expected.tolist()
+        assert groups_of_lookalikes(samples, FULL_BARS).tolist() == expected.tolist()
 
 
 def test_groups_are_chained_and_reach_over_blocks() -> None:
     samples = [sample(number, framing=0, turning=0) for number in range(1100)]
     samples += [sample(0, framing=5), sample(700, turning=5), sample(700, framing=5)]
-    groups = groups_of_lookalikes(samples)
+    groups = groups_of_lookalikes(samples, FULL_BARS)
     assert groups[0] == groups[1100]
     assert groups[700] == groups[1101] == groups[1102]
     assert len(set(groups.tolist())) == 1100
@@ -98,26 +98,48 @@ def alike(count: int, bits: int) -> list[Sample]:
     return [replace(part, dhash=value) for part, value in zip(parts, hashes, strict=True)]
 
 
-def test_parts_that_all_look_alike_are_no_group_and_copies_of_them_are() -> None:
+def test_a_hash_that_tells_no_parts_apart_is_not_asked_and_the_other_still_finds_copies() -> None:
     parts = alike(100, 10)
     copies = [replace(part, sha256="0" * 64) for part in parts[:5]]
-    groups = groups_of_lookalikes([*parts, *copies]).tolist()
+    recompressed = [replace(sample(number, framing=22), dhash=parts[number].dhash) for number in range(10, 20)]
+    parts[10:20] = [replace(sample(number, framing=0), dhash=parts[number].dhash) for number in range(10, 20)]
+    everything = [*parts, *copies, *recompressed]
+    bars = bars_of(everything)
+    assert bars.photograph == FULL_BARS.photograph
+    assert (bars.part or 0) < (FULL_BARS.part or 0)
+    groups = groups_of_lookalikes(everything, bars).tolist()
     assert len(set(groups)) == 100
-    assert groups[100:] == groups[:5]
+    assert groups[100:] == groups[:5] + groups[10:20]
 
 
-def test_a_burst_of_a_small_set_stays_a_group() -> None:
-    groups = groups_of_lookalikes([*alike(20, 10), *(sample(number) for number in range(500, 520))])
-    assert len(set(groups[:20].tolist())) == 1
+def test_a_rare_class_that_looks_alike_is_not_one_group() -> None:
+    rare = [replace(part, label="defective") for part in alike(30, 10)]
+    samples = [*(sample(number) for number in range(500, 900)), *rare]
+    assert len(set(groups_of_lookalikes(samples, bars_of(samples))[400:].tolist())) == 30
+
+
+def test_the_bars_of_a_dataset_give_its_parts_the_same_groups() -> None:
+    """Else folds of the training split would divide what the whole dataset holds together."""
+    samples = [*alike(29, 10), *(sample(number) for number in range(500, 770))]
+    bars = bars_of(samples)
+    assert bars == FULL_BARS
+    whole, part = groups_of_lookalikes(samples, bars), groups_of_lookalikes(samples[:80], bars)
+    assert len(set(whole.tolist())) == 271
+    assert part.tolist() == whole[:80].tolist()
+
+
+def test_a_few_copies_lower_no_bar() -> None:
+    samples = [*alike(5, 10), *(sample(number) for number in range(500, 505))]
+    assert bars_of(samples) == FULL_BARS
 
 
 def test_no_images_are_no_groups() -> None:
-    assert groups_of_lookalikes([]).shape == (0,)
+    assert groups_of_lookalikes([], bars_of([])).shape == (0,)
 
 
 def test_splits_are_stratified_by_class_and_kind() -> None:
     samples = two_classes(100, 40)
-    splits = assign_splits(samples, groups_of_lookalikes(samples), CLASSES, SplitShares())
+    splits = assign_splits(samples, groups_of_lookalikes(samples, FULL_BARS), CLASSES, SplitShares())
     tally = Counter((item.label, item.kind, split) for item, split in zip(samples, splits, strict=True))
     for label, kind, size in (("good", None, 100), ("defective", "bent", 20), ("defective", "scratch", 20)):
         for split, share in zip(SPLITS, (0.6, 0.2, 0.2), strict=True):
