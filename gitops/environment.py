@@ -27,6 +27,7 @@ MODELS = "gitops/models"
 SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
+DEFAULT_GRPC_PORT = 9000
 BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier",)}
 """The deployments that each application builder of ours makes; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -113,6 +114,12 @@ class Environment:
         if not isinstance(host, str) or not isinstance(port, int):
             raise ContractError(f"{source}: http_options wants a text as host and a number as port")
         return cls(config, {app.name: app for app in applications}, host, port)
+
+    @property
+    def grpc(self) -> tuple[int, tuple[str, ...]]:
+        """Where Serve shall listen for gRPC, and the functions that add services to it: none, and it shall not."""
+        options = self.config.get("grpc_options") or {}
+        return options.get("port", DEFAULT_GRPC_PORT), tuple(options.get("grpc_servicer_functions") or ())
 
     def url(self, application: Application) -> str:
         """Where this machine reaches an application."""

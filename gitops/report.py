@@ -1,6 +1,6 @@
 """What one pass of the reconciler finds out, and the status that follows from it: pure functions of values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from gitops.errors import MergelineError, StalledError, WaitingError
 from gitops.health import NO_ANSWERS, Answers, Slot, assess, live_slot, slot_of
 from gitops.manifest import BundleManifest
 from gitops.repository import Commit
-from gitops.serve_api import Application, ServeDetails
+from gitops.serve_api import Application, GrpcOptions, ServeDetails
 from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst
 
 _T = TypeVar("_T")
@@ -161,6 +161,18 @@ def _conditions(found: Pass, error: MergelineError | None) -> Iterator[Condition
             "and cannot move while it runs: `mergeline down`, then `mergeline up`"
         )
         yield Condition(type="RestartRequiredWarning", message=text)
+    if http and wanted:
+        options = (found.live and found.live.grpc_options) or GrpcOptions()
+        if (live := (options.port, options.grpc_servicer_functions)) != wanted.grpc:
+            text = (
+                f"Git wants gRPC {_grpc(*wanted.grpc)}, but Serve has it {_grpc(*live)} and cannot change that while "
+                "it runs: `mergeline down`, then `mergeline up`"
+            )
+            yield Condition(type="RestartRequiredWarning", message=text)
+
+
+def _grpc(port: int, functions: Sequence[str]) -> str:
+    return f"on port {port} ({', '.join(functions)})" if functions else "off"
 
 
 def _found(value: _T | None, noun: str) -> _T:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ConfigDict, Field
 
+from gitops.environment import DEFAULT_GRPC_PORT
 from gitops.errors import ContractError, StalledError, WaitingError
 from gitops.manifest import Contract
 
@@ -68,11 +69,19 @@ class HttpOptions(Foreign):
     port: int = 8000
 
 
+class GrpcOptions(Foreign):
+    """Where Serve listens for gRPC, if it does."""
+
+    port: int = DEFAULT_GRPC_PORT
+    grpc_servicer_functions: tuple[str, ...] = Field(default=(), description="Empty: it does not.")
+
+
 class ServeDetails(Foreign):
     """All that runs on a cluster."""
 
     applications: dict[str, Application] = Field(default={})
     http_options: HttpOptions | None = Field(default=None, description="None: Serve has not been started.")
+    grpc_options: GrpcOptions | None = None
     target_capacity: float | None = None
 
     @property

@@ -22,7 +22,7 @@ import pytest
 from gitops import bundle
 from gitops.attempt import Settings
 from gitops.difference import with_kept
-from gitops.environment import serve_config_path
+from gitops.environment import GRPC_SERVICER, serve_config_path
 from gitops.errors import StalledError
 from gitops.gates import POKE
 from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
@@ -344,6 +344,16 @@ def test_a_changed_port_is_said(line: Line) -> None:
     line.merge(text=text.replace(f'"port": {line.port}', '"port": 1234'))
     found = line.reconciler().run_once()
     assert any(item.type == "RestartRequiredWarning" and ":1234" in item.message for item in found.conditions)
+
+
+def test_changed_grpc_options_are_said(line: Line) -> None:
+    line.serve()
+    text = line.repository.read(line.repository.tip(MAIN) or "", PATH)
+    options = {"port": 9009, "grpc_servicer_functions": [GRPC_SERVICER]}
+    line.merge(text=text.replace("{", f'{{"grpc_options": {json.dumps(options)}, ', 1))
+    said = [item.message for item in line.reconciler().run_once().conditions if item.type == "RestartRequiredWarning"]
+    assert [text.startswith("Git wants gRPC on port 9009 ") for text in said] == [True]
+    assert "Serve has it off" in said[0]
 
 
 def test_drift_is_reported_and_put_back_only_with_self_heal(line: Line) -> None:
