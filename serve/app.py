@@ -97,6 +97,7 @@ class Classifier(InferenceService):
         folder = Path(runtime.get_temp_dir(), runtime.get_session_name(), "mergeline")
         cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        self._health = ThreadPoolExecutor(1, "health")
         meters = RayMeters(SERVING)
 
         def open_bundle(model: ServedModel) -> Predictor:
@@ -140,8 +141,9 @@ class Classifier(InferenceService):
         if loaded:
             settings = loaded.predictor.manifest.preprocessing
             blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-            # Through the same threads as requests; not the bundle's probe, whose file may be gone by now.
-            await asyncio.get_running_loop().run_in_executor(self._pool, loaded.predictor.predict, blank)
+            # Not behind requests: a busy replica would be replaced by another that is as busy. Not the bundle's probe,
+            # whose file may be gone by now.
+            await asyncio.get_running_loop().run_in_executor(self._health, loaded.predictor.predict, blank)
 
 
 def build(args: Mapping[str, object]) -> serve.Application:
