@@ -256,8 +256,8 @@ class Endpoints:
         return ServerMetadata(name="mergeline", version=package_version("mergeline"), extensions=extensions)
 
     async def model_version(self, name: str, version: str) -> ModelMetadata:
-        """The same, of the version that is named."""
-        self._expect(name, version)
+        """The same, of the version that is named; 503 with the reason if it is only wanted."""
+        self.served(name, version)  # else another version would be described under its name
         return await self.model(name)
 
     async def model(self, name: str) -> ModelMetadata:
