@@ -30,7 +30,7 @@ from serve.tensors import (
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """How many bytes of the body are JSON; what follows are tensors."""
-# Of `,`, `[` and `{` in the JSON. Base64 has none of them, and a tree of millions of empty lists takes 50 times its text.
+# Of `,`, `[` and `{` in the JSON. Base64 has none of them, and a tree of empty lists takes 50 times its text.
 _MOST_STRUCTURE = 10_000
 
 Parameters = dict[str, JsonValue] | None
@@ -77,7 +77,8 @@ def verdicts(predictor: Predictor, asked: Asked, max_pixels: int) -> list[Verdic
     if len(asked.images) > 1:
         raise RequestError(
             400,
-            f"ask for {HEATMAP} and {EVIDENCE_POINT} of one image at a time; the request has {len(asked.images)} images",
+            f"ask for {HEATMAP} and {EVIDENCE_POINT} of one image at a time; the request has "
+            f"{len(asked.images)} images",
         )
     (image,) = asked.images
     return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels)]
