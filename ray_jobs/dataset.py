@@ -24,7 +24,7 @@ from ray_jobs import render
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
-from serve.protocol import IMAGE_SUFFIXES
+from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
 
 TABLE = "train.csv"
 _PARTITIONS = {"train", "training", "test", "testing", "val", "valid", "validation", "images"}
@@ -396,12 +396,6 @@ def _why_unusable(found: Found) -> str | None:
     return "the file cannot be opened" if found.sha256 is None else None
 
 
-def images_below(folder: Path) -> dict[str, Path]:
-    """Every image below a folder by its path in it, whatever its name; hidden ones are left out."""
-    images = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.relative_to(folder).as_posix(): path for path in images}
-
-
 def _candidates(
     folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None], *, may_lack_labels: bool
 ) -> dict[str, _Candidate]:
@@ -428,15 +422,8 @@ def _class_of_folder(name: str, classes: tuple[str, ...], folders: Mapping[str, 
     return label if label in classes else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
-
-
 def _kaggle_layout(images: Path, table: Path, classes: tuple[str, ...]) -> dict[str, _Candidate]:
-    files = {path.relative_to(images).as_posix(): path for path in _files(images)}
+    files = {path.relative_to(images).as_posix(): path for path in files_below(images)}
     candidates = {name: _Candidate(path) for name, path in files.items() if path.suffix.lower() in IMAGE_SUFFIXES}
     for line, name, value in table_rows(table):
         label = class_of(value, classes)
@@ -458,7 +445,7 @@ def _class_folders(folder: Path, classes: tuple[str, ...], folders: Mapping[str,
     classes, if another folder is named after the first; what its folder is called is the kind of its defect.
     """
     candidates, unknown, has_good = {}, None, False
-    for path in _files(folder):
+    for path in files_below(folder):
         *names, _ = path.relative_to(folder).parts
         if not names or any(name in folders and folders[name] is None for name in names):
             continue

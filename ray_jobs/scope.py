@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from gitops.errors import DataError
 from gitops.manifest import Project
 from gitops.state import write_atomically
-from ray_jobs.dataset import TABLE, images_below, kind_of_folder
+from ray_jobs.dataset import TABLE, kind_of_folder
 from ray_jobs.labels import table_rows
+from serve.photographs import images_below
 from serve.preprocess import ImageError, decode, find_part
 
 # Beginnings of the names that people give to what is as it should be.
