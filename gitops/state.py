@@ -89,13 +89,14 @@ class State:
         files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
         return [ModelVersion.read(path) for path in files]
 
-    def evaluation_page(self, bundle: str) -> Path | None:
-        """The evaluation's page of a bundle, by its digest; None where the run that made it is not here any more."""
+    def evaluation_pages(self) -> dict[str, Path]:
+        """The evaluation's page of each bundle, by its digest, where the run that made it is still here."""
+        pages: dict[str, Path] = {}
         for report in self.runs.glob("*/evaluation.json"):
             page = report.parent / "evaluation" / "report.html"
-            if page.exists() and json.loads(report.read_text()).get("bundle") == bundle:
-                return page
-        return None
+            if page.exists() and (bundle := json.loads(report.read_text()).get("bundle")):
+                pages.setdefault(bundle, page)
+        return pages
 
 
 @contextmanager

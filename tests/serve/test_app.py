@@ -65,6 +65,10 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
         build({"threads": 0})
     with pytest.raises(ContractError, match="feedback"):
         build({"feedback": "relative/folder"})
+    for journal in ("/", "/x", "/var/lib/mergeline", "~", "/state/reconciler/"):
+        with pytest.raises(ContractError, match="must be <state folder>/reconciler/<environment>"):
+            build({"journal": journal})
+    build({"journal": "/not/there/reconciler/local"})
     deployment = build(ARGUMENTS)._bound_deployment
     assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Classifier", 100)
 
