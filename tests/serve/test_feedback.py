@@ -196,7 +196,7 @@ async def test_a_slow_disk_keeps_no_photograph_waiting(
 ) -> None:
     store, end = FeedbackFolder(folder), threading.Event()
     keep = store.keep
-    monkeypatch.setattr(store, "keep", lambda said, photograph: end.wait() and keep(said, photograph))
+    monkeypatch.setattr(store, "keep", lambda said, photograph: end.wait(10) and keep(said, photograph))
     async with serving(tmp_path, store) as client:
         waiting = [asyncio.create_task(client.post("/feedback", **form(id=str(number)))) for number in range(4)]
         await asyncio.sleep(0.2)
