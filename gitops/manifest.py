@@ -339,7 +339,7 @@ class Quarantined(Contract):
 class Feedback(Contract):
     """What somebody said of one served photograph: a line of a feedback file; a label once a person confirms it."""
 
-    id: str | None = Field(default=None, description="Of the request that judged the photograph.")
+    id: str | None = Field(default=None, max_length=128, description="Of the request that judged the photograph.")
     filename: str | None = Field(
         default=None, max_length=1000, description="Name of the photograph's file, where that is known."
     )
@@ -347,9 +347,12 @@ class Feedback(Contract):
     photograph: str | None = Field(
         default=None, description="The photograph's file, relative to the feedback's; unset: it is known elsewhere."
     )
-    label: str = Field(description="The class that it should have had.")
-    said: str | None = Field(default=None, description="The class that the model gave it.")
+    label: str = Field(max_length=200, description="The class that it should have had.")
+    said: str | None = Field(default=None, max_length=200, description="The class that was shown, at `threshold`.")
     score: Share | None = Field(default=None, description="The model's probability that the part is not good.")
+    threshold: Share | None = Field(
+        default=None, description="Smallest score that was shown as not good: whoever looked may have moved it."
+    )
     model_name: Name | None = None
     model_version: Version | None = None
     model_digest: str | None = Field(

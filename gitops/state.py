@@ -89,13 +89,14 @@ class State:
         files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
         return [ModelVersion.read(path) for path in files]
 
-    def evaluation_page(self, bundle: str) -> Path | None:
-        """The evaluation's page of a bundle, by its digest; None where the run that made it is not here any more."""
+    def evaluation_pages(self) -> dict[str, Path]:
+        """The evaluation's page of each bundle, by its digest, where the run that made it is still here."""
+        pages: dict[str, Path] = {}
         for report in self.runs.glob("*/evaluation.json"):
             page = report.parent / "evaluation" / "report.html"
-            if page.exists() and json.loads(report.read_text()).get("bundle") == bundle:
-                return page
-        return None
+            if page.exists() and (bundle := json.loads(report.read_text()).get("bundle")):
+                pages.setdefault(bundle, page)
+        return pages
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that is there whole or not at all; text as UTF-8."""
+    """Write a file that is there whole or not at all, and on the disk when this returns; text as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -121,9 +122,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: without, a file that was written may have none after a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

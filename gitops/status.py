@@ -151,8 +151,8 @@ class Journal:
         Raises:
             ContractError: it is no such folder.
         """
-        state = State.at(folder.parents[1])
-        if folder.parent.name != state.reconciler.name:
+        state = State.at(folder.parent.parent)
+        if not folder.name or folder.parent.name != state.reconciler.name:
             raise ContractError(f"{folder} is no journal: it must be <state folder>/reconciler/<environment>")
         return cls(state, folder.name)
 

@@ -66,10 +66,12 @@ class Turn:
 
     def is_taken(self) -> bool:
         """Whether a process holds the lock now."""
-        if not self._lock.exists():
+        # Shared, as several may look at once; and for reading, as the folder may be mounted so.
+        try:
+            with self._lock.open() as file:
+                return not _try_lock(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
             return False
-        with self._lock.open("a") as file:
-            return not _try_lock(file)
 
     def ask(self) -> str:
         """Ask who holds the lock for a sync; returns the request's id, which the operation will carry."""
@@ -130,9 +132,9 @@ def stopping_by_signal(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

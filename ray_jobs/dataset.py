@@ -21,11 +21,11 @@ from gitops.errors import DataError
 from gitops.manifest import Contract, DataSource, Quarantined, Sha256
 from gitops.state import folder_written_whole, stable_json, write_atomically
 from ray_jobs import render
-from ray_jobs.folders import class_of_folder, files_below, name_at, usual_depth
+from ray_jobs.folders import class_of_folder, name_at, usual_depth
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
-from serve.protocol import IMAGE_SUFFIXES
+from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
 
 TABLE = "train.csv"
 
@@ -399,12 +399,6 @@ def _why_unusable(found: Found) -> str | None:
     return "the file cannot be opened" if found.sha256 is None else None
 
 
-def images_below(folder: Path) -> dict[str, Path]:
-    """Every image below a folder by its path in it, whatever its name; hidden ones are left out."""
-    images = (path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.relative_to(folder).as_posix(): path for path in images}
-
-
 def _candidates(
     folder: Path, classes: tuple[str, ...], folders: Mapping[str, str | None], *, may_lack_labels: bool
 ) -> dict[str, _Candidate]:
@@ -414,9 +408,8 @@ def _candidates(
     if not may_lack_labels and train.is_dir() and not any(child.is_dir() for child in train.iterdir()):
         raise DataError(f"{folder} has train/ but no {TABLE}: add one with the columns filename,anomaly")
     found = _class_folders(folder, classes, folders)
-    if may_lack_labels and not any(
-        class_of_folder(name, classes, folders) for file in found for name in file.split("/")
-    ):
+    names = {name for file in found for name in file.split("/")[:-1]}
+    if may_lack_labels and not any(class_of_folder(name, classes, folders) for name in names):
         return {name: _Candidate(path) for name, path in images_below(folder).items()}
     _check_folders(folder, classes, found)
     return found

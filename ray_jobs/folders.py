@@ -1,25 +1,11 @@
 """What folders say of the photographs in them: classes, kinds of defect, or nothing."""
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 # Folders that say nothing about what is in the picture; the line splits by itself.
 _PARTITION = re.compile(r"(train|test|val|valid|validation)(ing)?([ _-]?(set|data|images))?|images|data", re.IGNORECASE)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in the order of their names, hidden ones left out; links to folders are followed."""
-    seen = set()
-    for name, children, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(name))
-        # In place: os.walk goes where this says. A link back to where it has been would never end.
-        children[:] = sorted(
-            child for child in children if not child.startswith(".") and os.path.realpath(Path(name, child)) not in seen
-        )
-        yield from (Path(name, file) for file in sorted(files) if not file.startswith("."))
 
 
 def class_of_folder(name: str, classes: Sequence[str], folders: Mapping[str, str | None]) -> str | None:

@@ -15,8 +15,9 @@ from gitops import bundle
 from gitops.errors import DataError
 from gitops.manifest import Contract, ModelVersion, Quarantined
 from gitops.state import write_atomically
-from ray_jobs.dataset import Found, images_below, source_folder, survey
+from ray_jobs.dataset import Found, source_folder, survey
 from ray_jobs.stage import Stage
+from serve.photographs import images_below
 from serve.predictor import GOOD, Judgement, Predictor
 from serve.preprocess import ImageError
 

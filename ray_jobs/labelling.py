@@ -44,6 +44,12 @@ class ImportReport(Contract):
     duplicates: tuple[str, ...] = Field(description="Photographs that the file labels several times, always alike.")
     unknown: tuple[str, ...] = Field(description="Photographs that are not in the source: skipped.")
     unlabelled: int = Field(description="Tasks in which nothing was chosen.")
+    no_class: tuple[str, ...] = Field(
+        default=(), description="Photographs of which feedback says what is no class of the project: skipped."
+    )
+    contradictory: tuple[str, ...] = Field(
+        default=(), description="Photographs of which people say different things in feedback: skipped."
+    )
     brought: tuple[str, ...] = Field(
         default=(),
         description="Photographs that are not in the source and came with the feedback; they join the next dataset.",
@@ -60,6 +66,8 @@ class ImportReport(Contract):
         lines += _named("kept, as a newer label was imported before", self.older)
         lines += _named("labelled several times, always alike", self.duplicates)
         lines += _named("not in the source, taken from the feedback", self.brought)
+        lines += _named("skipped, labelled with what is no class of the project", self.no_class)
+        lines += _named("skipped, as people contradict each other", self.contradictory)
         if self.unlabelled:
             lines.append(f"  without a label: {self.unlabelled} tasks")
         if self.unknown:
@@ -83,6 +91,9 @@ def import_labels(
 ) -> ImportReport:
     """Keep the labels of a file for the next dataset; nothing is kept if anything in the file is wrong.
 
+    Of feedback, which anybody may send, photographs are skipped and listed that have a label which is no class, or
+    about which people contradict each other.
+
     Args:
         stage: project and state.
         file: a Label Studio export (JSON or JSON-MIN), or feedback, a `gitops.manifest.Feedback` a line.
@@ -91,7 +102,8 @@ def import_labels(
         by: who confirms feedback; for Label Studio, who labelled where the export doesn't say.
 
     Raises:
-        DataError: the file cannot be read, names another class, contradicts itself, or nobody answers for feedback.
+        DataError: the file cannot be read; one of Label Studio names another class or contradicts itself; or nobody
+            answers for feedback.
     """
     feedback = is_feedback(file)
     if feedback and confirm and not by:
@@ -101,7 +113,14 @@ def import_labels(
     source_files = survey(stage, folder)
     brought = _brought(annotations, source_files)
     matched = match(_last_words(annotations), [*source_files, *brought.values()], str(file))
-    _check_contradictions(matched, file)
+    no_class, contradictory = _no_class(matched), _contradictory(matched)
+    if contradictory and not feedback:
+        wrong = [f"\n  {text}" for text in contradictory.values()]
+        more = f"\n  … and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise DataError(
+            f"{file} contradicts itself about {len(wrong)} photographs; nothing was kept. Leave one label each and "
+            f"import again:{''.join(wrong[:_NAMED])}{more}"
+        )
     given = {
         sha256: KeptLabel(
             label=str(said[-1].label),
@@ -112,10 +131,18 @@ def import_labels(
             file=file.name,
         )
         for sha256, said in matched.said.items()
+        if sha256 not in no_class and sha256 not in contradictory
     }
+    brought = {sha256: found for sha256, found in brought.items() if sha256 in given}
     written = not feedback or confirm
     report = _report(stage, matched, given, file=file, source=source, written=written)
-    report = report.model_copy(update={"brought": tuple(found.filename for found in brought.values())})
+    report = report.model_copy(
+        update={
+            "brought": tuple(found.filename for found in brought.values()),
+            "no_class": tuple(no_class.values()),
+            "contradictory": tuple(contradictory.values()),
+        }
+    )
     if written and given:
         for found in brought.values():  # before the labels: a label without its photograph would be of no use
             target = brought_folder(stage) / Path(found.filename).name
@@ -195,7 +222,7 @@ def match(annotations: Iterable[Annotation], source: Iterable[Found], file: str)
     unknown: dict[str, None] = {}
     unlabelled = 0
     for item in annotations:
-        if item.label is None:
+        if item.label is None and item.no_class is None:
             unlabelled += 1
             continue
         sha256 = item.sha256
@@ -211,18 +238,27 @@ def match(annotations: Iterable[Annotation], source: Iterable[Found], file: str)
     return Matched(said, found, tuple(unknown), unlabelled)
 
 
-def _check_contradictions(matched: Matched, file: Path) -> None:
-    wrong = []
-    for sha256, said in matched.said.items():
-        if len({item.label for item in said}) > 1:
-            each = (f"{item.label} ({item.where}{f', {item.by}' if item.by else ''})" for item in said)
-            wrong.append(f"\n  {matched.found[sha256].filename}: {' and '.join(each)}")
-    if wrong:
-        more = f"\n  … and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise DataError(
-            f"{file} contradicts itself about {len(wrong)} photographs; nothing was kept. Leave one label each and "
-            f"import again:{''.join(wrong[:_NAMED])}{more}"
-        )
+def _no_class(matched: Matched) -> dict[str, str]:
+    """What was said that is no class, in words, by the photograph's SHA-256."""
+    return {
+        sha256: _in_words(matched.found[sha256], [item for item in said if item.no_class is not None])
+        for sha256, said in matched.said.items()
+        if any(item.no_class is not None for item in said)
+    }
+
+
+def _contradictory(matched: Matched) -> dict[str, str]:
+    """What was said, in words, of each photograph that got several classes; by its SHA-256."""
+    return {
+        sha256: _in_words(matched.found[sha256], said)
+        for sha256, said in matched.said.items()
+        if len({item.label for item in said if item.label is not None}) > 1
+    }
+
+
+def _in_words(found: Found, said: Iterable[Annotation]) -> str:
+    each = (f"{item.label or item.no_class} ({item.where}{f', {item.by}' if item.by else ''})" for item in said)
+    return f"{found.filename}: {' and '.join(each)}"
 
 
 def _report(
@@ -248,7 +284,7 @@ def _report(
         changed=tuple(item for item in changes if item.before is not None),
         same=tuple(sorted(same)),
         older=tuple(sorted(older)),
-        duplicates=tuple(sorted(matched.found[sha].filename for sha, said in matched.said.items() if len(said) > 1)),
+        duplicates=tuple(sorted(matched.found[sha].filename for sha in given if len(matched.said[sha]) > 1)),
         unknown=matched.unknown,
         unlabelled=matched.unlabelled,
     )

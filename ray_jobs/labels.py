@@ -36,6 +36,8 @@ class Annotation:
     at: datetime | None = None
     photograph: Path | None = None
     """A copy of the photograph's file that came with it; only feedback brings one."""
+    no_class: str | None = None
+    """What was said instead of a class of the project; only feedback is read so, because anybody may send it."""
 
 
 def class_of(value: str, classes: tuple[str, ...]) -> str | None:
@@ -193,10 +195,10 @@ def is_feedback(path: Path) -> bool:
 
 
 def read_feedback(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
-    """Read feedback: a `gitops.manifest.Feedback` a line, as JSON.
+    """Read feedback: a `gitops.manifest.Feedback` a line, as JSON; a label that is no class becomes `no_class`.
 
     Raises:
-        DataError: a line is no JSON, or its label is no class.
+        DataError: a line is no JSON.
         ContractError: a line is no feedback.
     """
     annotations = []
@@ -209,10 +211,11 @@ def read_feedback(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
         except ValueError as error:
             raise DataError(f"{where} is not JSON: {error}; feedback is one object a line") from error
         label = class_of(given.label, classes)
-        if label is None:
-            raise DataError(f"{where}: label {given.label!r} is no class; {classes_text(classes)}")
         photograph = path.parent / given.photograph if given.photograph else None
-        annotations.append(Annotation(given.filename or "", label, where, given.sha256, given.by, given.at, photograph))
+        no_class = given.label if label is None else None
+        annotations.append(
+            Annotation(given.filename or "", label, where, given.sha256, given.by, given.at, photograph, no_class)
+        )
     return annotations
 
 

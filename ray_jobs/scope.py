@@ -19,12 +19,12 @@ from ruamel.yaml.error import YAMLError
 from gitops.errors import DataError
 from gitops.manifest import Project
 from gitops.state import write_atomically
-from ray_jobs.dataset import TABLE, images_below, labels_in_folder
-from ray_jobs.folders import class_of_folder, files_below, name_at, usual_depth
+from ray_jobs.dataset import TABLE, labels_in_folder
+from ray_jobs.folders import class_of_folder, name_at, usual_depth
 from ray_jobs.labels import table_rows
 from ray_jobs.learner import LEAST_REMEMBERED
+from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
 from serve.preprocess import ImageError, decode, find_part
-from serve.protocol import IMAGE_SUFFIXES
 
 # The names that people give to what is as it should be.
 _GOOD = re.compile(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import ray
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import Field, field_validator
 from ray import serve
 from ray.serve import metrics as ray_metrics
 
@@ -19,13 +19,12 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, SERVING, Metric
-from serve.endpoints import Endpoints, Limits, application
-from serve.feedback import FeedbackFolder, add_feedback
+from serve.assembly import assemble
+from serve.endpoints import Endpoints, Limits
+from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
-from serve.pages import add_page
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
-from serve.served import Served, add_served
 from serve.slot import ModelSlot
 
 DEPLOYMENT = "Classifier"
@@ -57,6 +56,17 @@ class ApplicationArguments(Contract):
         description="The reconciler's folder of this environment, <state>/reconciler/<environment>; unset: the page "
         "shows only what a replica knows by itself.",
     )
+
+    @field_validator("journal")
+    @classmethod
+    def _is_a_journal(cls, value: str | None) -> str | None:
+        # Now, and not in the constructor of each replica, which Serve would start again and again.
+        if value is not None:
+            try:
+                Journal.at(Path(value))
+            except ContractError as error:
+                raise ValueError(str(error)) from None
+        return value
 
 
 class UserConfig(Contract):
@@ -97,6 +107,7 @@ class Classifier(InferenceService):
         folder = Path(runtime.get_temp_dir(), runtime.get_session_name(), "mergeline")
         cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        self._health = ThreadPoolExecutor(1, "health")
         meters = RayMeters(SERVING)
 
         def open_bundle(model: ServedModel) -> Predictor:
@@ -111,13 +122,12 @@ class Classifier(InferenceService):
         )
         limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
         self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag)
-        folder_of_feedback = FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None
-        journal = Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None
-        served = Served(self._endpoints, context.app_name, journal, feedback=folder_of_feedback is not None)
-        self._app = application(self._endpoints)
-        add_page(self._app)
-        add_served(self._app, served)
-        add_feedback(self._app, self._endpoints, folder_of_feedback, self._pool)
+        self._app = assemble(
+            self._endpoints,
+            context.app_name,
+            journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
+            feedback=FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None,
+        )
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -140,8 +150,9 @@ class Classifier(InferenceService):
         if loaded:
             settings = loaded.predictor.manifest.preprocessing
             blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-            # Through the same threads as requests; not the bundle's probe, whose file may be gone by now.
-            await asyncio.get_running_loop().run_in_executor(self._pool, loaded.predictor.predict, blank)
+            # Not behind requests: a busy replica would be replaced by another that is as busy. Not the bundle's probe,
+            # whose file may be gone by now.
+            await asyncio.get_running_loop().run_in_executor(self._health, loaded.predictor.predict, blank)
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

@@ -1,10 +1,12 @@
 """Asks a running service about photographs, as any HTTP client can: what `mergeline predict` does."""
 
 import base64
+import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ from pydantic import Field, ValidationError
 from gitops.errors import MergelineError
 from gitops.manifest import Contract, Share
 from gitops.state import write_atomically
-from serve.protocol import IMAGE_SUFFIXES, ErrorAnswer, ExplainedAnswer, ImageAnswer
+from serve.photographs import IMAGE_SUFFIXES, images_below
+from serve.protocol import ErrorAnswer, ExplainedAnswer, ImageAnswer, InferenceError, Readiness
 
 AT_ONCE = 4
 """Photographs that are asked about at the same time."""
 TRIES = 6
+"""Of a request to a service that is busy."""
+TRANSPORT_TRIES = 3
+"""Of a request that gets no answer at all."""
 _LONGEST_WAIT_SECONDS = 20.0
 _TIMEOUT_SECONDS = 60.0
 _BUSY = (408, 429, 502, 503, 504)
@@ -49,13 +55,7 @@ def photographs(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            below = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
+            below = list(images_below(path).values())
             if not below:
                 suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
                 raise MergelineError(f"there is no image below {path}: they are known by {suffixes}")
@@ -81,18 +81,33 @@ class Asking:
         """The answers, in the files' order; several files are asked about at once.
 
         Raises:
-            MergelineError: nothing answers at the URL.
+            MergelineError: nothing answers at the URL, or something else, or it serves no model.
         """
         # A proxy of the environment has no business with a service on this machine.
-        with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            try:
-                client.get(f"{self.url}/v2/health/live")
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise MergelineError(
-                    f"nothing answers at {self.url}: {error}; start it with `mergeline up`, or give --url"
-                ) from error
+        with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=not is_loopback(self.url)) as client:
+            self._check_ready(client)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 yield from pool.map(lambda file: self._ask(client, file), files)
+
+    def _check_ready(self, client: httpx.Client) -> None:
+        """Find out at once what would be wrong with every file."""
+        hint = "start it with `mergeline up`, or give --url"
+        try:
+            # A service without a model says so in its own words, and is not asked again; a full one is.
+            response = _patiently(
+                lambda: client.get(f"{self.url}/v2/health/ready"), lambda found: _inference_error(found) is None
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise MergelineError(f"nothing answers at {self.url}: {error}; {hint}") from error
+        reason = _inference_error(response)
+        if reason is not None and response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise MergelineError(f"{self.url} is not ready: {reason}")
+        try:
+            Readiness.model_validate_json(response.content if response.is_success else b"")
+        except ValidationError as error:
+            raise MergelineError(
+                f"what answers at {self.url} is not a service of Mergeline (status {response.status_code}): {hint}"
+            ) from error
 
     def _ask(self, client: httpx.Client, file: Path) -> Answer:
         try:
@@ -105,21 +120,15 @@ class Asking:
 
     def _answered(self, client: httpx.Client, data: bytes) -> ImageAnswer:
         query = {"explain": "heatmap"} if self.explain else {}
-        for attempt in range(TRIES):
-            response = client.post(
-                f"{self.url}/predict", params=query, content=data, headers={"Accept": "application/json"}
-            )
-            if response.status_code not in _BUSY or attempt == TRIES - 1:
-                break
-            asked = response.headers.get("retry-after", "")
-            time.sleep(min(_LONGEST_WAIT_SECONDS, float(asked) if asked.isdecimal() else 0.5 * 2**attempt))
+        url, headers = f"{self.url}/predict", {"Accept": "application/json"}
+        response = _patiently(lambda: client.post(url, params=query, content=data, headers=headers))
         if response.is_error:
             raise MergelineError(_reason(response))
         return (ExplainedAnswer if self.explain else ImageAnswer).model_validate_json(response.content)
 
     def _judged(self, file: Path, body: ImageAnswer) -> Answer:
         threshold = body.threshold if self.threshold is None else self.threshold
-        label = label_at(body.probabilities, body.score, threshold)
+        label = body.label if self.threshold is None else label_at(body.probabilities, threshold)
         kept: dict[str, Any] = body.model_dump(include={"probabilities", "part_found", "model_version", "model_digest"})
         return Answer(
             **kept,
@@ -132,17 +141,68 @@ class Asking:
         )
 
     def _heatmap(self, file: Path, body: ExplainedAnswer) -> str:
-        # The whole path in the name: files of one name in two folders must not overwrite each other.
-        parts = [part for part in file.parts if part not in (file.anchor, "..", ".")]
-        target = (self.explain or Path()) / ("-".join(parts) + ".heatmap.png")
+        target = (self.explain or Path()) / heatmap_name(file)
         write_atomically(target, base64.b64decode(body.explanation.heatmap))
         return str(target)
 
 
-def label_at(probabilities: dict[str, float], score: float, threshold: float) -> str:
+def heatmap_name(file: Path) -> Path:
+    """Where a file's heat-map lies in the folder for them: another place for every file, and none outside."""
+    inside = Path(*(part for part in file.parts if part not in (file.anchor, "..")))
+    # What is left of two paths may be the same.
+    digest = "" if inside == file else f".{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    return inside.with_name(f"{inside.name}{digest}.heatmap.png")
+
+
+def label_at(probabilities: dict[str, float], threshold: float) -> str:
     """The label at a threshold: the first class (good) below it, else the likeliest of the others."""
-    good, *others = probabilities
-    return good if score < threshold else max(others, key=lambda name: probabilities[name])
+    # Not at the top: who judges at the model's own threshold needs neither NumPy nor OpenCV.
+    import numpy as np
+
+    from serve.predictor import decide
+
+    return list(probabilities)[int(decide(np.array([list(probabilities.values())]), threshold)[0])]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL means this machine."""
+    try:
+        host = httpx.URL(url).host
+        return host == "localhost" or ip_address(host).is_loopback
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
+def _patiently(
+    send: Callable[[], httpx.Response], may_pass: Callable[[httpx.Response], bool] = lambda _: True
+) -> httpx.Response:
+    """The answer to a request, which is sent again where the service is busy, or cannot be reached for a moment.
+
+    Raises:
+        httpx.HTTPError: there is no answer.
+    """
+    for attempt in range(TRIES):
+        wait = 0.5 * 2**attempt
+        try:
+            response = send()
+        except httpx.TransportError as error:
+            if attempt >= TRANSPORT_TRIES - 1 or isinstance(error, httpx.UnsupportedProtocol):
+                raise
+        else:
+            if response.status_code not in _BUSY or attempt == TRIES - 1 or not may_pass(response):
+                break
+            asked = response.headers.get("retry-after", "")
+            wait = float(asked) if asked.isdecimal() else wait
+        time.sleep(min(_LONGEST_WAIT_SECONDS, wait))
+    return response
+
+
+def _inference_error(response: httpx.Response) -> str | None:
+    """The reason in an error under /v2; None if it is another answer, as of Ray Serve itself."""
+    try:
+        return InferenceError.model_validate_json(response.content).error
+    except ValidationError:
+        return None
 
 
 def _reason(response: httpx.Response) -> str:

@@ -107,7 +107,7 @@ class Endpoints:
 
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
-        self._serving()  # without a model there is no need to read the body
+        self.serving()  # without a model there is no need to read the body
         explained = _explanation_asked(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
@@ -117,7 +117,7 @@ class Endpoints:
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
         data = await limited(request, self.limits.max_bytes).body()
-        loaded = self._serving()
+        loaded = self.serving()
         if explained:
             return await self._explain(request, loaded, data)
         outcome = (await self._judge(loaded, [data]))[0]
@@ -157,7 +157,7 @@ class Endpoints:
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:
             raise RequestError(400, "the form holds no file: send each photograph as a part with a filename")
-        loaded = self._serving()
+        loaded = self.serving()
         judged = iter(await self._judge(loaded, [data for data in contents if data is not None]))
         too_large = ImageError(413, f"the file is larger than {self.limits.max_bytes} bytes")
         outcomes = [too_large if data is None else next(judged) for data in contents]
@@ -247,7 +247,7 @@ class Endpoints:
 
     async def ready(self) -> Readiness:
         """Whether a model is served; 503 with the reason if not."""
-        model = self._serving().model
+        model = self.serving().model
         return Readiness(name=model.name, version=model.version)
 
     async def server(self) -> ServerMetadata:
@@ -256,8 +256,8 @@ class Endpoints:
         return ServerMetadata(name="mergeline", version=package_version("mergeline"), extensions=extensions)
 
     async def model_version(self, name: str, version: str) -> ModelMetadata:
-        """The same, of the version that is named."""
-        self._expect(name, version)
+        """The same, of the version that is named; 503 with the reason if it is only wanted."""
+        self.served(name, version)  # else another version would be described under its name
         return await self.model(name)
 
     async def model(self, name: str) -> ModelMetadata:
@@ -311,7 +311,12 @@ class Endpoints:
         models = [self.slot.loaded.model if self.slot.loaded else None, self.slot.wanted]
         return [model for model in models if model]
 
-    def _serving(self) -> Loaded:
+    def serving(self) -> Loaded:
+        """The model that answers.
+
+        Raises:
+            RequestError: 503, there is none; the reason says why.
+        """
         if self.slot.loaded is None:
             raise _unavailable(self.slot)
         return self.slot.loaded

@@ -1,12 +1,13 @@
 """What users say of judgements: kept with the photograph in a folder, as `mergeline label import` reads it."""
 
 import asyncio
-import fcntl
 import hashlib
+import json
 import os
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from pydantic import Field
@@ -14,7 +15,7 @@ from starlette.datastructures import UploadFile
 
 from gitops.errors import ContractError
 from gitops.manifest import Contract, Feedback, Sha256
-from gitops.state import write_atomically
+from gitops.state import locked, sync_folder, write_atomically
 from gitops.status import now
 from serve.endpoints import Endpoints, limited
 from serve.preprocess import ImageError, decode, suffix_of
@@ -24,9 +25,12 @@ LINES, PHOTOGRAPHS = "feedback.jsonl", "photographs"
 """What lies in the folder: a `gitops.manifest.Feedback` a line, and the photographs by their SHA-256."""
 MAX_FOLDER_BYTES = 4 * 1024**3
 """More is not kept: nobody seems to look at it, and the disk is needed for other things."""
-_MAX_TEXT_BYTES = 64 * 1024
+_RECOUNT_EVERY = 64  # of so many shares of the room one may be filled before the folder is looked through again
+_TAIL_BYTES = 64 * 1024
+"""How far back a line is looked for that says the same: a retry comes within seconds."""
+_MAX_TEXT_BYTES, _MAX_PART_BYTES = 64 * 1024, 16 * 1024
 # What a form may say; time, digest and file are ours to know.
-_FIELDS = ("id", "label", "said", "score", "model_name", "model_version", "model_digest", "comment", "by")
+_FIELDS = ("id", "label", "said", "score", "threshold", "model_name", "model_version", "model_digest", "comment", "by")
 
 
 class FeedbackKept(Contract):
@@ -41,15 +45,19 @@ class FeedbackFolder:
 
     Args:
         folder: made when something is kept.
-        max_bytes: of all that it holds.
+        max_bytes: of all that it holds. Near to it: a replica counts what it writes itself, and looks through the
+            folder again each 64th part.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_FOLDER_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._held: int | None = None
+        """Bytes in the folder, as far as is known; None: unknown."""
+        self._since_count = 0
 
     def keep(self, said: Feedback, photograph: bytes) -> Feedback:
-        """Write both; they are on the disk when this returns.
+        """Write both; they are on the disk when this returns. What was said last of the photograph isn't said twice.
 
         Args:
             said: without digest and file, which are filled in.
@@ -63,29 +71,65 @@ class FeedbackFolder:
         kept = said.model_copy(update={"sha256": digest, "photograph": file})
         line = (kept.model_dump_json(exclude_none=True) + "\n").encode()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(self._folder / ".lock"):
                 new = not (self._folder / file).exists()
-                self._check_room(len(line) + (len(photograph) if new else 0))
+                if not new and self._is_said(kept):
+                    return kept
+                wanted = len(line) + (len(photograph) if new else 0)
+                self._check_room(wanted)
                 if new:  # before the line: a line whose photograph is missing would be of no use
                     write_atomically(self._folder / file, photograph)
                 self._append(line)
+                self._count(wanted)
         except OSError as error:
             raise RequestError(507, f"feedback cannot be kept in {self._folder}: {error.strerror}") from error
         return kept
 
     def _check_room(self, wanted: int) -> None:
-        files = [self._folder / LINES, *(self._folder / PHOTOGRAPHS).glob("*")]
-        held = sum(file.stat().st_size for file in files if file.exists())
-        if held + wanted > self._max_bytes:
+        if self._held is not None and self._held + wanted <= self._max_bytes:
+            return
+        # Also where it seems full: somebody may have moved it away.
+        self._held, self._since_count = self._measure(), 0
+        if self._held + wanted > self._max_bytes:
             raise RequestError(
                 507,
-                f"feedback is full: {self._folder} holds {held} of {self._max_bytes} bytes; whoever runs the service "
-                f"takes it in with `mergeline label import {self._folder / LINES}` and then moves it away",
+                f"feedback is full: {self._folder} holds {self._held} of {self._max_bytes} bytes; whoever runs the "
+                f"service takes it in with `mergeline label import {self._folder / LINES}` and then moves it away",
             )
 
+    def _measure(self) -> int:
+        held = 0
+        for folder in (self._folder, self._folder / PHOTOGRAPHS):
+            if folder.exists():
+                with os.scandir(folder) as entries:
+                    held += sum(entry.stat().st_size for entry in entries if entry.is_file())
+        return held
+
+    def _count(self, written: int) -> None:
+        self._since_count += written
+        # Others may write as well.
+        recount = self._since_count > self._max_bytes / _RECOUNT_EVERY
+        self._held = None if recount or self._held is None else self._held + written
+
+    def _is_said(self, kept: Feedback) -> bool:
+        """Whether the last line on the photograph, among the latest, says the same: a client that lost its answer."""
+        file = self._folder / LINES
+        if not file.exists():
+            return False
+        with file.open("rb") as lines:
+            lines.seek(max(0, lines.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            latest = lines.read().decode(errors="replace").splitlines()
+        for line in reversed(latest):
+            if str(kept.sha256) in line:
+                try:
+                    last = Feedback.parse(json.loads(line), LINES)
+                except (ValueError, ContractError):  # cut off, by a crash or by where we began to read
+                    return False
+                return last.model_copy(update={"at": kept.at}) == kept
+        return False
+
     def _append(self, line: bytes) -> None:
+        begun = (self._folder / LINES).exists()
         with (self._folder / LINES).open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
@@ -95,6 +139,9 @@ class FeedbackFolder:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        if not begun:
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
 
 
 def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | None, pool: Executor) -> None:
@@ -104,25 +151,25 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         app: what `serve.endpoints.application` made.
         endpoints: whose model and limits count.
         folder: where it is kept; None: nowhere, which is said.
-        pool: decodes and writes.
+        pool: decodes.
     """
 
     async def feedback(request: Request) -> FeedbackKept:
         """Say that a photograph was judged wrongly: a form with the file `photograph` and the right `label`."""
         if folder is None:
             raise RequestError(404, "feedback is off here: name a folder for it in `args.feedback` of the application")
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise RequestError(403, "feedback is not taken from other sites' pages")
+        if _is_foreign(request):
+            raise RequestError(
+                403, "feedback is not taken from other sites' pages; if this is ours, a proxy on the way changes `Host`"
+            )
+        endpoints.serving()  # without a model nobody knows the classes, and there is no need to read the body
         said, photograph = await _read(request, endpoints)
-
-        def check_and_keep() -> Feedback:
-            decode(photograph, max_pixels=endpoints.limits.max_pixels)  # what is no photograph is not kept
-            return folder.keep(said, photograph)
-
-        try:
-            kept = await asyncio.get_running_loop().run_in_executor(pool, check_and_keep)
+        max_pixels = endpoints.limits.max_pixels
+        try:  # what is no photograph is not kept
+            await asyncio.get_running_loop().run_in_executor(pool, lambda: decode(photograph, max_pixels=max_pixels))
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
+        kept = await asyncio.to_thread(folder.keep, said, photograph)  # a slow disk must not keep photographs waiting
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
     texts = {name: {"type": "string"} for name in _FIELDS}
@@ -136,15 +183,29 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         feedback,
         methods=["POST"],
         status_code=201,
-        responses={"4XX": {"model": ErrorAnswer}, "507": {"model": ErrorAnswer, "description": "The folder is full."}},
+        responses={
+            "4XX": {"model": ErrorAnswer},
+            "503": {"model": ErrorAnswer, "description": "No model is served."},
+            "507": {"model": ErrorAnswer, "description": "The folder is full."},
+        },
         openapi_extra={"requestBody": body},
     )
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser sends this for another site's page; what is no browser says nothing of it."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return True
+    # Over plain HTTP browsers leave the header away, but for this machine's own address.
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
 
 
 async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes]:
     """What a form says, and its photograph."""
     limit = endpoints.limits.max_bytes
-    async with limited(request, limit + _MAX_TEXT_BYTES).form(max_files=1, max_fields=len(_FIELDS)) as form:
+    within = limited(request, limit + _MAX_TEXT_BYTES)
+    async with within.form(max_files=1, max_fields=len(_FIELDS), max_part_size=_MAX_PART_BYTES) as form:
         file = form.get("photograph")
         if not isinstance(file, UploadFile):
             raise RequestError(400, "the form holds no file `photograph`: feedback is kept together with it")
@@ -155,8 +216,7 @@ async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes
             said = Feedback.parse({**given, "filename": file.filename or "photograph", "at": now()}, "the form")
         except ContractError as error:
             raise RequestError(400, str(error)) from None
-        loaded = endpoints.slot.loaded
-        classes = loaded.predictor.manifest.classes if loaded else (said.label,)
+        classes = endpoints.serving().predictor.manifest.classes
         if said.label not in classes:
             raise RequestError(400, f"label {said.label!r} is no class of the model: it has {', '.join(classes)}")
         return said, await file.read()

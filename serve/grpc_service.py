@@ -32,7 +32,15 @@ from serve.open_inference_pb2 import (
 )
 from serve.predictor import INPUT
 from serve.protocol import RequestError, TensorMetadata
-from serve.tensors import asked_outputs, elements, images_announced, limited, refuse_parameters
+from serve.tensors import (
+    LONGEST_NAME,
+    MOST_PARTS,
+    asked_outputs,
+    elements,
+    images_announced,
+    limited,
+    refuse_parameters,
+)
 
 _CODES: Mapping[HTTPStatus, grpc.StatusCode] = {
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
@@ -40,6 +48,7 @@ _CODES: Mapping[HTTPStatus, grpc.StatusCode] = {
 }
 """The other errors of requests are INVALID_ARGUMENT: sent again they would fail again."""
 _CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "BOOL": "bool_contents"}
+_LONGEST_DETAILS = 1000  # characters; they travel in the trailers, of which clients take 8 KiB
 T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
@@ -85,7 +94,8 @@ class InferenceService:
         """The inputs and outputs of a model; NOT_FOUND if nobody knows it."""
 
         async def answer() -> ModelMetadataResponse:
-            model = await self._endpoints.model_version(request.name, request.version)
+            endpoints, version = self._endpoints, request.version
+            model = await (endpoints.model_version(request.name, version) if version else endpoints.model(request.name))
             return ModelMetadataResponse(
                 name=model.name,
                 versions=model.versions,
@@ -129,7 +139,7 @@ class InferenceService:
                 "an error of ours, not yours; the service's log tells more",
             )
             context.set_code(grpc.StatusCode.INTERNAL)
-        context.set_details(reason)
+        context.set_details(reason[:_LONGEST_DETAILS])
         self._endpoints.meters.count(metrics.REFUSALS, str(int(status)))
         return empty()
 
@@ -150,6 +160,13 @@ def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Asked
         RequestError: 400, the request cannot be understood.
     """
     parts: tuple[Any, ...] = (*request.inputs, *request.outputs)
+    if len(request.inputs) > MOST_PARTS or len(request.outputs) > MOST_PARTS:
+        raise RequestError(400, f"a request has at most {MOST_PARTS} inputs, and as many outputs")
+    texts = [request.id, *(part.name for part in parts), *(given.datatype for given in request.inputs)]
+    if any(len(text) > LONGEST_NAME for text in texts):
+        raise RequestError(400, f"an id, name or datatype has at most {LONGEST_NAME} characters")
+    if any(len(given.shape) > MOST_PARTS for given in request.inputs):
+        raise RequestError(400, f"a shape has at most {MOST_PARTS} dimensions")
     for part in parts:
         refuse_parameters(part.name, tuple(part.parameters))
     outputs = asked_outputs([output.name for output in request.outputs])

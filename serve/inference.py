@@ -17,6 +17,8 @@ from serve.protocol import RequestError
 from serve.tensors import (
     EVIDENCE_POINT,
     HEATMAP,
+    LONGEST_NAME,
+    MOST_PARTS,
     Tensor,
     Verdict,
     asked_outputs,
@@ -28,8 +30,8 @@ from serve.tensors import (
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """How many bytes of the body are JSON; what follows are tensors."""
-# What is wrong is repeated in the answer, and a body has room for millions of wrong things.
-_LONGEST_NAME, _MOST_PARTS = 256, 64
+# Of `,`, `[` and `{` in the JSON. Base64 has none of them, and a tree of empty lists takes 50 times its text.
+_MOST_STRUCTURE = 10_000
 
 Parameters = dict[str, JsonValue] | None
 
@@ -62,15 +64,24 @@ def verdicts(predictor: Predictor, asked: Asked, max_pixels: int) -> list[Verdic
 
     Returns:
         One entry an image, in their order.
+
+    Raises:
+        RequestError: 400, the evidence is asked for of several images: each one's overlay may take hundreds of
+            megabytes, and all would be held until the last is drawn.
     """
     if not {HEATMAP, EVIDENCE_POINT} & set(asked.outputs):
         usable = [image for image in asked.images if isinstance(image, bytes)]
         judged = iter(predictor.judge(usable, max_pixels=max_pixels))
         found = [image if isinstance(image, ImageError) else next(judged) for image in asked.images]
         return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in found]
-    return [
-        image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels) for image in asked.images
-    ]
+    if len(asked.images) > 1:
+        raise RequestError(
+            400,
+            f"ask for {HEATMAP} and {EVIDENCE_POINT} of one image at a time; the request has "
+            f"{len(asked.images)} images",
+        )
+    (image,) = asked.images
+    return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels)]
 
 
 def _explained(predictor: Predictor, image: bytes, max_pixels: int) -> Verdict | ImageError:
@@ -92,9 +103,9 @@ class Foreign(Contract):
 class RequestInput(Foreign):
     """An input: `data` holds its elements, or `parameters.binary_data_size` says how many bytes of the body do."""
 
-    name: str = Field(max_length=_LONGEST_NAME, examples=[INPUT])
-    datatype: str = Field(max_length=_LONGEST_NAME, examples=["BYTES"])
-    shape: tuple[StrictInt, ...] = Field(max_length=_MOST_PARTS, description="[n]: n images.", examples=[[1]])
+    name: str = Field(max_length=LONGEST_NAME, examples=[INPUT])
+    datatype: str = Field(max_length=LONGEST_NAME, examples=["BYTES"])
+    shape: tuple[StrictInt, ...] = Field(max_length=MOST_PARTS, description="[n]: n images.", examples=[[1]])
     parameters: Parameters = None
     data: list[JsonValue] | None = Field(default=None, description="Image files in base64.", examples=[["iVBORw0K…"]])
 
@@ -102,19 +113,19 @@ class RequestInput(Foreign):
 class RequestOutput(Foreign):
     """An output that the client wants; `parameters.binary_data`: as bytes behind the JSON."""
 
-    name: str = Field(max_length=_LONGEST_NAME, examples=["score"])
+    name: str = Field(max_length=LONGEST_NAME, examples=["score"])
     parameters: Parameters = None
 
 
 class InferenceRequest(Foreign):
     """The JSON of a request."""
 
-    id: str | None = Field(default=None, max_length=_LONGEST_NAME, description="Comes back in the answer.")
+    id: str | None = Field(default=None, max_length=LONGEST_NAME, description="Comes back in the answer.")
     parameters: Parameters = Field(default=None, description="`binary_data_output`: all outputs as bytes.")
-    inputs: tuple[RequestInput, ...] = Field(max_length=_MOST_PARTS)
+    inputs: tuple[RequestInput, ...] = Field(max_length=MOST_PARTS)
     outputs: tuple[RequestOutput, ...] | None = Field(
         default=None,
-        max_length=_MOST_PARTS,
+        max_length=MOST_PARTS,
         description=f"None: all but {HEATMAP} and {EVIDENCE_POINT}, which take time of their own.",
     )
 
@@ -184,6 +195,10 @@ def read(body: bytes, json_length: str | None, *, max_files: int, max_bytes: int
         RequestError: 400, the request cannot be understood.
     """
     text, binary = _parted(body, json_length)
+    if (structure := sum(text.count(sign) for sign in (b",", b"[", b"{"))) > _MOST_STRUCTURE:
+        raise RequestError(
+            400, f"the request's JSON has {structure} commas and opening brackets; at most {_MOST_STRUCTURE} are read"
+        )
     try:
         request = InferenceRequest.parse(from_json(text, allow_inf_nan=False), "the request")
     except ValueError as error:

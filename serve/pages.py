@@ -41,7 +41,10 @@ def read_files() -> dict[str, File]:
     """The page's files by name."""
     files = {}
     for entry in (importlib.resources.files("serve") / "page").iterdir():
-        content, kind = entry.read_bytes(), _TYPES[entry.name.rpartition(".")[2]]
+        kind = _TYPES.get(entry.name.rpartition(".")[2])
+        if kind is None or not entry.is_file():  # what an editor or a system left there must not stop a replica
+            continue
+        content = entry.read_bytes()
         files[entry.name] = File(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
     return files
 

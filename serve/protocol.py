@@ -8,9 +8,6 @@ from pydantic import Field
 
 from gitops.manifest import Contract, Name, ServedModel, Sha256, Share, Version
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-"""By which photographs are found in a folder; a file that is named is taken whatever it is called."""
-
 
 class RequestError(Exception):
     """A request that cannot be answered; one handler makes every one of them an `ErrorAnswer`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from serve.endpoints import Endpoints
 from serve.protocol import ErrorAnswer, RequestError, WantedModel
 from serve.slot import Loaded
 
+_HISTORY = 50
+"""Deployments that are shown, of all that there were."""
 # Who may see the page need not see people's addresses.
 _ADDRESS = re.compile(r"\s*<[^>]*>$")
 # The page brings its styles and pictures inside of it, and has no scripts.
@@ -79,7 +81,7 @@ class EnvironmentFacts(Contract):
     message: str = Field(description="What there is to say about either.")
     revision: str | None = Field(description="The commit that was compared with.")
     seen_at: AwareDatetime | None
-    history: tuple[Deployment, ...] = Field(description="Newest first.")
+    history: tuple[Deployment, ...] = Field(description=f"The latest {_HISTORY}, newest first.")
 
 
 class ServedAnswer(Contract):
@@ -112,10 +114,13 @@ class Served:
         slot = self.endpoints.slot
         loaded, environment, error, evaluation = slot.loaded, None, None, None
         deployed: list[Deployed] = []
+        pages = self.pages()
         try:
-            if self.journal:
+            if self.journal and not self.journal.folder.is_dir():
+                error = f"there is no folder {self.journal.folder}: args.journal names it"
+            elif self.journal:
                 deployed = self.journal.history()
-                environment = self._environment(self.journal, deployed)
+                environment = self._environment(self.journal, deployed[-_HISTORY:], pages)
                 evaluation = _evaluation(self.journal, loaded)
         except (MergelineError, OSError, ValueError) as reason:  # what lies there is another program's
             error = str(reason)
@@ -129,17 +134,19 @@ class Served:
             environment=environment,
             environment_error=error,
             evaluation=evaluation,
-            report=loaded is not None and self.report(loaded.predictor.digest) is not None,
+            report=loaded is not None and loaded.predictor.digest in pages,
         )
 
-    def report(self, sha256: str) -> Path | None:
-        """The page with a bundle's evaluation, where it can be had."""
+    def pages(self) -> dict[str, Path]:
+        """The pages with bundles' evaluations by the bundles' digests, where they can be had."""
         try:
-            return self.journal.state.evaluation_page(sha256) if self.journal else None
+            return self.journal.state.evaluation_pages() if self.journal else {}
         except (OSError, ValueError):
-            return None
+            return {}
 
-    def _environment(self, journal: Journal, deployed: Sequence[Deployed]) -> EnvironmentFacts:
+    def _environment(
+        self, journal: Journal, deployed: Sequence[Deployed], pages: Mapping[str, Path]
+    ) -> EnvironmentFacts:
         status, watched = known_status(journal)
         operation = status.operation_state
         said = [status.health.message, *(condition.message for condition in status.conditions)]
@@ -153,10 +160,10 @@ class Served:
             message="; ".join(text for text in said if text),
             revision=status.sync.revision,
             seen_at=status.reconciled_at,
-            history=tuple(self._deployment(entry) for entry in reversed(deployed)),
+            history=tuple(self._deployment(entry, pages) for entry in reversed(deployed)),
         )
 
-    def _deployment(self, entry: Deployed) -> Deployment:
+    def _deployment(self, entry: Deployed, pages: Mapping[str, Path]) -> Deployment:
         model = entry.models.get(self.application)
         return Deployment(
             revision=entry.revision,
@@ -165,7 +172,7 @@ class Served:
             subject=entry.subject,
             version=model.version if model else None,
             sha256=model.sha256 if model else None,
-            report=bool(model and self.report(model.sha256)),
+            report=model is not None and model.sha256 in pages,
         )
 
     def _since(self, loaded: Loaded | None, deployed: Sequence[Deployed]) -> datetime | None:
@@ -219,7 +226,7 @@ def add_served(app: FastAPI, served: Served) -> None:
 
     async def evaluation(sha256: str) -> Response:
         """The evaluation of a bundle as a page, where the service can read it."""
-        page = await asyncio.to_thread(served.report, sha256)
+        page = (await asyncio.to_thread(served.pages)).get(sha256)
         if page is None:
             raise RequestError(404, f"there is no evaluation of bundle {sha256[:12]} here")
         return Response(await asyncio.to_thread(page.read_bytes), 200, _PAGE_HEADERS, "text/html; charset=utf-8")

@@ -15,6 +15,8 @@ HEATMAP, EVIDENCE_POINT = "heatmap", "evidence_point"
 """The outputs that take time of their own, and are made only for who names them."""
 MISSING = -1.0
 """Stands for every number of a photograph that could not be judged; no score, probability or place is negative."""
+LONGEST_NAME, MOST_PARTS = 256, 64
+"""Of a request. What is wrong is repeated in the answer, and a body has room for millions of wrong things."""
 _LENGTH = 4  # bytes that state the length of an element, in the binary form of a BYTES tensor
 
 Datatype = Literal["BYTES", "FP32", "BOOL"]

@@ -10,8 +10,11 @@ const count = document.getElementById("lens-count");
 export const live = Boolean(navigator.mediaDevices?.getUserMedia);
 
 let stream = null;
+let opened = 0;
 
 export async function open(onPhotograph) {
+  const mine = ++opened;
+  const shownStill = () => dialog.open && mine === opened; // it may be closed, and opened again, while the user is asked
   let taken = 0;
   count.textContent = "";
   error.hidden = true;
@@ -29,13 +32,18 @@ export async function open(onPhotograph) {
   };
   try {
     const wish = { width: { ideal: 1920 }, height: { ideal: 1080 }, facingMode: "environment" };
-    stream = await navigator.mediaDevices.getUserMedia({ video: wish });
-    video.srcObject = stream;
+    const found = await navigator.mediaDevices.getUserMedia({ video: wish });
+    if (!shownStill()) {
+      found.getTracks().forEach((track) => track.stop());
+      return;
+    }
+    video.srcObject = stream = found;
     await video.play();
+    if (!shownStill()) return;
     take.disabled = false;
     take.focus();
-    if (!dialog.open) stop(); // closed while the user was asked
   } catch (reason) {
+    if (!shownStill()) return;
     const words = { NotAllowedError: "the browser was not allowed to use it", NotFoundError: "there is none", NotReadableError: "another program uses it" };
     error.textContent = `The camera cannot be used: ${words[reason.name] ?? reason.message}.`;
     error.hidden = false;

@@ -13,6 +13,7 @@ const SUFFIX = /\.(png|jpe?g|bmp|tiff?)$/i;
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
 const BARS = 60;
 const SERVED_EVERY_MS = 15_000;
+const FOLLOW_AFTER_MS = 3_000;
 
 let items = [];
 let filter = "all";
@@ -57,9 +58,14 @@ function fail(item, reason) {
   changed(item);
 }
 
-/** Another version answers: the page's facts are old. */
+let following = null;
+/** Another version answers: the page's facts are old. While replicas change, two answer in turns; now and then is enough. */
 function follow(answer) {
-  if (facts?.model?.sha256 !== answer.model_digest.slice("sha256:".length)) look();
+  if (facts?.model?.sha256 === answer.model_digest.slice("sha256:".length)) return;
+  following ??= setTimeout(() => {
+    following = null;
+    look();
+  }, Math.max(0, lookedAt + FOLLOW_AFTER_MS - Date.now()));
 }
 
 function changed(item) {
@@ -202,7 +208,8 @@ async function take(files) {
   if (!round) round = { began: Date.now(), done: 0, total: 0 };
   round.total += fresh.length;
   const current = stopper;
-  for (let start = 0; start < fresh.length && stopper === current; start += BATCH) {
+  const list = items;
+  for (let start = 0; start < fresh.length && items === list; start += BATCH) { // else the list was cleared meanwhile
     const batch = fresh.slice(start, start + BATCH);
     items.push(...batch);
     for (const item of batch) {
@@ -210,32 +217,37 @@ async function take(files) {
       observer.observe(item.card);
     }
     $("cards").append(...batch.map((item) => item.card));
-    queue.add(batch);
+    if (stopper === current) queue.add(batch);
+    else for (const item of batch) fail(item, "stopped");
     overview();
     await new Promise(requestAnimationFrame);
   }
 }
 
-/** The files of what was dropped, those in folders too. */
-async function dropped(transfer) {
+/** The files of what was dropped, those in folders too; what cannot be read is put into `unreadable`. */
+async function dropped(transfer, unreadable) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.length) return [...transfer.files];
-  return (await Promise.all(entries.map((entry) => filesOf(entry, true)))).flat();
+  return (await Promise.all(entries.map((entry) => filesOf(entry, unreadable, true)))).flat();
 }
 
-async function filesOf(entry, chosen = false) {
-  if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    return chosen || SUFFIX.test(file.name) ? [file] : [];
-  }
-  const reader = entry.createReader();
+async function filesOf(entry, unreadable, chosen = false) {
   const found = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    found.push(...some);
+  try {
+    if (entry.isFile) {
+      if (!chosen && !SUFFIX.test(entry.name)) return [];
+      return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+    }
+    const reader = entry.createReader();
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) break;
+      found.push(...some);
+    }
+  } catch {
+    unreadable.push(entry.name); // one of them must not keep the others out
   }
-  return (await Promise.all(found.map((inner) => filesOf(inner)))).flat();
+  return (await Promise.all(found.map((inner) => filesOf(inner, unreadable)))).flat();
 }
 
 function picker(button, input, wanted = () => true) {
@@ -263,7 +275,12 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   over = 0;
   $("drop").classList.remove("over");
-  take(await dropped(event.dataTransfer));
+  const unreadable = [];
+  const files = await dropped(event.dataTransfer, unreadable);
+  const more = unreadable.length > 1 ? ` and ${unreadable.length - 1} more` : "";
+  $("unreadable").hidden = !unreadable.length;
+  $("unreadable").textContent = `${unreadable.length} of what was dropped could not be read: ${unreadable[0]}${more}.`;
+  take(files);
 });
 addEventListener("paste", (event) => take(event.clipboardData?.files ?? []));
 
@@ -394,9 +411,11 @@ $("cards").addEventListener("click", (event) => {
 // --- what is served ---------------------------------------------------------------------------------------------------
 
 let looking = false;
+let lookedAt = 0;
 async function look() {
   if (looking) return;
   looking = true;
+  lookedAt = Date.now();
   try {
     facts = await served();
     const model = facts.model;
@@ -460,4 +479,5 @@ addEventListener("beforeunload", (event) => {
 setThreshold(threshold, false);
 shownByHash();
 look();
-setInterval(() => document.visibilityState === "visible" && look(), SERVED_EVERY_MS);
+// Only for who sees it: answers to photographs tell by themselves when another model has come.
+setInterval(() => document.visibilityState === "visible" && (!$("served").hidden || !facts?.model) && look(), SERVED_EVERY_MS);

@@ -23,8 +23,12 @@ function remember(name) {
   }
 }
 
+let asked = 0;
+
 /** Asks about an item; `onSent` is told when the service has kept what was said. */
 export function ask(item, threshold, onSent) {
+  const mine = ++asked;
+  const shownStill = () => dialog.open && mine === asked; // else the dialog is about another item by now
   const answer = item.answer;
   const shown = labelAt(answer, threshold);
   const others = Object.keys(answer.probabilities).filter((name) => name !== shown);
@@ -49,15 +53,21 @@ export function ask(item, threshold, onSent) {
     remember(at("by").value.trim());
     at("send").disabled = true;
     at("error").hidden = true;
-    const said = { id: answer.id, label, said: answer.label, score: answer.score, comment: at("comment").value.trim(), by: at("by").value.trim() };
+    const said = { id: answer.id, label, said: shown, score: answer.score, threshold, comment: at("comment").value.trim(), by: at("by").value.trim() };
     for (const key of ["model_name", "model_version", "model_digest"]) said[key] = answer[key];
     try {
       await report(item.file, item.name, said);
       item.reported = label;
-      dialog.close();
+      item.note = null;
+      if (shownStill()) dialog.close();
       onSent(item);
     } catch (error) {
-      at("error").textContent = `It was not kept: ${error.message}`;
+      const text = `It was not kept: ${error.message}`;
+      if (!shownStill()) {
+        item.note = item.part.said.textContent = text;
+        return;
+      }
+      at("error").textContent = text;
       at("error").hidden = false;
       at("send").disabled = false;
     }

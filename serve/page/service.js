@@ -73,7 +73,7 @@ export async function heatmap(file) {
 /** Keeps feedback; resolves when it is on the service's disk. */
 export async function report(file, name, said) {
   const form = new FormData();
-  for (const [key, value] of Object.entries(said)) if (value) form.append(key, String(value));
+  for (const [key, value] of Object.entries(said)) if (value !== "" && value !== null && value !== undefined) form.append(key, String(value));
   form.append("photograph", file, name);
   return (await send("feedback", { method: "POST", body: form })).json();
 }

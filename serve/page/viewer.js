@@ -35,7 +35,7 @@ export class Viewer {
     });
     dialog.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const actions = { ArrowLeft: () => this.#step(-1), ArrowRight: () => this.#step(1), h: () => this.#toggleHeat(), w: () => part("wrong").click() };
+      const actions = { ArrowLeft: () => this.#step(-1), ArrowRight: () => this.#step(1), h: () => this.#toggleHeat(), w: () => part("wrong").offsetParent && part("wrong").click() }; // where feedback is off it is not shown
       const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (action) {
         event.preventDefault();

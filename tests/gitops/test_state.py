@@ -1,5 +1,6 @@
 """Where things lie, and that they are written whole or not at all."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     assert path.read_text() == "two"
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_the_name_of_a_file_is_brought_to_the_disk_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomically(tmp_path / "file", "x")
+    assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_look_at_the_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
 
     def look() -> None:  # what `is_taken` does for a moment, made long enough to be met
         with (tmp_path / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_SH)
             looking.set()
             time.sleep(0.1)
         done.set()
@@ -39,6 +40,22 @@ def test_a_look_at_the_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
     with turn.taken():
         assert done.wait(1)
     thread.join()
+
+
+def test_who_looks_does_not_take_others_who_look_for_the_holder(tmp_path: Path) -> None:
+    turn = Turn(tmp_path)
+    assert not turn.is_taken()
+    with turn.taken():
+        pass
+    (tmp_path / "lock").chmod(0o444)
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # what `is_taken` does for a moment
+        assert not turn.is_taken()
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(lambda _: Turn(tmp_path).is_taken(), range(2000)))
+    (tmp_path / "lock").chmod(0o644)
+    with turn.taken(), ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: Turn(tmp_path).is_taken(), range(200)))
 
 
 def test_a_holder_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A replica in this process; and the service on a real Ray, deployed as the reconciler does it: by Serve's REST API."""
 
-import functools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,20 +14,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gitops import bundle
+from gitops.environment import GRPC_SERVICER
 from gitops.manifest import ServedModel
 from gitops.serve_api import ServeApi
 from monitoring.metrics import Metric
 from ray_jobs.cluster import free_port
-from serve.endpoints import Endpoints, Limits, application
-from serve.predictor import Predictor
+from serve.assembly import assemble
+from serve.endpoints import Endpoints, Limits
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
+from tests.serve.site import open_bundle
 
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
-GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 DEADLINE_SECONDS = 120
 LIMITS = Limits(max_bytes=200_000, max_request_bytes=500_000, max_pixels=500_000, max_files=4)
 
@@ -59,14 +58,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     return ServedModel(name="screw", version="1", sha256=make_bundle(folder), uri=folder.as_uri())
 
 
-@functools.cache
-def open_bundle(model: ServedModel) -> Predictor:
-    """Real, and loaded once for all tests here: how bundles come and go is tested with the slot."""
-    predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, Path("unused")), threads=1)
-    predictor.probe()
-    return predictor
-
-
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as executor:
@@ -86,7 +77,8 @@ def slot(tmp_path: Path) -> ModelSlot:
 @pytest.fixture
 async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a replica without a model."""
-    transport = httpx.ASGITransport(application(Endpoints(slot, LIMITS, pool, tally, "a-replica")))
+    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica")
+    transport = httpx.ASGITransport(assemble(endpoints, "screw", journal=None, feedback=None))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
         yield client
 

@@ -1,6 +1,7 @@
 """The application behind a real HTTP server in this process, without Ray: what the page's tests look at."""
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +15,10 @@ from gitops.bundle import fetch
 from gitops.manifest import ServedModel
 from gitops.status import Journal
 from monitoring.metrics import Metric
-from serve.endpoints import Endpoints, Limits, application
-from serve.feedback import FeedbackFolder, add_feedback
-from serve.pages import add_page
+from serve.assembly import assemble
+from serve.endpoints import Endpoints, Limits
+from serve.feedback import FeedbackFolder
 from serve.predictor import Predictor
-from serve.served import Served, add_served
 from serve.slot import ModelSlot
 
 LIMITS = Limits(max_bytes=20_000_000, max_request_bytes=40_000_000, max_pixels=20_000_000, max_files=4)
@@ -33,18 +33,22 @@ class NoMeters:
     def observe(self, metric: Metric, value: float) -> None: ...
 
 
+@functools.cache
 def open_bundle(model: ServedModel) -> Predictor:
-    return Predictor.load(fetch(model.uri, model.sha256, Path("unused")), threads=2)
+    """Real, and loaded once for all tests here: how bundles come and go is tested with the slot."""
+    predictor = Predictor.load(fetch(model.uri, model.sha256, Path("unused")), threads=2)
+    predictor.probe()
+    return predictor
 
 
 @contextmanager
 def site(
-    model: ServedModel, folder: Path, *, feedback: FeedbackFolder | None = None, journal: Journal | None = None
+    model: ServedModel | None, folder: Path, *, feedback: FeedbackFolder | None = None, journal: Journal | None = None
 ) -> Iterator[str]:
     """Serve a model; yields the URL.
 
     Args:
-        model: what is served.
+        model: what is served; None: nothing.
         folder: for what the slot remembers.
         feedback: where feedback goes; None: it is off.
         journal: what the reconciler wrote.
@@ -52,10 +56,7 @@ def site(
     pool = ThreadPoolExecutor(2)
     slot = ModelSlot(open_bundle, folder / "memory.json", lambda succeeded: None)
     endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica")
-    app = application(endpoints)
-    add_page(app)
-    add_served(app, Served(endpoints, APPLICATION, journal, feedback=feedback is not None))
-    add_feedback(app, endpoints, feedback, pool)
+    app = assemble(endpoints, APPLICATION, journal=journal, feedback=feedback)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
 
     async def run() -> None:

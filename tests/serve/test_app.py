@@ -1,11 +1,14 @@
 """The application on a real Ray Serve: what only the way through its proxy can show."""
 
+import asyncio
 import http.client
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,6 +20,7 @@ from gitops.errors import ContractError
 from gitops.manifest import ServedModel
 from serve.protocol import ErrorAnswer, ImageAnswer, InferenceError
 from serve.served import ServedAnswer
+from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service
@@ -61,8 +65,39 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
         build({"threads": 0})
     with pytest.raises(ContractError, match="feedback"):
         build({"feedback": "relative/folder"})
+    for journal in ("/", "/x", "/var/lib/mergeline", "~", "/state/reconciler/"):
+        with pytest.raises(ContractError, match="must be <state folder>/reconciler/<environment>"):
+            build({"journal": journal})
+    build({"journal": "/not/there/reconciler/local"})
     deployment = build(ARGUMENTS)._bound_deployment
     assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Classifier", 100)
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
+@pytest.mark.anyio
+async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
+    client: httpx.AsyncClient, slot: ModelSlot, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serve.app import Classifier
+
+    replica = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
+    replica._slot, replica._pool = slot, pool
+    end = threading.Event()
+    for _ in range(8):
+        pool.submit(end.wait)
+    try:
+        with ThreadPoolExecutor(1) as replica._health:
+            await asyncio.wait_for(replica.check_health(), 20)
+
+            def fail(_: object) -> None:
+                raise RuntimeError("the engine is gone")
+
+            assert slot.loaded
+            monkeypatch.setattr(slot.loaded.predictor, "predict", fail)
+            with pytest.raises(RuntimeError, match="the engine is gone"):
+                await replica.check_health()
+    finally:
+        end.set()
 
 
 def test_a_photograph_is_answered_with_one_request_id(url: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ from gitops.errors import MergelineError
 from gitops.manifest import ServedModel
 from gitops.repository import create_bare
 from gitops.state import State
-from serve.asking import Asking, label_at, photographs
+from serve.asking import Asking, heatmap_name, is_loopback, label_at, photographs
 from tests.bundles import make_bundle
 from tests.serve.site import site
 from tests.test_mergeline import ROOT
@@ -82,8 +83,8 @@ def test_json_threshold_and_heatmaps(url: str, folder: Path, tmp_path: Path) -> 
 
 def test_of_several_classes_the_likeliest_that_is_not_good() -> None:
     probabilities = {"good": 0.5, "bent": 0.2, "rusty": 0.3}
-    assert label_at(probabilities, 0.5, 0.6) == "good"
-    assert label_at(probabilities, 0.5, 0.5) == "rusty"
+    assert label_at(probabilities, 0.6) == "good"
+    assert label_at(probabilities, 0.5) == "rusty"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,53 @@ def test_a_service_that_is_not_there_is_one_error_and_not_one_a_file(folder: Pat
     assert "nothing answers at http://127.0.0.1:9" in str(result.exception)
 
 
+def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
+    url: str, folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    start = time.monotonic()
+    with site(None, tmp_path) as empty, pytest.raises(MergelineError, match="is not ready: no model is wanted here"):
+        list(Asking(empty).ask(photographs([folder])))
+    with refusing(0, ready=b"<h1>It works</h1>") as (other, asked):
+        with pytest.raises(MergelineError, match=r"is not a service of Mergeline \(status 200\)"):
+            list(Asking(other).ask(photographs([folder])))
+        assert asked == []
+    for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
+        with pytest.raises(MergelineError, match="give --url"):
+            list(Asking(wrong).ask(photographs([folder])))
+    assert time.monotonic() - start < 20
+
+
+def test_heatmaps_of_several_files_lie_apart_and_inside_of_their_folder(tmp_path: Path) -> None:
+    paths = [
+        "a-b/c.png",
+        "a/b-c.png",
+        "a/b/c.png",
+        "/a/b/c.png",
+        "../a/b/c.png",
+        "x/../../a/b/c.png",
+    ]
+    found = [heatmap_name(Path(path)) for path in paths]
+    assert found[:3] == [Path(f"{path}.heatmap.png") for path in paths[:3]]
+    assert [str(path).split(".png.")[0] for path in found[3:6]] == ["a/b/c", "a/b/c", "x/a/b/c"]
+    assert len({heatmap_name(Path(path)) for path in paths}) == len(paths)
+    assert all((tmp_path / path).resolve().is_relative_to(tmp_path) for path in found)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("http://localhost:8000/x", True),
+        ("http://[::1]:8000", True),
+        ("http://10.0.0.7:8000", False),
+        ("https://screws.example.com", False),
+        ("nonsense", False),
+    ],
+)
+def test_only_for_this_machine_proxies_are_not_asked(url: str, expected: bool) -> None:
+    assert is_loopback(url) == expected
+
+
 def test_the_url_is_that_of_the_environment(tmp_path: Path, folder: Path) -> None:
     state = State.at(tmp_path / "state")
     text = seed_environment("screw", "local", 9).replace("route_prefix: /", "route_prefix: /inspection")
@@ -113,19 +161,30 @@ def test_the_url_is_that_of_the_environment(tmp_path: Path, folder: Path) -> Non
     assert "give --repo" in str(result.exception)
 
 
+READY = b'{"ready": true, "name": "screw", "version": "1"}'
+
+
 @contextmanager
-def refusing(times: int) -> Iterator[tuple[str, list[str]]]:
-    """A service that is full so many times, and then has no model: not ours, which is never full by itself."""
+def refusing(times: int, *, ready: bytes = READY, cut: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """A service that is full so many times, and then has no model: not ours, which is never full by itself.
+
+    Args:
+        times: how often it is full.
+        ready: what it says of its readiness.
+        cut: how often it ends the connection without an answer, before all that.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer(200, b"{}")
+            self.answer(200, ready)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             asked.append(self.path)
-            if len(asked) <= times:
+            if len(asked) <= cut:
+                self.close_connection = True
+            elif len(asked) <= cut + times:
                 self.answer(503, b"full", **{"Retry-After": "0"})
             else:
                 self.answer(500, b'{"error": {"status": 500, "reason": "an error of ours"}, "id": "1"}')
@@ -153,4 +212,14 @@ def test_a_busy_service_is_asked_again_and_an_error_is_not(folder: Path) -> None
     with refusing(2) as (url, asked):
         (answer,) = Asking(url).ask([folder / "a.png"])
     assert answer.error == "an error of ours"
+    assert len(asked) == 3
+
+
+def test_a_connection_that_breaks_is_made_again_a_few_times(folder: Path) -> None:
+    with refusing(1, cut=2) as (url, asked):
+        (answer,) = Asking(url).ask([folder / "a.png"])
+    assert (answer.error, len(asked)) == ("an error of ours", 4)
+    with refusing(0, cut=100) as (url, asked):
+        (answer,) = Asking(url).ask([folder / "a.png"])
+    assert "disconnected" in str(answer.error)
     assert len(asked) == 3

@@ -253,8 +253,9 @@ async def test_versions_can_be_named(client: httpx.AsyncClient, slot: ModelSlot,
     for path in ("", "/ready"):
         assert_error(await client.get(f"/v2/models/screw/versions/2{path}"), 404, "known: 1")
     await slot.want(model.model_copy(update={"version": "2", "sha256": "a" * 64, "uri": "file:///nowhere"}))
-    assert (await client.get("/v2/models/screw/versions/2")).json()["wanted"]["version"] == "2"
-    assert_error(await client.get("/v2/models/screw/versions/2/ready"), 503, "file:///nowhere")
+    assert (await client.get("/v2/models/screw/versions/1")).json()["wanted"]["version"] == "2"
+    for path in ("", "/ready"):
+        assert_error(await client.get(f"/v2/models/screw/versions/2{path}"), 503, "file:///nowhere")
     assert_error(await client.get("/v2/models/screw/versions/3"), 404, "known: 1, 2")
 
 

@@ -1,5 +1,6 @@
 """Feedback as it is taken and kept: with the photograph, whole or not at all, by several writers, within bounds."""
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -27,11 +28,6 @@ SAID = Feedback(filename="part.png", label="good")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "feedback"
 
@@ -42,7 +38,7 @@ async def client(tmp_path: Path, folder: Path) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-def serving(tmp_path: Path, folder: FeedbackFolder | None) -> httpx.AsyncClient:
+def serving(tmp_path: Path, folder: FeedbackFolder | None, *, with_model: bool = True) -> httpx.AsyncClient:
     slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
     place, pool = tmp_path / "bundle", ThreadPoolExecutor(2)
     model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
@@ -52,7 +48,7 @@ def serving(tmp_path: Path, folder: FeedbackFolder | None) -> httpx.AsyncClient:
 
     class Client(httpx.AsyncClient):
         async def __aenter__(self) -> "Client":
-            await slot.want(model)
+            await slot.want(model if with_model else None)
             await super().__aenter__()
             return self
 
@@ -102,6 +98,11 @@ async def test_one_photograph_lies_there_once_and_every_word_about_it(client: ht
         ({"score": "much"}, 400, "score"),
         ({"model_version": "x"}, 400, "model_version"),
         ({"comment": "x" * 3000}, 400, "comment"),
+        ({"comment": "x" * 20_000}, 400, "maximum size"),
+        ({"id": "x" * 129}, 400, "id"),
+        ({"label": "x" * 201}, 400, "label"),
+        ({"said": "x" * 201}, 400, "said"),
+        ({"threshold": "2"}, 400, "threshold"),
     ],
 )
 async def test_what_is_wrong_is_refused_and_not_kept(
@@ -122,6 +123,44 @@ async def test_only_photographs_of_our_own_pages_are_kept(client: httpx.AsyncCli
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),
+        ({"origin": "http://replica"}, 201),
+        ({"origin": "https://REPLICA", "sec-fetch-site": "same-origin"}, 201),
+        ({"origin": "http://10.0.0.7:8000", "host": "10.0.0.7:8000"}, 201),
+        ({"origin": "http://10.0.0.7:3000", "host": "10.0.0.7:8000"}, 403),
+        ({"origin": "http://elsewhere"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ""}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+    ],
+)
+async def test_pages_of_other_sites_are_told_by_what_browsers_send(
+    client: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    response = await client.post("/feedback", **form(), headers=headers)
+    assert response.status_code == status, response.text
+
+
+async def test_without_a_model_nobody_knows_the_classes(tmp_path: Path, folder: Path) -> None:
+    async with serving(tmp_path, FeedbackFolder(folder), with_model=False) as client:
+        assert_error(await client.post("/feedback", **form()), 503, "no model is wanted")
+    assert not folder.exists()
+
+
+async def test_who_lost_the_answer_and_says_it_again_says_it_once(client: httpx.AsyncClient, folder: Path) -> None:
+    for changes in ({}, {}, {"comment": "a scratch after all"}, {"by": "Bea"}, {"by": "Bea"}, {}):
+        assert (await client.post("/feedback", **form(**changes))).status_code == 201
+    assert [(item.by, item.comment) for item in lines_of(folder)] == [
+        ("Ada", "a hair, no scratch"),
+        ("Ada", "a scratch after all"),
+        ("Bea", "a hair, no scratch"),
+        ("Ada", "a hair, no scratch"),
+    ]
+
+
 async def test_where_feedback_is_off_the_answer_says_how_to_turn_it_on(tmp_path: Path) -> None:
     async with serving(tmp_path, None) as client:
         assert_error(await client.post("/feedback", **form()), 404, "args.feedback")
@@ -132,6 +171,39 @@ async def test_a_full_folder_refuses_and_keeps_what_it_has(client: httpx.AsyncCl
     (folder / "photographs/earlier.png").write_bytes(b"\0" * 99_900)
     assert_error(await client.post("/feedback", **form()), 507, "mergeline label import")
     assert not (folder / LINES).exists()
+    (folder / "photographs/earlier.png").unlink()
+    assert (await client.post("/feedback", **form())).status_code == 201
+
+
+def test_the_folder_is_looked_through_only_now_and_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, counted = FeedbackFolder(folder, 64 * 2000), 0
+    measure = store._measure
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return measure()
+
+    monkeypatch.setattr(store, "_measure", count)
+    for number in range(20):  # of about 350 bytes each: each 2000 bytes it is counted
+        store.keep(SAID.model_copy(update={"id": str(number)}), encoded())
+    assert 3 <= counted <= 5
+    assert len(lines_of(folder)) == 20
+
+
+async def test_a_slow_disk_keeps_no_photograph_waiting(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, end = FeedbackFolder(folder), threading.Event()
+    keep = store.keep
+    monkeypatch.setattr(store, "keep", lambda said, photograph: end.wait(10) and keep(said, photograph))
+    async with serving(tmp_path, store) as client:
+        waiting = [asyncio.create_task(client.post("/feedback", **form(id=str(number)))) for number in range(4)]
+        await asyncio.sleep(0.2)
+        assert (await client.post("/predict", content=encoded())).status_code == 200
+        assert not any(task.done() for task in waiting)
+        end.set()
+        assert {(await task).status_code for task in waiting} == {201}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ async def test_the_service_describes_itself_and_the_model(
     await slot.want(model.model_copy(update={"version": "2", "sha256": "a" * 64, "uri": "file:///nowhere"}))
     wanted = await service.ModelReady(ModelReadyRequest(name="screw", version="2"), as_ray_s(context))
     assert (wanted.ready, context.code) == (False, None)
+    unversioned = await service.ModelMetadata(ModelMetadataRequest(name="screw"), as_ray_s(context))
+    assert (list(unversioned.versions), context.code) == (["1"], None)
+    await service.ModelMetadata(ModelMetadataRequest(name="screw", version="2"), as_ray_s(context))
+    assert (context.code, "file:///nowhere" in context.details) == (grpc.StatusCode.UNAVAILABLE, True)
 
 
 async def test_each_image_is_judged_on_its_own_in_its_order(
@@ -164,6 +168,14 @@ SHARED = {"shared_memory_region": InferParameter(string_param="x")}
         (request(image_input(b"x"), outputs=[Output(name="mood")]), None, 400, "no output 'mood'"),
         (request(image_input(b"x", parameters=SHARED)), None, 400, "shared memory"),
         (request(image_input(*[b"x"] * 5)), None, 400, "at most 4 images"),
+        (request(*[image_input(b"x")] * 65), None, 400, "at most 64 inputs"),
+        (request(image_input(b"x"), outputs=[Output(name="score")] * 65), None, 400, "at most 64 inputs"),
+        (request(image_input(b"x", name="x" * 257)), None, 400, "at most 256 characters"),
+        (request(image_input(b"x", datatype="x" * 257)), None, 400, "at most 256 characters"),
+        (request(image_input(b"x"), id="x" * 257), None, 400, "at most 256 characters"),
+        (request(image_input(b"x"), outputs=[Output(name="x" * 257)]), None, 400, "at most 256 characters"),
+        (request(image_input(b"x", shape=[1] * 65)), None, 400, "at most 64 dimensions"),
+        (request(*[image_input(b"x", name="y" * 256)] * 64), None, 400, "the request has yyy"),
         (request(image_input(b"text")), None, 400, "not an image"),
         (request(image_input(b"\0" * 500_000)), None, 413, "500000 bytes"),
     ],
@@ -181,6 +193,7 @@ async def test_what_cannot_be_answered_has_a_status_and_a_reason(
     assert not answer.outputs
     assert context.code == (code or grpc.StatusCode.INVALID_ARGUMENT)
     assert words in context.details
+    assert len(context.details) <= 1000
     assert tally.counts == {(metrics.REFUSALS.name, str(status)): 1}
 
 

@@ -19,10 +19,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gitops.manifest import ServedModel
-from serve.endpoints import Endpoints, application
-from serve.feedback import FeedbackFolder, add_feedback
-from serve.pages import add_page
-from serve.served import Served, add_served
+from serve.assembly import assemble
+from serve.endpoints import Endpoints
+from serve.feedback import FeedbackFolder
 from serve.slot import ModelSlot
 from tests.serve.conftest import LIMITS, Tally
 
@@ -36,10 +35,7 @@ def description(model: ServedModel, slot: ModelSlot, pool: ThreadPoolExecutor, t
     """The description of a replica that serves `model`, over the replica itself."""
     asyncio.run(slot.want(model))
     endpoints = Endpoints(slot, LIMITS, pool, Tally(), "a-replica")
-    app = application(endpoints)
-    add_page(app)
-    add_served(app, Served(endpoints, "screw", None, feedback=True))
-    add_feedback(app, endpoints, FeedbackFolder(tmp_path / "feedback"), pool)
+    app = assemble(endpoints, "screw", journal=None, feedback=FeedbackFolder(tmp_path / "feedback"))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

@@ -13,20 +13,37 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect, sync_playwright
 
 from gitops.manifest import ServedModel
+from gitops.status import Health, Journal, Status, Sync, now
+from gitops.turn import Turn
 from ray_jobs import dataset
 from ray_jobs.labelling import import_labels
 from serve.feedback import LINES, FeedbackFolder
 from tests.bundles import THRESHOLD, make_bundle
 from tests.photographs import stage_on, write_folder
 from tests.serve.site import site
+from tests.serve.test_served import deployed
 
 NAMES = (os.environ.get("MERGELINE_CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
 CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `make browser` installs it where it can")
 JUDGED = ".card[data-state=judged]"
+
+
+ANSWER = {
+    "id": "1",
+    "model_name": "screw",
+    "model_version": "7",
+    "model_digest": "sha256:" + "0" * 64,
+    "label": "good",
+    "score": 0.5,
+    "threshold": 0.6,
+    "probabilities": {"good": 0.5, "bent": 0.2, "rusty": 0.3},
+    "part_found": True,
+}
+"""Of a model of several classes."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +60,7 @@ class Place:
     """The service, and what lies around it."""
 
     url: str
+    model: ServedModel
     photographs: Path
     feedback: Path
 
@@ -62,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     bundle = folder / "bundle"
     model = ServedModel(name="screw", version="7", sha256=make_bundle(bundle, align="none"), uri=bundle.as_uri())
     with site(model, folder, feedback=FeedbackFolder(folder / "feedback")) as url:
-        yield Place(url, photographs, folder / "feedback")
+        yield Place(url, model, photographs, folder / "feedback")
 
 
 @pytest.fixture
@@ -140,8 +158,7 @@ def test_sorting_filtering_and_size(page: Page, place: Place) -> None:
         "name": ["dark.png", "light.png", "middle.png"],
     }.items():
         page.select_option("#sort", how)
-        expect(page.locator(".card .name").first).to_have_text(expected[0])
-        assert order(page)[0] == expected[0]
+        expect(page.locator(".card .name")).to_have_text(expected)
     page.click("#filter [data-kind=good]")
     assert order(page) == ["light.png"]
     page.keyboard.press("ArrowRight")
@@ -208,6 +225,85 @@ def test_this_is_wrong_is_kept_and_becomes_a_label_of_the_next_dataset(
     assert report.brought[0].endswith("-dark.png")
 
 
+def test_what_was_shown_is_sent_whatever_the_number(page: Page, place: Place) -> None:
+    said: list[str] = []
+
+    def keep(route: Route) -> None:
+        said.append((route.request.post_data_buffer or b"").decode("latin-1"))
+        route.fulfill(status=201, json={"label": "rusty", "sha256": "0" * 64})
+
+    answer = ANSWER | {"score": 0, "probabilities": {"good": 1, "bent": 0, "rusty": 0}}
+    page.route("**/predict", lambda route: route.fulfill(json=answer))
+    page.route("**/feedback", keep)
+    judge(page, place, "light.png")
+    slide(page, 0)
+    expect(page.locator(".card .label")).to_have_text("bent")
+    page.click(".card .wrong")
+    page.check("#report-labels input[value=rusty]")
+    page.click("#report-send")
+    expect(page.locator(".card .said")).to_contain_text("reported: it is rusty")
+    for name, value in {"said": "bent", "label": "rusty", "score": "0", "threshold": "0"}.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n' in said[0]
+    assert 'name="comment"' not in said[0]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_answer_to_one_report_leaves_the_next_one_alone(page: Page, place: Place, kept: bool) -> None:
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        waiting.append(route)
+
+    page.route("**/feedback", hold)
+    judge(page, place, "light.png", "dark.png")
+    with page.expect_request("**/feedback"):
+        page.click(f"{card(page, 'light.png')} .wrong")
+        page.click("#report-send")
+    page.keyboard.press("Escape")
+    page.click(f"{card(page, 'dark.png')} .wrong")
+    page.fill("#report-comment", "about the dark one")
+    if kept:
+        waiting[0].fulfill(status=201, json={"label": "defective", "sha256": "0" * 64})
+        expect(page.locator(f"{card(page, 'light.png')} .said")).to_contain_text("reported: it is defective")
+    else:
+        waiting[0].fulfill(status=507, json={"error": {"status": 507, "reason": "full"}, "id": "1"})
+        expect(page.locator(f"{card(page, 'light.png')} .said")).to_contain_text("It was not kept: full")
+    expect(page.locator("#report")).to_be_visible()
+    expect(page.locator("#report-about")).to_contain_text("dark.png")
+    expect(page.locator("#report-comment")).to_have_value("about the dark one")
+    expect(page.locator("#report-error")).to_be_hidden()
+
+
+def test_where_feedback_is_off_no_key_asks_for_it(page: Page, place: Place) -> None:
+    judge(page, place, "light.png")
+    page.evaluate("document.body.classList.add('no-feedback')")
+    page.locator(f"{card(page, 'light.png')} .photo").click()
+    expect(page.locator("#viewer .wrong")).to_be_hidden()
+    page.keyboard.press("w")
+    expect(page.locator("#report")).to_be_hidden()
+    expect(page.locator("#viewer")).to_be_visible()
+
+
+def test_a_camera_that_is_closed_and_opened_again_is_let_go(page: Page) -> None:
+    page.evaluate("""() => {
+        window.streams = [];
+        navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => {
+            const stream = document.createElement("canvas").captureStream();
+            streams.push({ stream, resolve: () => resolve(stream) });
+        });
+    }""")
+    page.click("#camera")
+    page.click("#lens-close")
+    page.click("#camera")
+    page.evaluate("streams.forEach((one) => one.resolve())")
+    states = "streams.map((one) => one.stream.getTracks()[0].readyState)"
+    page.wait_for_timeout(100)
+    assert page.evaluate(states) == ["ended", "live"]
+    page.click("#lens-close")
+    page.wait_for_timeout(100)
+    assert page.evaluate(states) == ["ended", "ended"]
+
+
 def test_who_has_no_mouse_gets_everywhere(page: Page, place: Place) -> None:
     judge(page, place, "light.png", "dark.png")
     page.locator(f"{card(page, 'light.png')} .photo").focus()
@@ -233,6 +329,43 @@ def test_what_is_served_without_a_journal(page: Page) -> None:
     page.click("#tab-served")
     expect(page.locator("#served")).to_contain_text("the middle")
     expect(page.locator("#served")).to_contain_text("args.journal")
+
+
+def test_what_is_served_with_a_journal(browser: Browser, place: Place, tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path / "state/reconciler/local")
+    older = place.model.model_copy(update={"version": "6", "sha256": "6" * 64})
+    for number, model in ((1, older), (2, place.model)):
+        journal.append(deployed(number, model))
+    sync, health = Sync(status="Synced", revision="2" * 40), Health(status="Healthy")
+    journal.write(Status(environment="local", sync=sync, health=health, reconciled_at=now()))
+    with site(place.model, tmp_path, journal=journal) as url, Turn(journal.folder).taken():
+        page = browser.new_page()
+        page.goto(url)
+        page.click("#tab-served")
+        served = page.locator("#served")
+        expect(served.locator("h1")).to_have_text("screw version 7")
+        expect(served.locator(".hero .badge")).to_have_text(["Synced", "Healthy"])
+        expect(served).to_contain_text("running")
+        rows = served.locator("section", has_text="History").locator("tbody tr")
+        expect(rows).to_have_count(2)
+        expect(rows.first).to_have_class("now")
+        expect(rows.first).to_contain_text("version 7")
+        expect(rows.first).to_contain_text("Commit 2")
+        expect(rows.last).to_contain_text("version 6")
+        expect(served).not_to_contain_text("ada@example.com")
+        page.close()
+
+
+def test_two_versions_in_turns_are_not_looked_up_each_time(page: Page, place: Place) -> None:
+    looked: list[str] = []
+    page.on("request", lambda request: looked.append(request.url) if request.url.endswith("/served") else None)
+    page.route("**/predict", lambda route: route.fulfill(json=ANSWER))  # of another digest than what is served
+    for number in range(1, 5):
+        page.set_input_files("#files", place.files("light.png"))
+        expect(page.locator(JUDGED)).to_have_count(number)
+    assert len(looked) <= 1
+    page.wait_for_timeout(3500)
+    assert len(looked) == 1
 
 
 def test_a_busy_service_is_asked_again(page: Page, place: Place) -> None:
@@ -263,6 +396,43 @@ def test_stop_and_clear(page: Page, place: Place) -> None:
     expect(page.locator("#work")).to_be_hidden()
 
 
+def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place: Place) -> None:
+    page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 400); }")
+    page.route("**/predict", lambda route: None)  # never answers
+    data = place.files("light.png")[0].read_bytes()
+    files: list[FilePayload] = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n in range(130)]
+    page.set_input_files("#files", files)
+    page.evaluate("document.getElementById('stop').click()")
+    assert page.locator(".card").count() < 130
+    failed = page.locator(".card[data-state=failed]")
+    expect(failed).to_have_count(130)
+    expect(failed.last.locator(".said")).to_have_text("stopped")
+    page.unroute("**/predict")
+    page.evaluate("document.getElementById('retry').click()")
+    expect(page.locator(JUDGED)).to_have_count(130, timeout=20_000)
+
+
+def test_what_cannot_be_read_of_a_folder_keeps_the_rest_not_out(page: Page) -> None:
+    page.evaluate("""() => {
+        const readable = (name) => ({ name, isFile: true, file: (then) => then(new File(["x"], name)) });
+        const unreadable = (name) => ({ name, isFile: true, file: (_, fail) => fail(new Error(name)) });
+        const folder = (name, ...inner) => ({
+            name,
+            isFile: false,
+            createReader: () => ({
+                readEntries: (then, fail) => (inner[0] === null ? fail(new Error(name)) : then(inner.splice(0))),
+            }),
+        });
+        const inner = [readable("a.png"), unreadable("b.png"), readable("c.txt"), folder("locked", null)];
+        const dropped = folder("parts", ...inner);
+        const event = new Event("drop", { cancelable: true });
+        event.dataTransfer = { items: [{ webkitGetAsEntry: () => dropped }], files: [] };
+        dispatchEvent(event);
+    }""")
+    expect(page.locator(".card .name")).to_have_text(["a.png"])
+    expect(page.locator("#unreadable")).to_have_text("2 of what was dropped could not be read: b.png and 1 more.")
+
+
 def test_light_dark_and_a_phone(browser: Browser, place: Place) -> None:
     context = browser.new_context(
         viewport={"width": 360, "height": 740}, color_scheme="dark", is_mobile=True, has_touch=True
@@ -284,19 +454,7 @@ def test_light_dark_and_a_phone(browser: Browser, place: Place) -> None:
 
 
 def test_several_classes_show_the_likeliest_that_is_not_good(page: Page, place: Place) -> None:
-    probabilities = {"good": 0.5, "bent": 0.2, "rusty": 0.3}
-    body = {
-        "id": "1",
-        "model_name": "screw",
-        "model_version": "7",
-        "model_digest": "sha256:" + "0" * 64,
-        "label": "good",
-        "score": 0.5,
-        "threshold": 0.6,
-        "probabilities": probabilities,
-        "part_found": True,
-    }
-    page.route("**/predict", lambda route: route.fulfill(json=body))
+    page.route("**/predict", lambda route: route.fulfill(json=ANSWER))
     judge(page, place, "light.png")
     slide(page, 0.6)
     expect(page.locator(".card .label")).to_have_text("good")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,13 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from serve.pages import add_page, read_files
+from serve.protocol import ErrorAnswer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def client_of(root_path: str = "") -> httpx.AsyncClient:
@@ -74,6 +71,16 @@ def test_the_page_needs_nothing_from_elsewhere_and_has_no_inline_code() -> None:
     assert imported <= files.keys()
 
 
-async def test_a_file_that_is_not_there(client: httpx.AsyncClient) -> None:
-    with pytest.raises(Exception, match="no file 'secret'"):
-        await client.get("/page/secret")
+async def test_a_file_that_is_not_there(empty: httpx.AsyncClient) -> None:
+    for name in ("secret", "..%2fapp.py", "__init__.py"):
+        response = await empty.get(f"/page/{name}")
+        assert response.status_code == 404, name
+    assert "no file '__init__.py'" in ErrorAnswer.parse(response.json(), "the answer").error.reason
+
+
+def test_what_is_no_file_of_the_page_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page/old.js").mkdir(parents=True)
+    for name in ("index.html", ".DS_Store", "page.js~", "README"):
+        (tmp_path / "page" / name).write_text("x")
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
+    assert list(read_files()) == ["index.html"]

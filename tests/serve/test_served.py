@@ -108,6 +108,40 @@ def test_with_the_journal_it_knows_commit_health_history_and_evaluation(
         assert "status.json is not JSON" in str(ask(url).environment_error)
 
 
+def test_a_journal_that_is_not_there_is_said(model: ServedModel, state: State, tmp_path: Path) -> None:
+    with site(model, tmp_path, journal=Journal.at(state.reconciler / "local")) as url:
+        answer = ask(url)
+        assert answer.environment is None
+        assert "there is no folder" in str(answer.environment_error)
+        assert "reconciler/local: args.journal names it" in str(answer.environment_error)
+
+
+def test_a_long_history_costs_no_more_than_a_short_one(
+    model: ServedModel, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal.at(state.reconciler / "local")
+    for _ in range(60):
+        journal.append(deployed(1, model))
+    journal.append(deployed(2, model))
+    looked = 0
+    pages = State.evaluation_pages
+
+    def look(state: State) -> dict[str, Path]:
+        nonlocal looked
+        looked += 1
+        return pages(state)
+
+    monkeypatch.setattr(State, "evaluation_pages", look)
+    with site(model, tmp_path, journal=journal) as url:
+        answer = ask(url)
+    assert answer.environment
+    assert answer.model
+    assert len(answer.environment.history) == 50
+    assert answer.environment.history[0].at == datetime(2026, 5, 2, tzinfo=UTC)
+    assert answer.model.since == datetime(2026, 5, 1, tzinfo=UTC)
+    assert looked == 1
+
+
 def test_a_journal_is_known_by_where_it_lies(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="<state folder>/reconciler/<environment>"):
         Journal.at(tmp_path / "elsewhere/local")

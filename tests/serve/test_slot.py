@@ -18,11 +18,6 @@ from tests.bundles import make_bundle
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Opener:
     """Opens real bundles; can be held up, and remembers what it was asked for."""
 

@@ -1,0 +1,25 @@
+"""Puts a replica's application together: the service's paths, the page, what is served, feedback."""
+
+from fastapi import FastAPI
+
+from gitops.status import Journal
+from serve.endpoints import Endpoints, application
+from serve.feedback import FeedbackFolder, add_feedback
+from serve.pages import add_page
+from serve.served import Served, add_served
+
+
+def assemble(endpoints: Endpoints, name: str, *, journal: Journal | None, feedback: FeedbackFolder | None) -> FastAPI:
+    """The whole ASGI application of a replica.
+
+    Args:
+        endpoints: what answers at the service's paths.
+        name: the application's in the environment.
+        journal: what the reconciler wrote; None: unknown here.
+        feedback: where feedback goes; None: it is off.
+    """
+    app = application(endpoints)
+    add_page(app)
+    add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
+    add_feedback(app, endpoints, feedback, endpoints.pool)
+    return app

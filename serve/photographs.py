@@ -1,0 +1,28 @@
+"""Finds the photographs below a folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+"""By which photographs are found in a folder; a file that is named is taken whatever it is called."""
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder in the order of their names, hidden ones left out; links to folders are followed."""
+    seen = set()
+    for name, children, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(name))
+        # In place: os.walk goes where this says. A link back to where it has been would never end.
+        children[:] = sorted(
+            child for child in children if not child.startswith(".") and os.path.realpath(Path(name, child)) not in seen
+        )
+        paths = (Path(name, file) for file in sorted(files) if not file.startswith("."))
+        # A link to nothing is a photograph that cannot be read, and to be told; a pipe is none.
+        yield from (path for path in paths if path.is_file() or path.is_symlink())
+
+
+def images_below(folder: Path) -> dict[str, Path]:
+    """Every image below a folder by its path in it, whatever its name; hidden ones are left out."""
+    images = (path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {path.relative_to(folder).as_posix(): path for path in images}
