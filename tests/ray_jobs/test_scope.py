@@ -181,7 +181,7 @@ def test_names_that_are_no_classes_are_mapped(tmp_path: Path) -> None:
 
 def test_kaggles_table_is_read(tmp_path: Path) -> None:
     folder = fill(tmp_path / "a", {"train": 11})
-    rows = "".join(f"{index:03d}.png,{int(index > 5)}\n" for index in range(8))
+    rows = "".join(f"{index:03d}.png,{int(index > 5)}\n" for index in range(11))
     (folder / "train.csv").write_text("filename,anomaly\n" + rows)
     assert proposed(folder).classes == ("good", "defective")
 
