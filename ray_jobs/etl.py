@@ -285,7 +285,8 @@ def _write_shards(staged: Path, split_of: dict[str, Split], folder: Path) -> lis
         pq.write_table(pa.concat_tables(waiting[name]), folder / shards[-1])
         waiting[name].clear()
 
-    for batch in pq.ParquetFile(staged).iter_batches(batch_size=_BATCH):
+    # With its buffer Arrow would read the whole file ahead.
+    for batch in pq.ParquetFile(staged, pre_buffer=False).iter_batches(batch_size=_BATCH):
         table = pa.Table.from_batches([batch])
         names = [split_of.get(filename) for filename in table["filename"].to_pylist()]
         table = table.append_column("split", pa.array(names, pa.string())).select(_SCHEMA.names)

@@ -161,7 +161,9 @@ def _await_served(
     deadline = time.monotonic() + _SYNC_SECONDS
     while time.monotonic() < deadline:
         now = journal.status()
-        if now.sync.revision == commit and now.sync.status == "Synced" and now.health.status == "Healthy":
+        reached = now.sync.revision == commit and now.sync.status == "Synced" and now.health.status == "Healthy"
+        # While the attempt runs, the deployment is not in the history yet, and whoever looks there would miss it.
+        if reached and not (now.operation_state and now.operation_state.phase == "Running"):
             wanted = environment.Environment.parse(
                 repository.read(commit, environment.serve_config_path(options.environment)), repository.location
             )

@@ -106,8 +106,9 @@ def judge(page: Page, place: Place, *names: str) -> None:
     expect(page.locator(JUDGED)).to_have_count(len([name for name in names if name != "broken.png"]))
 
 
-def order(page: Page) -> list[str]:
-    return [name for name in page.locator(".card:visible .name").all_inner_texts() if name]
+def expect_order(page: Page, names: list[str]) -> None:
+    """The page draws in frames: what is shown comes a moment after what was done."""
+    expect(page.locator(".card:visible .name")).to_have_text(names)
 
 
 def slide(page: Page, threshold: float) -> None:
@@ -150,7 +151,7 @@ def test_the_slider_judges_anew_and_shows_the_default(page: Page, place: Place) 
 
 def test_sorting_filtering_and_size(page: Page, place: Place) -> None:
     judge(page, place, "light.png", "dark.png", "middle.png")
-    assert order(page) == ["light.png", "dark.png", "middle.png"]
+    expect_order(page, ["light.png", "dark.png", "middle.png"])
     for how, expected in {
         "worst": ["dark.png", "middle.png", "light.png"],
         "best": ["light.png", "middle.png", "dark.png"],
@@ -160,9 +161,9 @@ def test_sorting_filtering_and_size(page: Page, place: Place) -> None:
         page.select_option("#sort", how)
         expect(page.locator(".card .name")).to_have_text(expected)
     page.click("#filter [data-kind=good]")
-    assert order(page) == ["light.png"]
+    expect_order(page, ["light.png"])
     page.keyboard.press("ArrowRight")
-    assert order(page) == ["dark.png", "middle.png"]
+    expect_order(page, ["dark.png", "middle.png"])
     width = page.locator(".card:visible").first.bounding_box()
     page.locator("#size").fill("400")
     wider = page.locator(".card:visible").first.bounding_box()
