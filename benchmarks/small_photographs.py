@@ -1,13 +1,13 @@
 """Many small photographs, drawn fast: noise, and a blob where the part is defective. No two look alike."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from gitops.manifest import Project
-from gitops.state import State
 from ray_jobs.stage import Stage
+from tests.photographs import stage_on
 
 SIDE = 64
 DEFECTIVE = 0.25
@@ -28,21 +28,9 @@ def write_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / ("defective" if bad else "good") / f"{number:06d}.png"), pixels)
 
 
-def stage_in(folder: Path, count: int, **settings: object) -> Stage:
+def stage_in(folder: Path, count: int, **settings: Any) -> Stage:
     """A stage under `folder` on so many photographs, which are drawn; `settings` are keys of the project."""
     write_photographs(folder / "photographs", count)
-    project = Project.parse(
-        {
-            "name": "blob",
-            "goal": "Tell parts with a blob from those without.",
-            "owner": "me",
-            "classes": ["good", "defective"],
-            "environments": ["local"],
-            "data": {"source": "folder", "path": str(folder / "photographs")},
-            **settings,
-        },
-        "a benchmark's project",
-    )
-    file = folder / "project.yaml"
-    file.write_text(project.to_json())  # JSON is YAML
-    return Stage(project, file, State.at(folder / "state"))
+    stage = stage_on(folder / "photographs", folder / "state", **settings)
+    stage.project_file.write_text(stage.project.to_json())  # JSON is YAML; the line as a program reads it
+    return stage

@@ -190,13 +190,13 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
         port: HTTP port; None: the packaged one.
         state: of this machine, whose folders the application may use; None: it runs elsewhere.
     """
-    folder = importlib.resources.files("gitops") / "environments"
-    packaged = folder / environment / "serve-config.yaml"
-    text = (packaged if packaged.is_file() else folder / SEED / "serve-config.yaml").read_text()
+    environments = importlib.resources.files("gitops") / "environments"
+    packaged = environments / environment / "serve-config.yaml"
+    text = (packaged if packaged.is_file() else environments / SEED / "serve-config.yaml").read_text()
     name = _pair(_pair(_compose(text), "applications")[1].value[0], "name")[1]
     text = _replace(text, _span(name), _scalar(project))
     if port is not None:
-        text = _replace(text, _span(_find(_compose(text), "http_options", "port")), str(port))
+        text = with_port(text, port)
     if state is not None:
         folders = {"feedback": state.feedback / environment, "journal": state.reconciler / environment}
         for key, folder in folders.items():

@@ -1,4 +1,4 @@
-"""The whole line on one machine: `mergeline up` and `mergeline down`."""
+"""The whole line on one machine: `mergeline up`."""
 
 import os
 import sys
@@ -76,11 +76,6 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
             comparison=compare.with_served(stage, served, version.model),
         )
         return _await_served(stage, options, session, repository, version, outcome.commit)
-
-
-def down(stage: Stage) -> int:
-    """End what `up` started for this state folder, and nothing else; returns the number of processes."""
-    return cluster.stop(stage.state)
 
 
 @contextmanager

@@ -111,10 +111,6 @@ class PatchMemory(keras.layers.Layer):  # type: ignore[misc]
         nearest = ops.min(distances, axis=2) + ops.sum(ops.square(projected), axis=2)
         return (ops.sqrt(ops.relu(ops.transpose(nearest))) - self.expected) / self.spread
 
-    def fill(self, remembered: Remembered) -> None:
-        """Set what is remembered."""
-        self.set_weights(remembered.arrays())
-
     def get_config(self) -> dict[str, Any]:
         """What the constructor needs, for a saved model."""
         return {**super().get_config(), "images": self.images, "dimensions": self.dimensions}

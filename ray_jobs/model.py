@@ -55,7 +55,7 @@ def build(preprocessing: Preprocessing, classes: int, training: Training) -> "ke
     No layer keeps statistics of batches or draws random numbers, so that a replica's result depends on its images
     only: the same global batch gives the same gradients however many workers share it. Dropout is therefore a mask
     on what the dense layer reads, which training applies by itself. A memory is empty until it is filled
-    (`PatchMemory.fill`).
+    (`Remembered.arrays` are its weights).
 
     Args:
         preprocessing: size and channels of the input.

@@ -238,7 +238,7 @@ def view_of(images: Sequence[Path]) -> View:
     aligned = found >= _FOUND_SHARE and _is_one_kind(measured)
     if aligned:
         room = 1 + 2 * _MARGIN
-        # Most of the others are broader for their length than this one, and scaled to the height.
+        # A part that is broader for its length than most is scaled to the height, so that all of it is seen.
         ratio = float(np.median(measured[:, 0] / measured[:, 1]))
         extent = float(np.median(measured[:, 0])) * room
     else:

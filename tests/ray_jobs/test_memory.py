@@ -27,7 +27,7 @@ def good_images(count: int = GOOD_IMAGES) -> NDArray[np.float64]:
 def filled() -> Any:
     layer = PatchMemory(ROOM, SHAPE[2])
     layer.build((None, *SHAPE))
-    layer.fill(remember(good_images(), SHAPE[2], ROOM))
+    layer.set_weights(remember(good_images(), SHAPE[2], ROOM).arrays())
     return layer
 
 
@@ -85,7 +85,7 @@ def test_a_channel_that_never_varied_does_not_drown_the_others() -> None:
     good[..., 5] = 0.0
     layer = PatchMemory(ROOM, SHAPE[2])
     layer.build((None, *SHAPE))
-    layer.fill(remember(good, SHAPE[2], ROOM))
+    layer.set_weights(remember(good, SHAPE[2], ROOM).arrays())
     odd = good[:1].copy()
     odd[..., 5] = 0.5  # half of what the other channels vary by
     _, found = layer(odd.astype(np.float32))
@@ -125,7 +125,8 @@ def test_a_model_with_a_memory_is_saved_and_loaded_with_it(tmp_path: Path) -> No
     trained = {variable.path.split("/")[0] for variable in built.trainable_variables}
     assert trained == {"block4_conv", "block4_norm", "logits"}  # below the memory nothing may move any more
     shape = built.get_layer(model.PATCHES_LAYER).output.shape[1:]
-    built.get_layer(model.MEMORY_LAYER).fill(remember(np.random.default_rng(0).normal(size=(5, *shape)), 8, 5))
+    remembered = remember(np.random.default_rng(0).normal(size=(5, *shape)), 8, 5)
+    built.get_layer(model.MEMORY_LAYER).set_weights(remembered.arrays())
     built.save(tmp_path / "model.keras")
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 64, 1)).astype(np.uint8)
     np.testing.assert_allclose(np.asarray(load(tmp_path / "model.keras")(images)), np.asarray(built(images)), rtol=1e-5)
