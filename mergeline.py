@@ -311,9 +311,13 @@ def predict(
 @app.command()
 def models(project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: Json = False) -> None:
     """List the registered versions of the project's model, newest last."""
-    versions = State.at(state).versions(Project.read(project).name)
+    name = Project.read(project).name
+    versions = State.at(state).versions(name)
     if as_json:
         _print_json([version.model_dump(mode="json") for version in versions])
+        return
+    if not versions:
+        out.print(f"{name} has no registered version in {state} yet: `mergeline up` makes one", highlight=False)
         return
     table = Table("version", "accuracy", "balanced", "AUROC", "images", "created", "bundle", box=None)
     for version in versions:

@@ -215,6 +215,12 @@ def test_a_promotion_goes_on_where_nothing_can_be_compared(
     assert "against" not in message(stage, "promote/local/screw-2")
 
 
+def test_where_there_are_no_versions_that_is_said(runner: CliRunner, tmp_path: Path) -> None:
+    options = ["models", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path)]
+    assert "screw has no registered version" in runner.invoke(mergeline.app, options, catch_exceptions=False).output
+    assert json.loads(runner.invoke(mergeline.app, [*options, "--json"], catch_exceptions=False).output) == []
+
+
 def test_promoting_what_is_served_compares_nothing(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
     shown = runner.invoke(mergeline.app, ["promote", "1", *compared[1]], catch_exceptions=False).output
     assert "nothing to do" in shown
