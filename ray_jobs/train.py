@@ -62,7 +62,9 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
             return TrainingResult.read(run.result_file)
         _check(stage, run, workers)
         groups = _checked_groups(stage, run)
-        report_progress(0, stage.project.training.epochs, f"starting {workers} worker(s)")
+        report_progress(
+            0, stage.project.training.epochs, f"starting {workers} worker(s), which fit the head before the first epoch"
+        )
         mlflow_run = tracking.start_or_resume_run(stage, run)
         with ray_session(), _reported(stage, run, mlflow_run):
             progress = _fit(_trainer(stage, run, groups, workers, use_gpu), run)
