@@ -63,7 +63,7 @@ def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> Tr
         _check(stage, run, workers)
         groups = _checked_groups(stage, run)
         report_progress(
-            0, stage.project.training.epochs, f"starting {workers} worker(s), which fit the head before the first epoch"
+            0, stage.project.training.epochs, f"starting {workers} worker(s), which prepare the model first"
         )
         mlflow_run = tracking.start_or_resume_run(stage, run)
         with ray_session(), _reported(stage, run, mlflow_run):
