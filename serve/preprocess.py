@@ -3,6 +3,7 @@
 import io
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -152,22 +153,20 @@ def find_part(gray: Pixels) -> Part | None:
     area = float(stats[largest, cv2.CC_STAT_AREA]) / mask.size
     if not _SMALLEST_PART <= area <= _LARGEST_PART:
         return None
-    ys, xs = np.nonzero(labels == largest)
-    points = np.stack([xs, ys], axis=1).astype(np.float64)
-    middle = points.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((points - middle).T))
+    left, top, columns, rows = (int(value) for value in stats[largest, : cv2.CC_STAT_AREA])
+    ys, xs = np.nonzero(labels[top : top + rows, left : left + columns] == largest)
+    middle = np.array([left + xs.mean(), top + ys.mean()])
+    points = np.stack([xs + (left - middle[0]), ys + (top - middle[1])])
+    values, vectors = np.linalg.eigh(points @ points.T)
     elongated = np.sqrt(values[1] / max(values[0], 1e-9)) >= _LEAST_ELONGATION
     axis = vectors[:, 1] if elongated else np.array([1.0, 0.0])
-    along = (points - middle) @ axis
+    along = axis @ points
     if elongated and _ends_heavier(along):
         axis, along = -axis, -along
-    across = (points - middle) @ np.array([-axis[1], axis[0]])
+    normal = np.array([-axis[1], axis[0]])
+    across = normal @ points
     # The box's middle, not the centre of mass: what the crop is cut around.
-    box = (
-        middle
-        + axis * (along.max() + along.min()) / 2
-        + np.array([-axis[1], axis[0]]) * (across.max() + across.min()) / 2
-    )
+    box = middle + axis * (along.max() + along.min()) / 2 + normal * (across.max() + across.min()) / 2
     return Part(
         center=((box[0] + 0.5) / scale - 0.5, (box[1] + 0.5) / scale - 0.5),
         angle=float(np.degrees(np.arctan2(-axis[1], axis[0]))),
@@ -191,23 +190,40 @@ def _ends_heavier(along: NDArray[np.float64]) -> bool:
 
 
 def _foreground(gray: Pixels) -> Pixels:
-    """Mask of what differs from the background: a plane fitted to the rim, then Otsu's threshold on the distance."""
-    height, width = gray.shape
-    smooth = cv2.GaussianBlur(gray, (0, 0), 1.5).astype(np.float32)
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = xs / width - 0.5, ys / height - 0.5
-    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
-    rim = np.zeros((height, width), bool)
-    band = max(2, round(0.06 * min(height, width)))
-    rim[:band], rim[-band:], rim[:, :band], rim[:, -band:] = True, True, True, True
-    values, rows = smooth[rim], terms[rim]
+    """Mask of what differs from the background: a surface fitted to the rim, then Otsu's threshold on the distance."""
+    smooth = cv2.GaussianBlur(gray, (0, 0), 1.5)
+    x, y, rim, terms = _surface(*gray.shape)
+    values = smooth.ravel()[rim].astype(np.float64)
     keep = np.abs(values - np.median(values)) < 40  # a part that reaches over the rim is not background
-    background = terms @ np.linalg.lstsq(rows[keep], values[keep], rcond=None)[0]
-    distance = np.clip(np.abs(smooth - background), 0, 255).astype(np.uint8)
+    rows = terms[keep]
+    # The normal equations: six unknowns and thousands of rows, of which lstsq would decompose every one.
+    found = np.linalg.lstsq(rows.T @ rows, rows.T @ values[keep], rcond=None)[0]
+    one, by_x, by_y, by_xx, by_yy, by_xy = found.astype(np.float32)
+    background = (one + by_x * x + by_xx * x * x) + (by_y * y + by_yy * y * y)[:, None] + (by_xy * y)[:, None] * x
+    distance = np.minimum(cv2.absdiff(smooth.astype(np.float32), background), 255).astype(np.uint8)
     level, mask = cv2.threshold(distance, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if level < 8:  # nothing but noise: Otsu splits anything
         return np.zeros_like(gray)
     return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
+
+
+@lru_cache(maxsize=16)  # photographs of one camera have one size
+def _surface(
+    height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp], NDArray[np.float64]]:
+    """What the background's surface, of second degree in x and y, is fitted with.
+
+    Returns:
+        x of the columns and y of the rows, between −0.5 and 0.5; the flat indices of the rim; and its terms 1, x, y,
+        x², y², xy, (rim, 6).
+    """
+    x, y = (((np.arange(size) / size) - 0.5).astype(np.float32) for size in (width, height))
+    is_rim = np.ones((height, width), bool)
+    band = max(2, round(0.06 * min(height, width)))
+    is_rim[band:-band, band:-band] = False
+    rim = np.flatnonzero(is_rim)
+    xs, ys = x[rim % width].astype(np.float64), y[rim // width].astype(np.float64)
+    return x, y, rim, np.stack([np.ones_like(xs), xs, ys, xs * xs, ys * ys, xs * ys], axis=-1)
 
 
 def align(photograph: Pixels, settings: Preprocessing) -> Aligned:
