@@ -1,7 +1,8 @@
 """Loads a model bundle and judges photographs with it: the same code for the evaluation and for the service."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,6 +25,7 @@ INPUT, OUTPUT, EVIDENCE = "image", "probabilities", "evidence"
 """Names of the input and the outputs, in the engine file as in the SavedModel's serving signature."""
 # More images are run in turns: activations of a batch take memory, and CPUs gain nothing from larger ones.
 _LARGEST_BATCH = 16
+_FIRST_CALL = threading.Lock()
 
 
 def scores_of(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -71,12 +73,22 @@ class Judgement:
 class Predictor:
     """A loaded bundle; any number of threads may use it at once."""
 
-    def __init__(self, folder: Path, digest: str, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:
-        """Hold what `load` has read."""
+    def __init__(
+        self,
+        folder: Path,
+        digest: str,
+        manifest: BundleManifest,
+        many: "openvino.CompiledModel",
+        alone: "openvino.CompiledModel",
+    ) -> None:
+        """Hold what `load` has read: the engine file compiled for calls side by side, and for a call that is alone."""
         self.folder = folder
         self.digest = digest
         self.manifest = manifest
-        self._model = model
+        self._many = many
+        self._alone = alone
+        self._calls = 0
+        self._counting = threading.Lock()
         self._thread = threading.local()
 
     @classmethod
@@ -85,15 +97,24 @@ class Predictor:
 
         Args:
             folder: the bundle.
-            threads: CPU threads for the network. Each serves a call of its own, so that as many calls run side by
-                side; a single call uses one.
+            threads: CPU threads for the network: as many calls run side by side, each on one, and a call that is alone
+                uses all of them.
 
         Raises:
             BundleError: the bundle is missing, incomplete, damaged, or this machine's engine cannot load it.
         """
         digest = bundle.digest(folder)
         manifest = bundle.verify(folder, digest)
-        return cls(folder, digest, manifest, _compile(folder, manifest, threads))
+        many = _compile(folder, manifest, threads=threads, streams=threads)
+        alone = _compile(folder, manifest, threads=threads, streams=1) if threads > 1 else many
+        predictor = cls(folder, digest, manifest, many, alone)
+        settings = manifest.preprocessing
+        blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
+        # OpenVINO's binding looks NumPy up in its first call. Two first calls side by side were seen to wait for each
+        # other for ever (2026.4: the guard of a static variable against Python's lock); after this one there is none.
+        with _FIRST_CALL:
+            predictor.predict(blank)
+        return predictor
 
     def predict(self, inputs: Pixels) -> NDArray[np.float32]:
         """Run the network.
@@ -111,9 +132,8 @@ class Predictor:
                 f"expected uint8 of shape (n, {shape[0]}, {shape[1]}, {shape[2]}), got {inputs.dtype} "
                 f"of shape {inputs.shape}: make inputs with serve.preprocess"
             )
-        turns = range(0, len(inputs), _LARGEST_BATCH)
-        parts = [self._infer(inputs[start : start + _LARGEST_BATCH])[OUTPUT] for start in turns]
-        return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
+        with self._call():
+            return self._probabilities(inputs)
 
     def evidence(self, images: Pixels) -> NDArray[np.float32]:
         """Where the network sees that a part is not good.
@@ -126,7 +146,8 @@ class Predictor:
             model's own unit (standard deviations of good parts, where it has a memory of them).
         """
         turns = range(0, len(images), _LARGEST_BATCH)
-        return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
+        with self._call():
+            return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
 
     def explain(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Judgement, Evidence]:
         """Judge a photograph, and show on it where the evidence is.
@@ -138,9 +159,10 @@ class Predictor:
         Raises:
             ImageError: it cannot be used.
         """
-        photograph = decode(data, self.manifest.preprocessing.channels, max_pixels=max_pixels)
-        aligned = align(photograph, self.manifest.preprocessing)
-        outputs = self._infer(aligned.pixels[None])
+        with self._call():
+            photograph = decode(data, self.manifest.preprocessing.channels, max_pixels=max_pixels)
+            aligned = align(photograph, self.manifest.preprocessing)
+            outputs = self._infer(aligned.pixels[None])
         judgement = self._judgements(outputs[OUTPUT], [aligned])[0]
         return judgement, show(photograph, aligned, outputs[EVIDENCE][0], self.manifest.evidence)
 
@@ -154,13 +176,14 @@ class Predictor:
         Returns:
             One entry an image, in their order.
         """
-        prepared = [self._prepare(data, max_pixels) for data in images]
-        usable = [item for item in prepared if isinstance(item, Aligned)]
-        settings = self.manifest.preprocessing
-        batch = np.empty((len(usable), settings.height, settings.width, settings.channels), np.uint8)
-        for row, item in enumerate(usable):
-            batch[row] = item.pixels
-        judgements = iter(self._judgements(self.predict(batch), usable))
+        with self._call():
+            prepared = [self._prepare(data, max_pixels) for data in images]
+            usable = [item for item in prepared if isinstance(item, Aligned)]
+            settings = self.manifest.preprocessing
+            batch = np.empty((len(usable), settings.height, settings.width, settings.channels), np.uint8)
+            for row, item in enumerate(usable):
+                batch[row] = item.pixels
+            judgements = iter(self._judgements(self._probabilities(batch), usable))
         return [item if isinstance(item, ImageError) else next(judgements) for item in prepared]
 
     def probe(self) -> float:
@@ -206,16 +229,34 @@ class Predictor:
             for row, score, label, image in rows
         ]
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Count a call from its first byte on: what still decodes will soon want a thread as well."""
+        with self._counting:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._calls -= 1
+
+    def _probabilities(self, inputs: Pixels) -> NDArray[np.float32]:
+        turns = range(0, len(inputs), _LARGEST_BATCH)
+        parts = [self._infer(inputs[start : start + _LARGEST_BATCH])[OUTPUT] for start in turns]
+        return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
+
     def _infer(self, batch: Pixels) -> dict[str, NDArray[np.float32]]:
+        kind = "many" if self._calls > 1 else "alone"
         # A request holds the buffers of one call, so each thread has its own.
-        if not hasattr(self._thread, "request"):
-            self._thread.request = self._model.create_infer_request()
-        outputs = self._thread.request.infer({INPUT: batch}, share_inputs=False)
+        if not hasattr(self._thread, kind):
+            model = self._many if kind == "many" else self._alone
+            setattr(self._thread, kind, model.create_infer_request())
+        outputs = getattr(self._thread, kind).infer({INPUT: batch}, share_inputs=False)
         # Copies: the request writes into the same memory again.
         return {name: np.array(outputs[name], np.float32) for name in (OUTPUT, EVIDENCE)}
 
 
-def _compile(folder: Path, manifest: BundleManifest, threads: int) -> "openvino.CompiledModel":
+def _compile(folder: Path, manifest: BundleManifest, *, threads: int, streams: int) -> "openvino.CompiledModel":
     import openvino
 
     core = openvino.Core()
@@ -223,7 +264,7 @@ def _compile(folder: Path, manifest: BundleManifest, threads: int) -> "openvino.
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # where the CPU can, OpenVINO would take bf16: an error of 0.26, not 1e-5
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
+        "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,  # several replicas would be pinned to the same cores
     }
     try:

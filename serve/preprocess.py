@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 import cv2
+import kornia_rs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +20,10 @@ ACCEPTED_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tiff
 """Formats of photographs, and the suffix that a file of each gets."""
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
+# Depth, colour type, compression, filter and interlacing in a PNG's header, and those that need no conversion: 8 bit,
+# gray or RGB, not interlaced (https://www.w3.org/TR/png-3/#11IHDR).
+_PNG_LAYOUT = slice(24, 29)
+_PLAIN_PNG = {1: bytes((8, 0, 0, 0, 0)), 3: bytes((8, 2, 0, 0, 0))}
 # The part is found on a small copy: its outline needs no more, and it is 40 times faster.
 _FINDING_SIDE = 320
 # Of the image's area; smaller things are dust, larger ones are no part on a background.
@@ -91,6 +96,8 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
         raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels} are accepted")
     if not _is_whole(data, kind):
         raise ImageError(400, f"the {kind} file is cut off or damaged: send the whole file")
+    if kind == "PNG" and data[_PNG_LAYOUT] == _PLAIN_PNG[channels]:
+        return _plain_png(data, height, width, channels)
     color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), color | cv2.IMREAD_ANYDEPTH)
@@ -103,6 +110,15 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
     if pixels.dtype != np.uint8:
         raise ImageError(415, f"{kind} with {pixels.dtype} samples is not accepted: send 8 or 16 bit")
     return np.asarray(pixels, np.uint8)
+
+
+def _plain_png(data: bytes, height: int, width: int, channels: Literal[1, 3]) -> Pixels:
+    """The same pixels as OpenCV's, whose zlib takes two to three times as long."""
+    try:
+        pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), "mono" if channels == 1 else "rgb")
+    except Exception as error:  # it raises nothing narrower
+        raise ImageError(400, f"the PNG file cannot be decoded: {error}") from None
+    return np.asarray(pixels, np.uint8).reshape((height, width) if channels == 1 else (height, width, 3))
 
 
 def suffix_of(data: bytes) -> str:

@@ -84,6 +84,32 @@ def test_many_threads_get_their_own_answers(predictor: Predictor) -> None:
     np.testing.assert_allclose(answers, expected, atol=1e-7)
 
 
+class Engine:
+    """Stands for a compiled model that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def create_infer_request(self) -> "Engine":
+        return self
+
+    def infer(self, batch: dict[str, Pixels], *, share_inputs: bool) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {"probabilities": np.full((len(batch["image"]), 2), 0.5), "evidence": np.zeros((1, 1, 1))}
+
+
+def test_a_call_that_is_alone_gets_all_threads(folder: Path, predictor: Predictor) -> None:
+    many, alone = Engine(), Engine()
+    held = Predictor(folder, predictor.digest, predictor.manifest, many, alone)
+    held.predict(inputs(1))
+    assert (many.calls, alone.calls) == (0, 1)
+    with held._call():  # a request that still decodes
+        held.predict(inputs(1))
+    assert (many.calls, alone.calls) == (1, 1)
+    held.predict(inputs(1))
+    assert (many.calls, alone.calls) == (1, 2)
+
+
 def test_judge_reports_each_bad_image_and_keeps_the_order(predictor: Predictor) -> None:
     answers = predictor.judge([png(230), b"", png(20), b"no image", png(200)])
     assert [type(answer) for answer in answers] == [Judgement, ImageError, Judgement, ImageError, Judgement]

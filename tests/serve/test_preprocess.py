@@ -61,6 +61,17 @@ def test_gray_and_colour_of_every_format(extension: str) -> None:
     assert decode(encoded(gray, extension), channels=3).shape == (500, 500, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "LA", "RGBA"])
+def test_a_png_of_every_kind_has_the_pixels_that_opencv_sees(mode: str, channels: Literal[1, 3]) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (37, 51, 3), dtype=np.uint8)).convert(mode)
+    file = io.BytesIO()
+    noise.save(file, "PNG", **({"transparency": 7} if mode == "L" else {}))
+    color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    expected = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), color)
+    np.testing.assert_array_equal(decode(file.getvalue(), channels), expected)
+
+
 @pytest.mark.parametrize("extension", [".png", ".tiff"])
 def test_sixteen_bits_keep_their_upper_eight(extension: str) -> None:
     gray = wedge(20)
