@@ -18,6 +18,7 @@ from pydantic import Field
 from gitops.errors import MergelineError
 from gitops.manifest import Contract
 from gitops.state import State, write_atomically
+from ray_jobs import ingress
 
 SESSION_VARIABLE = "MERGELINE_SESSION"
 """Set for every process that a session starts and inherited by their children: how they are found again."""
@@ -124,10 +125,10 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
         *[f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
         *["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"],
         *[f"--num-cpus={max(_LEAST_CPUS, os.cpu_count() or 1)}", f"--ray-client-server-port={free_port(10001)}"],
-        f"--dashboard-agent-listen-port={free_port(52365)}",
+        "--dashboard-agent-listen-port=0",  # free where it binds: two Rays that start together would pick the same
     ]
     log = state.session / "ray.log"
-    head = spawn(session, command, log, variables)
+    head = spawn(session, command, log, ingress.variables(Path(folder), free_port) | variables)
     try:
         _await_answer(session, head, log)
     except BaseException:
