@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test browser bench check format lock proto clean
+.PHONY: install demo test browser hey bench bench-check check format lock proto clean
 
 install: .venv/installed
 
@@ -30,8 +30,25 @@ browser:
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; then echo "installed Chromium for the page's tests"; \
 	else echo "note: no Chromium here, so the page's tests in a browser are skipped; install it (Debian: apt-get install chromium), or name one with MERGELINE_CHROMIUM=/path/to/it"; fi
 
-bench: install
-	$(BIN)/python -m pytest benchmarks --benchmark-columns=median,iqr,ops,rounds
+# The load generator of the serving benchmarks.
+hey:
+	@if command -v hey >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends hey >/dev/null; then echo "installed hey, the load generator"; \
+	else echo "note: no hey here, so the serving benchmarks are skipped; install it (Debian: apt-get install hey)"; fi
+
+RECORDS := benchmarks/records
+COLUMNS := --benchmark-columns=median,iqr,ops,rounds
+
+# Everything, with all peers: about an hour, on a machine that does nothing else.
+bench: install hey
+	@mkdir -p $(RECORDS)
+	$(BIN)/python -m pytest benchmarks $(COLUMNS) --benchmark-json=$(RECORDS)/$$(date +%F).json
+
+# What is quick, without peers; fails where a ratio has fallen below the newest record's.
+bench-check: install hey
+	@mkdir -p .mergeline-benchmarks
+	$(BIN)/python -m pytest benchmarks -m quick --peers=none $(COLUMNS) --benchmark-json=.mergeline-benchmarks/run.json
+	$(BIN)/python -m benchmarks.check "$$(ls $(RECORDS)/*.json | tail -1)" .mergeline-benchmarks/run.json
 
 check: install
 	$(BIN)/ruff format --check .

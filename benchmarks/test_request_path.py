@@ -1,10 +1,13 @@
-"""What one photograph costs on its way to an answer, beside the plain way of doing the same (Pillow's decoder).
+"""What one photograph costs on its way to an answer, beside the plain way of doing the same.
 
 make bench
 """
 
 import io
+import statistics
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,12 +15,13 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from gitops.manifest import Preprocessing
+from benchmarks.turns import in_turns, ratio
 from ray_jobs import render
 from serve import preprocess
+from serve.predictor import Predictor
 
-SETTINGS = Preprocessing(height=160, width=512)
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+TURNS, CALLS = 15, 8
 
 
 def photograph(kind: str) -> bytes:
@@ -26,18 +30,54 @@ def photograph(kind: str) -> bytes:
 
 
 def with_pillow(data: bytes) -> preprocess.Pixels:
-    """The baseline: decoded in full by Pillow."""
+    """The plain way of decoding."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
 
-@pytest.mark.parametrize("decode", [preprocess.decode, with_pillow], ids=["ours", "pillow"])
+def rate(call: Callable[[], object]) -> Callable[[], float]:
+    """Calls a second, over a few of them."""
+
+    def measured() -> float:
+        begin = time.perf_counter()
+        for _ in range(CALLS):
+            call()
+        return CALLS / (time.perf_counter() - begin)
+
+    return measured
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("kind", list(SUFFIXES))
-def test_decode(benchmark: BenchmarkFixture, kind: str, decode: Callable[[bytes], preprocess.Pixels]) -> None:
-    benchmark.group = f"decode {kind}"
-    pixels = benchmark(decode, photograph(kind))
-    assert pixels.shape == (1024, 1024)
+def test_decode(benchmark: BenchmarkFixture, kind: str) -> None:
+    data = photograph(kind)
+    sides = {"ours": rate(lambda: preprocess.decode(data)), "pillow": rate(lambda: with_pillow(data))}
+    found = in_turns(sides, TURNS)
+    benchmark(preprocess.decode, data)
+    benchmark.extra_info |= {
+        "images_per_second": {side: statistics.median(values) for side, values in found.items()},
+        "ratios": {"pillow": ratio(found["ours"], found["pillow"])},
+    }
 
 
-def test_align(benchmark: BenchmarkFixture) -> None:
-    aligned = benchmark(preprocess.align, preprocess.decode(photograph("png")), SETTINGS)
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", list(SUFFIXES))
+def test_judge(benchmark: BenchmarkFixture, bundle: Path, kind: str) -> None:
+    """The whole of it in one thread, and what each step takes of it."""
+    data, predictor = photograph(kind), Predictor.load(bundle)
+    settings = predictor.manifest.preprocessing
+    pixels = preprocess.decode(data, settings.channels)
+    aligned = preprocess.align(pixels, settings)
     assert aligned.part is not None
+    sides = {
+        "judge": rate(lambda: predictor.judge([data])),
+        "decode": rate(lambda: preprocess.decode(data, settings.channels)),
+        "align": rate(lambda: preprocess.align(pixels, settings)),
+        "infer": rate(lambda: predictor.predict(aligned.pixels[None])),
+    }
+    found = in_turns(sides, TURNS)
+    benchmark(predictor.judge, [data])
+    benchmark.extra_info |= {
+        "milliseconds": {side: round(1000 / statistics.median(values), 2) for side, values in found.items()},
+        # The network is the floor: what the rest costs shows in how near the whole comes to it.
+        "ratios": {"network": ratio(found["judge"], found["infer"])},
+    }

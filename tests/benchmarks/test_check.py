@@ -1,0 +1,76 @@
+"""The comparison with a record, and the picture that is drawn from one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import chart, check
+
+
+def report(**ratios: float) -> dict[str, Any]:
+    """What pytest-benchmark writes, as far as it is read."""
+    return {"benchmarks": [{"name": "test_it", "extra_info": {"ratios": ratios}}, {"name": "other", "extra_info": {}}]}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "record.json", tmp_path / "run.json"
+
+
+@pytest.mark.parametrize(
+    ("now", "status", "line"),
+    [
+        (0.90, 0, "ok     test_it beside pool: 1.0 in the record, 0.9 now"),
+        (1.60, 0, "ok     test_it beside pool: 1.0 in the record, 1.6 now"),
+        (0.70, 1, "FALLEN test_it beside pool: 1.0 in the record, 0.7 now"),
+    ],
+)
+def test_a_ratio_that_fell_is_named(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], now: float, status: int, line: str
+) -> None:
+    record, run = files
+    record.write_text(json.dumps(report(pool=1.0, absent_today=5.0)))
+    run.write_text(json.dumps(report(pool=now, new=0.1)))
+    assert check.main([str(record), str(run)]) == status
+    assert capsys.readouterr().out.splitlines() == [line]
+
+
+def test_nothing_to_compare_is_no_success(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    record, run = files
+    record.write_text(json.dumps(report(pool=1.0)))
+    run.write_text(json.dumps(report(another=1.0)))
+    assert check.main([str(record), str(run)]) == 1
+    assert "no ratio in common" in capsys.readouterr().err
+
+
+def test_without_two_files_it_says_how_to_call_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([]) == 2
+    assert "benchmarks.check RECORD RUN" in capsys.readouterr().err
+
+
+def test_the_chart_shows_every_server_that_answered(tmp_path: Path) -> None:
+    rates = {"mergeline": [10.0, 12.0], "process pool": [12.0, 12.0], "silent": [0.0, 0.0]}
+    entries = [
+        {"params": {"kind": kind, "concurrency": concurrency}, "extra_info": {"requests_per_second": rates}}
+        for kind in ("png", "jpeg")
+        for concurrency in (1, 8)
+    ]
+    figure = chart.draw({"benchmarks": [*entries, {"name": "other", "extra_info": {}}]})
+    assert [axis.get_title() for axis in figure.axes] == [
+        "PNG, 1 connection",
+        "PNG, 8 connections",
+        "JPEG, 1 connection",
+        "JPEG, 8 connections",
+    ]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["mergeline", "process pool"]
+    record, picture = tmp_path / "record.json", tmp_path / "chart.png"
+    record.write_text(json.dumps({"benchmarks": entries}))
+    assert chart.main([str(record), str(picture)]) == 0
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert np.std(drawn) > 10
