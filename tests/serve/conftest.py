@@ -24,7 +24,7 @@ from serve.endpoints import Endpoints, Limits
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
-from tests.serve.site import open_bundle
+from tests.serve.site import open_bundle, shadow
 
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
@@ -43,7 +43,8 @@ class Tally:
         assert len(labels) == len(metric.labels)
         self.counts[(metric.name, *labels)] += 1
 
-    def observe(self, metric: Metric, value: float) -> None:
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        assert len(labels) == len(metric.labels)
         self.observed.setdefault(metric.name, []).append(value)
 
 
@@ -77,7 +78,7 @@ def slot(tmp_path: Path) -> ModelSlot:
 @pytest.fixture
 async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a replica without a model."""
-    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica")
+    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
     transport = httpx.ASGITransport(assemble(endpoints, "screw", journal=None, feedback=None))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
         yield client
