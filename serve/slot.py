@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A bundle that does not load may be there later (a store that is away), and Serve itself never asks twice.
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
+CANDIDATE_SECONDS = 60.0
+"""Longest wait for a candidate, whose store may be slow; it goes on loading, and judges when it is there."""
 
 log = logging.getLogger("ray.serve")  # the logger whose lines Ray Serve keeps with the replica's
 
@@ -182,6 +184,7 @@ class ModelSlot(Slot):
     ) -> None:
         super().__init__(open_bundle, on_load)
         self.candidate = Candidate(open_bundle, on_load)
+        self._trying: asyncio.Task[None] | None = None  # the event loop itself would forget it
         self._memory = memory
 
     async def want(self, model: ServedModel | None, trial: Trial | None = None) -> None:
@@ -190,8 +193,11 @@ class ModelSlot(Slot):
         It never raises: where the model does not load, the one before goes on answering; where the candidate does not,
         the model answers alone.
         """
-        # In this order: a candidate that becomes the model is taken over before it is dropped as candidate.
-        await asyncio.gather(self._want(model), self.candidate.want(trial))
+        # A task begins later than this goes on, so that a candidate which becomes the model is taken over first.
+        self._trying = asyncio.create_task(self.candidate.want(trial))
+        await self._want(model)
+        # A new replica answers nothing before this returns, and a candidate must not keep it from that.
+        await asyncio.wait({self._trying}, timeout=CANDIDATE_SECONDS)
 
     def choose(self, model: Loaded, client: Callable[[], str | None]) -> Chosen:
         """Who judges a request that names no version.

@@ -297,6 +297,22 @@ async def test_a_candidate_that_comes_late_is_loaded_without_another_wish(
     assert ServedModel.read(tmp_path / "memory" / "app.json") == first, "only a model is remembered"
 
 
+async def test_a_candidate_that_takes_long_keeps_nobody_waiting(
+    slot: ModelSlot, opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_module, "CANDIDATE_SECONDS", 0.05)
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    await slot.want(first)
+    opener.go_on.clear()
+    await slot.want(first, Canary(percent=10, model=second))
+    assert slot.loaded
+    assert slot.candidate.loaded is None
+    opener.go_on.set()
+    while slot.candidate.loaded is None:
+        await asyncio.sleep(0.005)
+    assert slot.candidate.loaded.model == second
+
+
 async def test_a_candidate_of_another_name_than_what_answers_is_not_chosen(slot: ModelSlot, tmp_path: Path) -> None:
     bolt, second = served(tmp_path, "1", name="bolt"), served(tmp_path, "2")
     await slot.want(bolt)
