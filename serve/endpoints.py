@@ -73,6 +73,22 @@ _EXPLAIN = {
 }
 
 
+_WHO_JUDGES = [
+    {
+        "name": VERSION_HEADER,
+        "in": "header",
+        "schema": {"type": "string", "pattern": r"^[1-9][0-9]{0,8}$"},
+        "description": "The version that shall judge, of the model and the candidate beside it; without it, as below.",
+    },
+    {
+        "name": CLIENT_HEADER,
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "Who asks: a canary answers the same clients each time; those who do not say so, by chance.",
+    },
+]
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a request may bring."""
@@ -403,7 +419,7 @@ def application(endpoints: Endpoints) -> FastAPI:
             "4XX": {**errors["4XX"], "model": ErrorAnswer | FormAnswer},  # a form is answered file by file
             200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."},
         },
-        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN]},
+        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN, *_WHO_JUDGES]},
     )
     inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
     for path, endpoint in (
@@ -426,7 +442,10 @@ def application(endpoints: Endpoints) -> FastAPI:
             methods=["POST"],
             response_model=InferenceAnswer,
             responses={**inference_errors, 200: inference.RESPONSE},
-            openapi_extra={"requestBody": inference.REQUEST_BODY, "parameters": [inference.LENGTH_PARAMETER]},
+            openapi_extra={
+                "requestBody": inference.REQUEST_BODY,
+                "parameters": [inference.LENGTH_PARAMETER, *(_WHO_JUDGES if infer == endpoints.infer else ())],
+            },
         )
 
     def refuse(scope: Scope, error: RequestError) -> Response:
