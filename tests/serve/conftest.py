@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gitops.environment import GRPC_SERVICER
-from gitops.manifest import ServedModel
+from gitops.manifest import ServedModel, Trial, UserConfig
 from gitops.serve_api import ServeApi
 from monitoring.metrics import Metric
 from ray_jobs.cluster import free_port
@@ -117,10 +117,10 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def put(self, model: ServedModel | None, **deployment: object) -> None:
-        """Ask for another model; `deployment` changes further settings, and they stay."""
+    def put(self, model: ServedModel | None, trial: Trial | None = None, **deployment: object) -> None:
+        """Ask for another model, and a trial beside it; `deployment` changes further settings, and they stay."""
         self.deployment |= deployment
-        user_config = {"model": model.model_dump() if model else None}
+        user_config = UserConfig.of(model, trial).model_dump()
         classifier = {"name": "Classifier", "user_config": user_config, **self.deployment}
         application = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/", "args": ARGUMENTS}
         config: dict[str, Any] = {"http_options": {"host": "127.0.0.1", "port": self.port}}
