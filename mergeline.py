@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 from rich.console import Console
@@ -20,12 +20,12 @@ from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.environment import serve_config_path
 from gitops.errors import GateError, MergelineError
-from gitops.manifest import Comparison, ModelVersion, Project
+from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State
-from gitops.status import Journal, Status
+from gitops.status import Deployed, Journal, Status
 from gitops.turn import is_watched, known_status
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def compare(
         one = _version(stage.state, name, a).model
     else:
         environment = _environment(project, env)
-        served = promotion.served(_repository(stage.state, repo), environment, name)
+        served = promotion.wanted(_repository(stage.state, repo), environment, name).model
         if served is None:
             raise MergelineError(f"{environment} serves no version yet: name two, as `mergeline compare 1 2`")
         one = served
@@ -364,29 +364,67 @@ def compare(
 def promote(
     version: Annotated[str | None, typer.Argument(help="Version; the newest if not given.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Environment; the project's first if not given.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Merge as well, where the gates pass.")] = False,
+    canary: Annotated[
+        int | None,
+        typer.Option("--canary", min=1, max=99, metavar="PERCENT", help="Let it answer this share of the requests."),
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Let it judge beside what is served, and not answer.")
+    ] = False,
+    finish: Annotated[bool, typer.Option("--finish", help="Promote the version of the canary or shadow.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Take the canary or shadow away.")] = False,
+    merge: Annotated[
+        bool | None,
+        typer.Option("--merge/--no-merge", help="Merge as well, where the gates pass; by default only an abort."),
+    ] = None,
     application: Annotated[str | None, typer.Option(help="Application; that of the model's name if not given.")] = None,
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
     repo: Repo = None,
 ) -> None:
     """Make a branch that puts a version into an environment; with a GitHub remote, the pull request too."""
+    if sum((canary is not None, shadow, finish, abort)) > 1:
+        raise typer.BadParameter("take one of --canary, --shadow, --finish and --abort")
     stage = _stage(project, state)
     name = stage.project.name
-    chosen = _version(stage.state, name, version)
+    chosen = None if finish or abort else _version(stage.state, name, version)
     repository, environment = _repository(stage.state, repo), _environment(project, to)
-    served = promotion.served(repository, environment, name, application=application)
+    if abort:
+        end = merge is not False
+        outcome = promotion.abort(repository, environment, name, version=version, application=application, merge=end)
+        _print_promotion(outcome)
+        return
+    wanted = promotion.wanted(repository, environment, name, application=application)
+    options = _Promoting(application=application, merge=bool(merge), comparison=None)
+    if candidate := chosen.model if chosen else wanted.trial and wanted.trial.model:
+        options["comparison"] = _compared(stage, wanted.model, candidate)
+    if chosen is None:
+        outcome = promotion.finish(repository, environment, name, version=version, **options)
+    elif shadow or canary is not None:
+        outcome = promotion.try_beside(repository, chosen, environment, percent=canary, **options)
+    else:
+        outcome = promotion.promote(repository, chosen, environment, **options)
+    _print_promotion(outcome)
+
+
+class _Promoting(TypedDict):
+    """What every way to promote is told."""
+
+    application: str | None
+    merge: bool
+    comparison: Comparison | str | None
+
+
+def _compared(stage: "Stage", served: ServedModel | None, candidate: ServedModel) -> Comparison | str | None:
+    """How a version does beside the one now served, which is printed too."""
     from ray_jobs import compare as comparing
 
     with err.status("comparing with what is served now"):
-        comparison = comparing.with_served(stage, served, chosen.model)
+        comparison = comparing.with_served(stage, served, candidate)
     if comparison is not None:
         reason = f"not compared with what is served now: {comparison}"
         out.print(comparison.summary if isinstance(comparison, Comparison) else reason, markup=False, highlight=False)
-    outcome = promotion.promote(
-        repository, chosen, environment, application=application, merge=merge, comparison=comparison
-    )
-    _print_promotion(outcome)
+    return comparison
 
 
 @app.command()
@@ -511,7 +549,7 @@ def history(
         return
     table = Table("id", "revision", "deployed", "models", "by", "commit", box=None)
     for entry in entries:
-        models = ", ".join(f"{name} {model.version if model else '–'}" for name, model in entry.models.items())
+        models = ", ".join(_deployed(entry, name) for name in entry.models)
         deployed = entry.deployed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(str(entry.id), entry.revision[:12], deployed, models, entry.author, entry.subject)
     out.print(table)
@@ -665,6 +703,7 @@ def _print_status(found: Status, *, watched: bool) -> None:
         rows.add_row("operation", f"{operation.phase}{commit} {operation.message}")
     for resource in found.resources:
         wanted = f"wants version {resource.wanted.version}" if resource.wanted else "wants no model"
+        wanted += f" with a {resource.trial}" if resource.trial else ""
         if resource.wanted is None and resource.status == "Unknown":
             wanted = "what it wants cannot be read"
         served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"
@@ -675,6 +714,12 @@ def _print_status(found: Status, *, watched: bool) -> None:
         rows.add_row("seen", found.reconciled_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
     rows.add_row("reconciler", "running" if watched else "not running: `mergeline up` or `mergeline reconcile --watch`")
     out.print(rows)
+
+
+def _deployed(entry: Deployed, application: str) -> str:
+    """What an application served since a deployment."""
+    model, trial = entry.models[application], entry.trials.get(application)
+    return f"{application} {model.version if model else '–'}" + (f" with a {trial}" if trial else "")
 
 
 def _shortened(answer: str) -> str:

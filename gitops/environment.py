@@ -7,7 +7,7 @@ import difflib
 import importlib.resources
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel
+from gitops.manifest import ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.state import State
 
@@ -68,17 +68,28 @@ class Application:
     """Where its HTTP routes begin; None: it has none."""
     deployment: str | None
     """The deployment whose `user_config` has the key `model`; None: the application serves no model of ours."""
-    model: ServedModel | None
-    """The model that it shall serve; None: nothing was promoted yet."""
+    wanted: UserConfig
+    """The model that it shall serve, and what it shall try beside it."""
     config: Mapping[str, Any]
     """Its part of the configuration as Ray Serve's REST API takes it."""
 
+    @property
+    def model(self) -> ServedModel | None:
+        """The model that it shall serve; None: nothing was promoted yet."""
+        return self.wanted.model
+
+    @property
+    def trial(self) -> Trial | None:
+        """What it shall try beside the model; None: nothing."""
+        return self.wanted.trial
+
     def settings(self) -> dict[str, Any]:
-        """A copy of the configuration without the model: all that a promotion leaves alone."""
+        """A copy of the configuration without the models: all that a promotion leaves alone."""
         copy: dict[str, Any] = json.loads(json.dumps(self.config))
         for deployment in copy.get("deployments") or ():
             if deployment["name"] == self.deployment:
-                deployment["user_config"]["model"] = None
+                for key in UserConfig.model_fields:
+                    deployment["user_config"].pop(key, None)
         return copy
 
 
@@ -129,6 +140,10 @@ class Environment:
         """The model that each application shall serve; None where nothing was promoted yet."""
         return {name: app.model for name, app in self.applications.items()}
 
+    def wanted(self) -> dict[str, UserConfig]:
+        """The model that each application shall serve, and what it shall try beside it."""
+        return {name: app.wanted for name, app in self.applications.items()}
+
     def settings(self) -> dict[str, Any]:
         """All of the configuration but the models."""
         return self.config | {"applications": [app.settings() for app in self.applications.values()]}
@@ -157,24 +172,36 @@ class Environment:
         raise ContractError(f"{source} has {asked}; name one of those that serve a model ({names})")
 
 
-def promote(text: str, application: str | None, model: ServedModel, source: str = "serve-config.yaml") -> str:
-    """The text with `model` in the application's `user_config.model`; every other character stays.
+def promote(
+    text: str,
+    application: str | None,
+    model: ServedModel,
+    source: str = "serve-config.yaml",
+    *,
+    trial: Trial | None = None,
+) -> str:
+    """The text with `model` in the application's `user_config.model`, and `trial` below it; all other characters stay.
 
     Args:
         text: a serve-config.yaml.
         application: whose model; None: the application of the model's name, or the only one.
         model: what it shall serve.
         source: named in errors.
+        trial: what it shall try beside it; None: nothing, and the lines of what it tried go.
 
     Raises:
-        ContractError: the text is not valid, or its `model` cannot be edited in place (an alias, say).
+        ContractError: the text is not valid, or its `user_config` cannot be edited in place (an alias, say).
     """
     before = Environment.parse(text, source)
     target = before.find(application, model.name, source)
-    edited = _write_model(text, target, model)
+    edited = _write(text, target, "model", model.model_dump())
+    if target.trial and not (trial and trial.kind == target.trial.kind):
+        edited = _remove(edited, target, target.trial.kind)
+    if trial:
+        edited = _write(edited, target, trial.kind, trial.model_dump())
     after = Environment.parse(edited, source)
-    expected = before.served() | {target.name: model}
-    if after.served() != expected or after.settings() != before.settings():
+    expected = before.wanted() | {target.name: UserConfig.of(model, trial)}
+    if after.wanted() != expected or after.settings() != before.settings():
         raise ContractError(
             f"{source}: cannot edit the model of {target.name} alone; write it without anchors or aliases"
         )
@@ -246,12 +273,12 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     taking = [deployment for deployment in deployments if "model" in (deployment.get("user_config") or {})]
     if len(taking) > 1:
         raise ContractError(f"{source}: {where} has `user_config.model` in several deployments; one may have it")
-    model = taking[0]["user_config"]["model"] if taking else None
+    user_config = taking[0]["user_config"] if taking else {}
     return Application(
         name=name,
         route_prefix=entry.get("route_prefix", "/"),
         deployment=taking[0]["name"] if taking else None,
-        model=None if model is None else ServedModel.parse(model, f"{source}: the model of {where}"),
+        wanted=UserConfig.within(user_config, f"{source}: the user_config of {where}"),
         config=entry,
     )
 
@@ -269,7 +296,8 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     if not isinstance(user_config, dict):
         raise ContractError(f"{source}: {where}: user_config must be a mapping")
     if known:
-        _refuse_unknown(user_config, ("model",), source, f"{where}, user_config")
+        _refuse_unknown(user_config, tuple(UserConfig.model_fields), source, f"{where}, user_config")
+        UserConfig.within(user_config, f"{source}: the user_config of {where}")
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:
@@ -338,20 +366,91 @@ def _refuse_doubles(names: list[str], noun: str, source: str) -> None:
 # document anew would keep comments, but fold long lines and move indentation that the promotion has no business with.
 
 
-def _write_model(text: str, target: Application, model: ServedModel) -> str:
-    deployment = (target.deployment or "", "user_config")
-    user_config = _find(_compose(text), "applications", target.name, "deployments", *deployment)
-    key, node = _pair(user_config, "model")
-    values: dict[str, str] = model.model_dump()
+def _write(text: str, target: Application, key: str, values: Mapping[str, Any]) -> str:
+    """The text with `values` under a key of the application's `user_config`, which need not be there yet."""
+    user_config = _user_config(text, target)
+    if key not in _keys(user_config):
+        return _insert(text, user_config, key, values)
+    name, node = _pair(user_config, key)
     if isinstance(node, MappingNode):  # value by value, so that comments between them stay
-        for field, value in sorted(node.value, key=lambda pair: -pair[1].start_mark.index):
-            text = _replace(text, _span(value), _scalar(values[field.value]))
+        changed = [(found, value) for found, value in _leaves(node, values) if found.value != str(value)]
+        for found, value in sorted(changed, key=lambda pair: -pair[0].start_mark.index):
+            text = _replace(text, _span(found), _scalar(value))
         return text
-    lines = [f"{name}: {_scalar(value)}" for name, value in values.items()]
-    if isinstance(user_config, MappingNode) and user_config.flow_style:
-        return _replace(text, _span(node), f"{{{', '.join(lines)}}}")
-    indent = "\n" + " " * (user_config.start_mark.column + 2)
-    return _replace_below(text, key, node, "".join(indent + line for line in lines))
+    if user_config.flow_style:
+        return _replace(text, _span(node), _flow(values))
+    return _replace_below(text, name, node, _block(values, user_config.start_mark.column + 2))
+
+
+def _insert(text: str, user_config: MappingNode, key: str, values: Mapping[str, Any]) -> str:
+    """The text with a new key behind `model`, which is not null."""
+    end = _end(text, _pair(user_config, "model")[1])
+    if user_config.flow_style:
+        return _replace(text, (end, end), f", {key}: {_flow(values)}")
+    end = _line_end(text, end)  # a comment behind the model's last value stays there
+    return _replace(text, (end, end), _block({key: values}, user_config.start_mark.column))
+
+
+def _remove(text: str, target: Application, key: str) -> str:
+    """The text without a key of the application's `user_config`, whose value is a mapping."""
+    user_config = _user_config(text, target)
+    name, node = _pair(user_config, key)
+    start, end = name.start_mark.index, _end(text, node)
+    if not user_config.flow_style:
+        return _replace(text, (text.rindex("\n", 0, start), _line_end(text, end)), "")
+    place = _keys(user_config).index(key)
+    if place == 0:
+        return _replace(text, (start, user_config.value[1][0].start_mark.index), "")
+    return _replace(text, (_end(text, user_config.value[place - 1][1]), end), "")
+
+
+def _user_config(text: str, target: Application) -> MappingNode:
+    node = _find(_compose(text), "applications", target.name, "deployments", target.deployment or "", "user_config")
+    if not isinstance(node, MappingNode):
+        raise ContractError(f"cannot edit the user_config of {target.name}: it must stand there as a mapping")
+    return node
+
+
+def _keys(mapping: MappingNode) -> list[str]:
+    return [key.value for key, _ in mapping.value]
+
+
+def _leaves(node: Node, values: Mapping[str, Any]) -> Iterator[tuple[Node, str | int]]:
+    """The scalars of a mapping, each with what shall stand there."""
+    for key, value in values.items():
+        found = _pair(node, key)[1]
+        if isinstance(value, Mapping):
+            yield from _leaves(found, value)
+        else:
+            yield found, value
+
+
+def _end(text: str, node: Node) -> int:
+    """Where a value's last character is; a block mapping is said to end where the next thing begins."""
+    while isinstance(node, MappingNode) and not node.flow_style:
+        node = node.value[-1][1]
+    return len(text[: node.end_mark.index].rstrip())
+
+
+def _line_end(text: str, start: int) -> int:
+    found = text.find("\n", start)
+    return len(text) if found < 0 else found
+
+
+def _block(values: Mapping[str, Any], column: int) -> str:
+    """Lines of a mapping in block style, each with the line break before it."""
+    return "".join(
+        f"\n{' ' * column}{key}:" + (_block(value, column + 2) if isinstance(value, Mapping) else f" {_scalar(value)}")
+        for key, value in values.items()
+    )
+
+
+def _flow(values: Mapping[str, Any]) -> str:
+    """A mapping in flow style."""
+    pairs = (
+        f"{key}: {_flow(value) if isinstance(value, Mapping) else _scalar(value)}" for key, value in values.items()
+    )
+    return f"{{{', '.join(pairs)}}}"
 
 
 def _compose(text: str) -> Node:
@@ -392,13 +491,15 @@ def _replace_below(text: str, key: Node, node: Node, lines: str) -> str:
     start, end = _span(node)
     if start == end:  # an empty value is said to stand where the next thing begins
         start = end = text.index(":", key.end_mark.index) + 1
-    line_end = text.find("\n", end) if "\n" in text[end:] else len(text)
+    line_end = _line_end(text, end)
     comment = text[end:line_end].strip()
     return text[:start].rstrip(" ") + (f" {comment}" if comment else "") + lines + text[line_end:]
 
 
-def _scalar(value: str) -> str:
-    """`value` in YAML, quoted where it would otherwise be read as something else."""
+def _scalar(value: str | int) -> str:
+    """`value` in YAML; a text is quoted where it would otherwise be read as something else."""
+    if isinstance(value, int):
+        return str(value)
     try:
         plain = YAML(typ="safe", pure=True).load(f"[{value}]") == [value]
     except (YAMLError, ValueError):

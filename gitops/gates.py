@@ -26,7 +26,7 @@ from gitops.environment import (
 from gitops.errors import BundleError, ContractError, GateError, MergelineError
 from gitops.evidence import judge_bars, judge_report
 from gitops.findings import Finding, Phase, accept, explain, failed, refuse
-from gitops.manifest import ModelVersion, Project, ServedModel
+from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
 
 __all__ = ["Change", "Finding", "Phase", "check", "check_files", "explain", "failed", "hooks", "judge", "pre_receive"]
@@ -56,8 +56,10 @@ class Change:
 class _EnvironmentChange:
     path: str
     after: Environment
-    models: Mapping[str, ServedModel | None]
-    """By application, the models that were not served before."""
+    changed: bool
+    """Whether an application shall serve or try another model, or try it otherwise."""
+    models: tuple[ServedModel, ...]
+    """The models to judge: those that are new there, and candidates that are tried otherwise than before."""
     same_settings: bool
     """Whether everything but the models is as it was."""
     known: bool
@@ -128,10 +130,9 @@ def judge(
         finding, found = _environment(change, name)
         findings.append(finding)
         environments += [found] if found else []
-    if any(item.models for item in environments) and not change.first:
+    if any(item.changed for item in environments) and not change.first:
         findings += _scope(change, environments)
-    models = [model for item in environments for model in item.models.values() if model is not None]
-    for model in dict.fromkeys(models):
+    for model in dict.fromkeys(model for item in environments for model in item.models):
         findings += _model(change, model, bundles)
     if not failed(
         findings
@@ -191,9 +192,19 @@ def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange
         known = True
     except ContractError:
         before, same_settings, known = None, False, False
-    served = before.served() if before else {}
-    models = {app: model for app, model in after.served().items() if model != served.get(app)}
-    return accept("environment", f"{path} is valid"), _EnvironmentChange(path, after, models, same_settings, known)
+    earlier = before.wanted() if before else {}
+    changes = {app: wanted for app, wanted in after.wanted().items() if wanted != earlier.get(app, UserConfig())}
+    models = tuple(model for app, wanted in changes.items() for model in _to_judge(earlier.get(app), wanted))
+    found = _EnvironmentChange(path, after, bool(changes), models, same_settings, known)
+    return accept("environment", f"{path} is valid"), found
+
+
+def _to_judge(before: UserConfig | None, after: UserConfig) -> Iterator[ServedModel]:
+    """The models that a change brings; what only goes needs no evidence, so that a trial can always be ended."""
+    if after.model and (before is None or after.model != before.model):
+        yield after.model
+    if after.trial and (before is None or after.trial != before.trial):
+        yield after.trial.model
 
 
 def _removed(change: Change, name: str) -> Finding:
@@ -209,7 +220,7 @@ def _removed(change: Change, name: str) -> Finding:
 
 def _scope(change: Change, environments: list[_EnvironmentChange]) -> Iterator[Finding]:
     """A change of a model brings its manifest, and nothing else."""
-    promoted = [item for item in environments if item.models]
+    promoted = [item for item in environments if item.changed]
     allowed = {item.path for item in promoted}
     others = [path for path in change.paths if path not in allowed and parse_model_path(path) is None]
     mixed = [item.path for item in promoted if item.known and not item.same_settings]

@@ -12,7 +12,7 @@ import httpx
 from pydantic import Field, ValidationError
 
 from gitops.errors import ContractError, StalledError
-from gitops.manifest import BundleManifest, ServedModel
+from gitops.manifest import VERSION_HEADER, BundleManifest, ServedModel, Trial, UserConfig
 from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails
 from gitops.status import Health
 
@@ -28,10 +28,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Slot(Foreign):
-    """Where an application's configuration says which model it serves."""
+    """Where an application's configuration says which model it serves, and what it tries beside it."""
 
     deployment: str
-    model: ServedModel | None
+    wanted: UserConfig
 
 
 class WantedAnswer(Foreign):
@@ -39,6 +39,22 @@ class WantedAnswer(Foreign):
 
     version: str
     sha256: str
+
+
+class TrialAnswer(Foreign):
+    """What a replica tries beside its model."""
+
+    kind: str
+    percent: int | None = None
+    version: str
+    sha256: str
+    loaded: bool
+    load_error: str | None = None
+
+    def is_of(self, trial: Trial) -> bool:
+        """Whether `trial` has reached this replica's configuration."""
+        wanted = (trial.kind, trial.percent, trial.model.version, trial.model.sha256)
+        return (self.kind, self.percent, self.version, self.sha256) == wanted
 
 
 class ReplicaAnswer(Foreign):
@@ -49,14 +65,26 @@ class ReplicaAnswer(Foreign):
     sha256: str | None = None
     wanted: WantedAnswer | None = None
     load_error: str | None = None
+    trial: TrialAnswer | None = None
 
-    def serves(self, model: ServedModel) -> bool:
-        """Whether this replica's answers come from `model`."""
-        return (self.version, self.sha256) == (model.version, model.sha256)
+    def serves(self, wanted: UserConfig) -> bool:
+        """Whether this replica's answers come from the wanted model, and it tries what is wanted beside it."""
+        model = wanted.model
+        if model is None or (self.version, self.sha256) != (model.version, model.sha256):
+            return False
+        if wanted.trial is None or self.trial is None:
+            return wanted.trial is None and self.trial is None
+        return self.trial.is_of(wanted.trial) and self.trial.loaded
 
-    def is_asked_for(self, model: ServedModel) -> bool:
-        """Whether `model` has reached this replica's configuration."""
-        return self.wanted is not None and (self.wanted.version, self.wanted.sha256) == (model.version, model.sha256)
+    def refusal(self, wanted: UserConfig) -> str | None:
+        """Why this replica cannot serve or try what it was asked to; None: it can, or was not asked yet."""
+        asked, model = self.wanted, wanted.model
+        if self.load_error and asked and model and (asked.version, asked.sha256) == (model.version, model.sha256):
+            still = f"version {self.version} goes on answering" if self.version else "no version answers"
+            return f"wanted is {model.name} version {model.version}, but {still}: {self.load_error}"
+        if wanted.trial and self.trial and self.trial.load_error and self.trial.is_of(wanted.trial):
+            return f"wanted is a {wanted.trial}, but version {self.version} answers alone: {self.trial.load_error}"
+        return None
 
 
 class ProbeAnswer(Foreign):
@@ -83,18 +111,16 @@ NO_ANSWERS = Answers({})
 
 
 def slot_of(config: Mapping[str, Any]) -> Slot | None:
-    """The deployment of an application that has a model in its `user_config`, and that model; None without one.
+    """The deployment of an application that has a model in its `user_config`, and what that says; None without one.
 
     Raises:
-        ContractError: the model is not one.
+        ContractError: it says so wrongly.
     """
     for deployment in config.get("deployments") or []:
         user_config = deployment.get("user_config")
         if isinstance(user_config, dict) and "model" in user_config:
-            model = user_config["model"]
-            where = f"user_config.model of {config.get('name')}.{deployment['name']}"
-            parsed = None if model is None else ServedModel.parse(model, where)
-            return Slot(deployment=deployment["name"], model=parsed)
+            wanted = UserConfig.within(user_config, f"user_config of {config.get('name')}.{deployment['name']}")
+            return Slot(deployment=deployment["name"], wanted=wanted)
     return None
 
 
@@ -138,7 +164,7 @@ def ask_replicas(url: str, name: str, running: frozenset[str]) -> Answers:
 
 
 def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) -> str:
-    """Post the bundle's probe image; empty if `model` itself gave the score that it must, else what is not so yet.
+    """Post the bundle's probe image to `model`; empty if it gave the score that it must, else what is not so yet.
 
     Raises:
         StalledError: `model` answered, but with another score than at its export.
@@ -148,7 +174,11 @@ def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) 
         response = httpx.post(
             f"{url}/predict",
             content=image,
-            headers={"Content-Type": "application/octet-stream", "X-Request-Id": PROBE_REQUEST},
+            headers={
+                "Content-Type": "application/octet-stream",
+                "X-Request-Id": PROBE_REQUEST,
+                VERSION_HEADER: model.version,
+            },
             timeout=ANSWER_SECONDS,
             trust_env=False,
         )
@@ -187,17 +217,17 @@ def assess(name: str, live: Application | None, slot: Slot | None, answers: Answ
         return Health(status="Progressing", message=f"{name} is {live.status}")
     if slot is None:
         return Health(status="Healthy")
-    if slot.model is None:
+    if slot.wanted.model is None:
         return Health(status="Missing", message="nothing promoted yet")
-    return _of_replicas(name, slot.model, live.deployments.get(slot.deployment), answers)
+    return _of_replicas(name, slot.wanted, live.deployments.get(slot.deployment), answers)
 
 
-def refusals(model: ServedModel, answers: Answers) -> list[ReplicaAnswer]:
-    """The answers of replicas that were asked for `model` and cannot load it."""
-    return [answer for answer in answers.by_replica.values() if answer.load_error and answer.is_asked_for(model)]
+def refusals(wanted: UserConfig, answers: Answers) -> list[str]:
+    """What replicas say that were asked for a model or a candidate and cannot load it."""
+    return [text for answer in answers.by_replica.values() if (text := answer.refusal(wanted))]
 
 
-def _of_replicas(name: str, model: ServedModel, deployment: Deployment | None, answers: Answers) -> Health:
+def _of_replicas(name: str, wanted: UserConfig, deployment: Deployment | None, answers: Answers) -> Health:
     if not answers.can_be_asked:
         return Health(status="Healthy", message=f"{name} has no HTTP route: its replicas were not asked")
     running = deployment.running if deployment else frozenset()
@@ -205,24 +235,17 @@ def _of_replicas(name: str, model: ServedModel, deployment: Deployment | None, a
         idle = deployment is not None and deployment.target_num_replicas == 0
         return Health(status="Healthy" if idle else "Progressing", message=f"{name} has no running replica")
     known = [answer for replica, answer in answers.by_replica.items() if replica in running or not running]
-    if refused := refusals(model, answers):
-        return Health(status="Degraded", message=_refused(refused[0], model, len(refused), len(running)))
+    if refused := refusals(wanted, answers):
+        text = f"{refused[0]} ({len(refused)} of {len(running)} replicas say so)"
+        return Health(status="Degraded", message=text)
     if answers.silence and not known:
         return Health(status="Degraded", message=f"{name} does not answer: {answers.silence}")
-    behind = [answer for answer in known if not answer.serves(model)]
+    behind = [answer for answer in known if not answer.serves(wanted)]
     missing = running - {answer.replica for answer in known}
     if behind or missing:
-        text = f"{len(known) - len(behind)} of {len(running)} replicas serve {model.name} version {model.version}"
+        text = f"{len(known) - len(behind)} of {len(running)} replicas serve {wanted}"
         return Health(status="Progressing", message=text)
     return Health(status="Healthy")
-
-
-def _refused(answer: ReplicaAnswer, model: ServedModel, replicas: int, running: int) -> str:
-    still = f"version {answer.version} goes on answering" if answer.version else "no version answers"
-    return (
-        f"wanted is {model.name} version {model.version}, but {still}; "
-        f"{replicas} of {running} replicas say: {answer.load_error}"
-    )
 
 
 def serve_message(live: Application) -> str:

@@ -4,8 +4,9 @@ import difflib
 import json
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -615,6 +616,10 @@ class EvaluationReport(Contract):
     )
 
 
+VERSION_HEADER = "X-Model-Version"
+"""By which a request may name the version that shall judge, and by which an answer names the one that did."""
+
+
 class ServedModel(Contract):
     """The model an environment wants: `user_config.model` of a deployment."""
 
@@ -622,6 +627,87 @@ class ServedModel(Contract):
     version: Version
     uri: str = Field(description="The bundle's folder: file://, s3://, or whatever pyarrow.fs knows.")
     sha256: Sha256 = Field(description="The bundle's digest.")
+
+
+class Canary(Contract):
+    """A candidate that answers a share of the requests: `user_config.canary` of a deployment."""
+
+    kind: ClassVar[Literal["canary"]] = "canary"
+
+    percent: int = Field(ge=1, le=99, description="Share of the requests that the candidate answers, in percent.")
+    model: ServedModel = Field(description="The candidate.")
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"canary of version {self.model.version} ({self.percent} %)"
+
+
+class Shadow(Contract):
+    """A candidate that judges the same photographs without answering: `user_config.shadow` of a deployment."""
+
+    kind: ClassVar[Literal["shadow"]] = "shadow"
+    percent: ClassVar[None] = None
+
+    model: ServedModel = Field(description="The candidate.")
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"shadow of version {self.model.version}"
+
+
+Trial = Canary | Shadow
+"""What is tried beside the model that answers."""
+
+
+class UserConfig(Contract):
+    """`user_config` of a deployment that serves a model: a change is applied without a restart."""
+
+    model: ServedModel | None = Field(default=None, description="What shall be served; null: nothing yet.")
+    canary: Canary | None = Field(default=None, description="A candidate that answers a share; null: none.")
+    shadow: Shadow | None = Field(default=None, description="A candidate that answers nothing; null: none.")
+
+    @model_validator(mode="after")
+    def _one_trial_beside_a_model(self) -> Self:
+        if self.canary and self.shadow:
+            raise ValueError("`canary` and `shadow` stand there together: take one of them out")
+        if (trial := self.trial) is None:
+            return self
+        if self.model is None:
+            raise ValueError(f"`{trial.kind}` needs a `model` beside which it is tried")
+        if trial.model.name != self.model.name:
+            raise ValueError(f"`{trial.kind}` is a model of {trial.model.name}, `model` one of {self.model.name}")
+        if trial.model.version == self.model.version:
+            raise ValueError(f"`{trial.kind}` has version {trial.model.version}, which is that of `model` itself")
+        return self
+
+    @classmethod
+    def of(cls, model: ServedModel | None, trial: Trial | None = None) -> Self:
+        """What serves `model`, and tries `trial` beside it."""
+        return cls.model_validate({"model": model} | ({trial.kind: trial} if trial else {}))
+
+    @classmethod
+    def within(cls, user_config: Mapping[str, object], source: str) -> Self:
+        """The part of a `user_config` that says what is served; another builder's may have keys of its own.
+
+        Raises:
+            ContractError: it says so wrongly; `source` is named.
+        """
+        return cls.parse({key: user_config[key] for key in cls.model_fields if key in user_config}, source)
+
+    def __str__(self) -> str:
+        """In words."""
+        served = f"{self.model.name} version {self.model.version}" if self.model else "no model"
+        return f"{served} with a {self.trial}" if self.trial else served
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is tried beside the model; None: nothing."""
+        return self.canary or self.shadow
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """The model and the candidate, where there are such."""
+        return tuple(model for model in (self.model, self.trial and self.trial.model) if model)
 
 
 class ModelVersion(Contract):

@@ -59,7 +59,10 @@ def open_pull_request(remote: Remote, branch: str, base: str, title: str, body: 
 
 
 def report_markdown(
-    version: ModelVersion, findings: Iterable[Finding], comparison: Comparison | str | None = None
+    version: ModelVersion,
+    findings: Iterable[Finding],
+    comparison: Comparison | str | None = None,
+    purpose: str = "",
 ) -> str:
     """The evaluation of a version and what the gates say of its promotion, for the body of a pull request.
 
@@ -67,9 +70,11 @@ def report_markdown(
         version: what is promoted.
         findings: of the gates.
         comparison: with the version now served, or why there is none; None: nothing is said of it.
+        purpose: what the pull request does, where its title does not say it all.
     """
     report, model = version.evaluation, version.model
     parts = [
+        *filter(None, [purpose]),
         f"**{model.name} {model.version}**, judged on {report.images} images that nothing was fitted to.",
         _table(("gate", "", "found"), [_finding_row(finding) for finding in findings]),
         *([] if comparison is None else [comparison_markdown(comparison)]),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from gitops import bundle
@@ -20,7 +21,7 @@ from gitops.environment import Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
 from gitops.health import NO_ANSWERS, Answers, address_of, ask_replicas, probe, refusals, slot_of
-from gitops.manifest import ServedModel
+from gitops.manifest import BundleManifest, ServedModel, UserConfig
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
@@ -198,6 +199,7 @@ class Reconciler:
                 subject=found.at.subject,
                 applications=tuple(found.wanted.applications),
                 models=found.wanted.served(),
+                trials={name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial},
             )
         )
 
@@ -240,21 +242,28 @@ class Reconciler:
             )
 
     def _check_bundles(self, found: Pass) -> None:
-        """Each model's bundle is there, whole, and what its digest says."""
-        for name, model in found.wanted.served().items():
-            if model is None:
-                continue
-            try:
-                folder = bundle.fetch(model.uri, model.sha256, self._bundles)
-                manifest = bundle.verify(folder, model.sha256)
-            except BundleError as error:
-                text = f"application {name}, {model.name} version {model.version}: {error}"
-                # A store may be away for a while; what is wrong in a folder of this machine stays so.
-                kind = StalledError if model.uri.startswith("file:") else WaitingError
-                raise kind(text) from error
-            if manifest.name != model.name:
-                raise StalledError(f"application {name}: {model.uri} is a model of {manifest.name}, not {model.name}")
-            found.bundles[name] = folder, manifest
+        """The bundle of each model and candidate is there, whole, and what its digest says."""
+        for name, wanted in found.wanted.wanted().items():
+            for model in wanted.models:
+                found.bundles[model.sha256] = self._checked(name, model)
+
+    def _checked(self, name: str, model: ServedModel) -> tuple[Path, BundleManifest]:
+        """An application's bundle, in a folder of this machine.
+
+        Raises:
+            StalledError: something is wrong with it.
+            WaitingError: its store may only be away for a while.
+        """
+        try:
+            folder = bundle.fetch(model.uri, model.sha256, self._bundles)
+            manifest = bundle.verify(folder, model.sha256)
+        except BundleError as error:
+            text = f"application {name}, {model.name} version {model.version}: {error}"
+            kind = StalledError if model.uri.startswith("file:") else WaitingError
+            raise kind(text) from error
+        if manifest.name != model.name:
+            raise StalledError(f"application {name}: {model.uri} is a model of {manifest.name}, not {model.name}")
+        return folder, manifest
 
     def _apply(self, found: Pass) -> None:
         """Put the configuration, and with it what must not be deleted."""
@@ -306,21 +315,18 @@ class Reconciler:
     def _lacks(self, found: Pass, name: str, config: Mapping[str, Any]) -> str:
         live, slot, health = found.living(name), slot_of(config), found.health(name)
         status = live.status if live else ""
-        model = slot.model if slot else None
-        if model and refusals(model, found.answers.get(name, NO_ANSWERS)):
+        wanted = slot.wanted if slot else UserConfig()
+        if refusals(wanted, found.answers.get(name, NO_ANSWERS)):
             raise WaitingError(health.message)
         if status == "DEPLOY_FAILED":  # never an old one: a PUT makes it DEPLOYING before it answers
             raise WaitingError(health.message)
-        if slot and model is None and status == "RUNNING":
+        if slot and wanted.model is None and status == "RUNNING":
             return ""  # nothing promoted yet, and the application is ready for it
         if health.status != "Healthy":
             return health.message
-        return self._probe(found, name, model) if model else ""
-
-    def _probe(self, found: Pass, name: str, model: ServedModel) -> str:
         url = address_of(found.running, found.running.applications[name], self.api.url)
-        folder, manifest = found.bundles[name]
-        return probe(url, model, folder, manifest) if url else ""
+        lacking = (probe(url, model, *found.bundles[model.sha256]) for model in wanted.models if url)
+        return next(filter(None, lacking), "")
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off
@@ -333,15 +339,16 @@ class Reconciler:
         found.answers = {}
         for name in found.ours():
             live, slot = found.living(name), found.slot(name)
-            if live is None or live.status not in _ASKED or slot is None or slot.model is None:
+            model = slot.wanted.model if slot else None
+            if live is None or live.status not in _ASKED or slot is None or model is None:
                 continue
             deployment, url = live.deployments.get(slot.deployment), address_of(found.running, live, self.api.url)
             if url is None:
                 found.answers[name] = Answers({}, can_be_asked=False)
             elif deployment and deployment.running:  # asking would wake up one that was scaled to zero
-                found.answers[name] = ask_replicas(url, slot.model.name, deployment.running)
+                found.answers[name] = ask_replicas(url, model.name, deployment.running)
             elif live.status != "RUNNING":  # Serve lists no replicas then, though they may go on answering
-                found.answers[name] = ask_replicas(url, slot.model.name, frozenset())
+                found.answers[name] = ask_replicas(url, model.name, frozenset())
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

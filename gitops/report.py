@@ -37,6 +37,7 @@ class Pass:
     left_over: Mapping[str, Application] = field(default_factory=dict)
     """Applications of the cluster that Git does not name."""
     bundles: dict[str, tuple[Path, BundleManifest]] = field(default_factory=dict)
+    """The bundles that were checked, by their digests."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -111,7 +112,7 @@ def status_of(environment: str, found: Pass, error: MergelineError | None) -> St
 
 
 def _resource(found: Pass, name: str) -> Resource:
-    models = found.environment.served() if found.environment else {}
+    wanted = found.environment.wanted().get(name) if found.environment else None
     answers = found.answers.get(name, NO_ANSWERS).by_replica.values()
     extra = name in found.left_over
     code: SyncCode = "Unknown"
@@ -122,7 +123,8 @@ def _resource(found: Pass, name: str) -> Resource:
         status=code,
         health=found.health(name),
         requires_pruning=extra,
-        wanted=models.get(name),
+        wanted=wanted.model if wanted else None,
+        trial=wanted.trial if wanted else None,
         served=tuple(sorted({f"{answer.version}@sha256:{answer.sha256}" for answer in answers if answer.sha256})),
     )
 

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gitops.errors import ContractError
-from gitops.manifest import Contract, ServedModel
+from gitops.manifest import Contract, ServedModel, Trial
 from gitops.state import State, write_atomically
 
 SyncCode = Literal["Synced", "OutOfSync", "Unknown"]
@@ -68,6 +68,7 @@ class Resource(Words):
     health: Health = Health()
     requires_pruning: bool = Field(default=False, description="Git does not name it any more.")
     wanted: ServedModel | None = Field(default=None, description="The model that Git wants.")
+    trial: Trial | None = Field(default=None, description="What Git wants to be tried beside it.")
     served: tuple[str, ...] = Field(default=(), description="`version@sha256` that replicas answered with.")
 
 
@@ -106,6 +107,7 @@ class Deployed(Words):
     subject: str
     applications: tuple[str, ...]
     models: dict[str, ServedModel | None] = Field(description="Application → the model served since then.")
+    trials: dict[str, Trial] = Field(default={}, description="Application → what was tried beside it since then.")
 
 
 class Status(Words):

@@ -1,7 +1,8 @@
 """Every metric that Mergeline exports, declared once; whoever measures makes the instrument from its declaration."""
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
+from typing import Literal, Protocol
 
 PREFIX = "mergeline_"
 
@@ -19,10 +20,32 @@ class Metric:
     """Upper bounds, histograms only."""
 
 
+class Meters(Protocol):
+    """Where measurements go."""
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Add one to a counter; labels in the order of their declaration."""
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add a value to a histogram; labels in the order of their declaration."""
+
+
+class ShadowOutcome(StrEnum):
+    """What became of a photograph that a shadow was to judge."""
+
+    AGREED = "agreed"
+    """It gave the label that was answered."""
+    DIFFERED = "differed"
+    FAILED = "failed"
+    """It could not judge what the model that answered could."""
+    DROPPED = "dropped"
+    """There was no time for it."""
+
+
 JUDGEMENTS = Metric(
     PREFIX + "judgements",
     "counter",
-    "Photographs that were judged, by the model's version and the label it gave.",
+    "Photographs that were judged and answered, by the model's version and the label it gave.",
     ("version", "label"),
 )
 REFUSALS = Metric(
@@ -34,7 +57,8 @@ REFUSALS = Metric(
 JUDGING_SECONDS = Metric(
     PREFIX + "judging_seconds",
     "histogram",
-    "Time to decode and judge the photographs of one request, the wait for a thread included.",
+    "Time to decode and judge the photographs of one request, the wait for a thread included, by the model's version.",
+    ("version",),
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
 )
 MODEL_LOADS = Metric(
@@ -43,5 +67,24 @@ MODEL_LOADS = Metric(
     "Bundles that a replica tried to load, by outcome (loaded or failed).",
     ("outcome",),
 )
-SERVING = (JUDGEMENTS, REFUSALS, JUDGING_SECONDS, MODEL_LOADS)
+FAILURES = Metric(
+    PREFIX + "failures",
+    "counter",
+    "Requests that a model failed to judge by an error of ours, by its version; refusals of status 500 hold them too.",
+    ("version",),
+)
+SHADOW_JUDGEMENTS = Metric(
+    PREFIX + "shadow_judgements",
+    "counter",
+    "Photographs that a shadow judged after they were answered, by its version and the label it gave.",
+    ("version", "label"),
+)
+SHADOW_PHOTOGRAPHS = Metric(
+    PREFIX + "shadow_photographs",
+    "counter",
+    "Photographs that a shadow was to judge, by its version and what became of them (agreed, differed, failed or "
+    "dropped).",
+    ("version", "outcome"),
+)
+SERVING = (JUDGEMENTS, REFUSALS, JUDGING_SECONDS, MODEL_LOADS, FAILURES, SHADOW_JUDGEMENTS, SHADOW_PHOTOGRAPHS)
 """What the replicas of the service measure."""

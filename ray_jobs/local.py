@@ -14,7 +14,7 @@ from rich.console import Console
 from gitops import environment, gates, promotion, status
 from gitops.errors import MergelineError
 from gitops.manifest import ModelVersion
-from gitops.repository import Repository, create_bare
+from gitops.repository import MAIN, Repository, create_bare
 from ray_jobs import cluster, doctor, submit
 from ray_jobs.cluster import ClusterError, Session
 from ray_jobs.stage import Stage
@@ -63,19 +63,8 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
         repository = Repository(options.repository or _deployments(stage, options))
         _reconciler(stage, options, session, repository)
         _pipeline(stage, options, session, console)
-        version = stage.state.versions(stage.project.name)[-1]
-        console.print(f"promoting {version.model.name} {version.model.version} to {options.environment}")
-        from ray_jobs import compare  # slow, and a failed pipeline has no use for it
-
-        served = promotion.served(repository, options.environment, stage.project.name)
-        outcome = promotion.promote(
-            repository,
-            version,
-            options.environment,
-            merge=True,
-            comparison=compare.with_served(stage, served, version.model),
-        )
-        return _await_served(stage, options, session, repository, version, outcome.commit)
+        version, commit = _promote(stage, options, repository, console)
+        return _await_served(stage, options, session, repository, version, commit)
 
 
 @contextmanager
@@ -141,6 +130,23 @@ def _pipeline(stage: Stage, options: Options, session: Session, console: Console
         raise MergelineError(
             f"the pipeline failed with status {status}; mend it and run `mergeline up` again: it resumes"
         )
+
+
+def _promote(stage: Stage, options: Options, repository: Repository, console: Console) -> tuple[ModelVersion, str]:
+    """Promote the newest version, unless one is on trial: the version that shall be served, and the commit."""
+    version = stage.state.versions(stage.project.name)[-1]
+    label = f"{version.model.name} {version.model.version}"
+    wanted = promotion.wanted(repository, options.environment, stage.project.name)
+    if wanted.model and wanted.trial:  # it is for whoever began it to end it, and what is served must come up again
+        console.print(f"not promoting {label}: {options.environment} has a {wanted.trial}; finish or abort it first")
+        path, tip = environment.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
+        return ModelVersion.from_yaml(repository.read(tip, path), path), tip
+    console.print(f"promoting {label} to {options.environment}")
+    from ray_jobs import compare  # slow, and a failed pipeline has no use for it
+
+    comparison = compare.with_served(stage, wanted.model, version.model)
+    outcome = promotion.promote(repository, version, options.environment, merge=True, comparison=comparison)
+    return version, outcome.commit
 
 
 def _absolute(data: str) -> str:

@@ -16,7 +16,7 @@ from ray.serve import metrics as ray_metrics
 
 from gitops import bundle
 from gitops.errors import ContractError
-from gitops.manifest import Contract, ServedModel
+from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, SERVING, Metric
 from serve.assembly import assemble
@@ -25,6 +25,7 @@ from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
+from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 
 DEPLOYMENT = "Classifier"
@@ -69,12 +70,6 @@ class ApplicationArguments(Contract):
         return value
 
 
-class UserConfig(Contract):
-    """`user_config` of the deployment: a change is applied without a restart."""
-
-    model: ServedModel | None = Field(default=None, description="What shall be served; null: nothing yet.")
-
-
 class RayMeters:
     """The declared metrics as Ray Serve's instruments, which Ray exports for each replica."""
 
@@ -93,9 +88,9 @@ class RayMeters:
         """Add one to a counter; labels in the order of their declaration."""
         self._counters[metric.name].inc(1, dict(zip(metric.labels, labels, strict=True)))
 
-    def observe(self, metric: Metric, value: float) -> None:
-        """Add a value to a histogram."""
-        self._histograms[metric.name].observe(value, {})
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add a value to a histogram; labels in the order of their declaration."""
+        self._histograms[metric.name].observe(value, dict(zip(metric.labels, labels, strict=True)))
 
 
 class Classifier(InferenceService):
@@ -121,7 +116,8 @@ class Classifier(InferenceService):
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
         limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
-        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag)
+        shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
+        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag, shadow)
         self._app = assemble(
             self._endpoints,
             context.app_name,
@@ -135,13 +131,13 @@ class Classifier(InferenceService):
         return self._app
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        """Serve what a new `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
+        """Serve and try what `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
         try:
             config = UserConfig.parse(user_config, "user_config of Classifier")
         except ContractError as error:
             self._slot.refuse(str(error))
             return
-        await self._slot.want(config.model)
+        await self._slot.want(config.model, config.trial)
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""

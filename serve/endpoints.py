@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Scope
 
-from gitops.manifest import Contract, ServedModel
+from gitops.manifest import VERSION_HEADER, Contract, ServedModel
 from monitoring import metrics
-from monitoring.metrics import Metric
+from monitoring.metrics import Meters
 from serve import inference, tensors
-from serve.envelope import VERSION_HEADER, Envelope
+from serve.envelope import Envelope
 from serve.inference import Answer, Asked, InferenceAnswer
 from serve.predictor import Judgement
 from serve.preprocess import ImageError
@@ -38,15 +38,19 @@ from serve.protocol import (
     RefusedFile,
     RequestError,
     ServerMetadata,
+    TrialMetadata,
     WantedModel,
 )
-from serve.slot import Loaded, ModelSlot
+from serve.shadow import ShadowJudge
+from serve.slot import Chosen, Loaded, ModelSlot, Slot
 from serve.tensors import Verdict
 
 T = TypeVar("T")
 
 HEATMAP = "heatmap"
 """What `explain` may be."""
+CLIENT_HEADER = "X-Client-Id"
+"""By which a client may say who it is, so that a canary does not change its mind about it."""
 _PROTOCOL = "/v2"
 """Where the Open Inference Protocol's paths begin."""
 RETRY_AFTER_SECONDS = 5
@@ -69,6 +73,22 @@ _EXPLAIN = {
 }
 
 
+_WHO_JUDGES = [
+    {
+        "name": VERSION_HEADER,
+        "in": "header",
+        "schema": {"type": "string", "pattern": r"^[1-9][0-9]{0,8}$"},
+        "description": "The version that shall judge, of the model and the candidate beside it; without it, as below.",
+    },
+    {
+        "name": CLIENT_HEADER,
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "Who asks: a canary answers the same clients each time; those who do not say so, by chance.",
+    },
+]
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a request may bring."""
@@ -83,16 +103,6 @@ class Limits:
     """Of a form or inference request."""
 
 
-class Meters(Protocol):
-    """Where measurements go."""
-
-    def count(self, metric: Metric, *labels: str) -> None:
-        """Add one to a counter; labels in the order of their declaration."""
-
-    def observe(self, metric: Metric, value: float) -> None:
-        """Add a value to a histogram."""
-
-
 @dataclass(frozen=True)
 class Endpoints:
     """What answers at each path; `application` says which is where."""
@@ -104,6 +114,8 @@ class Endpoints:
     meters: Meters
     replica: str
     """This replica's id, as Ray Serve's REST API lists it."""
+    shadow: ShadowJudge
+    """Judges afterwards what a shadow shall see."""
 
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
@@ -117,32 +129,31 @@ class Endpoints:
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
         data = await limited(request, self.limits.max_bytes).body()
-        loaded = self.serving()
+        chosen = self._chosen(request)
         if explained:
-            return await self._explain(request, loaded, data)
-        outcome = (await self._judge(loaded, [data]))[0]
+            return await self._explain(request, chosen, data)
+        outcome = (await self._judge(chosen, [data]))[0]
         if isinstance(outcome, ImageError):
             raise RequestError(outcome.status, str(outcome))
-        return _answer(ImageAnswer(**_identity(request, loaded), **asdict(outcome)), loaded)
+        return _json(ImageAnswer(**_identity(request, chosen.model), **asdict(outcome)))
 
-    async def _explain(self, request: Request, loaded: Loaded, data: bytes) -> Response:
+    async def _explain(self, request: Request, chosen: Chosen, data: bytes) -> Response:
         """The heat-map as a picture, or inside of the JSON answer for who asks for JSON."""
-        start = time.perf_counter()
+        predictor = chosen.model.predictor
         try:
-            judgement, evidence = await asyncio.get_running_loop().run_in_executor(
-                self.pool, lambda: loaded.predictor.explain(data, max_pixels=self.limits.max_pixels)
+            judgement, evidence = await self._work(
+                chosen, lambda: predictor.explain(data, max_pixels=self.limits.max_pixels)
             )
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
-        self._measure(loaded, start, [judgement])
-        identity = _identity(request, loaded)
+        self._count(chosen, [data], [judgement])
+        identity = _identity(request, chosen.model)
         x, y = (round(place, 1) for place in evidence.point)
         if "application/json" in request.headers.get("accept", ""):
             picture = base64.b64encode(evidence.overlay).decode()
             explanation = Explanation(point=Point(x=x, y=y), strength=evidence.strength, heatmap=picture)
-            return _answer(ExplainedAnswer(**identity, **asdict(judgement), explanation=explanation), loaded)
+            return _json(ExplainedAnswer(**identity, **asdict(judgement), explanation=explanation))
         headers = {
-            VERSION_HEADER: loaded.model.version,
             "X-Label": judgement.label,
             "X-Score": f"{judgement.score:.6f}",
             "X-Threshold": f"{judgement.threshold:.6f}",
@@ -157,8 +168,8 @@ class Endpoints:
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:
             raise RequestError(400, "the form holds no file: send each photograph as a part with a filename")
-        loaded = self.serving()
-        judged = iter(await self._judge(loaded, [data for data in contents if data is not None]))
+        chosen = self._chosen(request)
+        judged = iter(await self._judge(chosen, [data for data in contents if data is not None]))
         too_large = ImageError(413, f"the file is larger than {self.limits.max_bytes} bytes")
         outcomes = [too_large if data is None else next(judged) for data in contents]
         entries = tuple(_entry(file.filename or "", item) for file, item in zip(files, outcomes, strict=True))
@@ -166,22 +177,78 @@ class Endpoints:
         for detail in refused:
             self.meters.count(metrics.REFUSALS, str(detail.status))
         error = refused[0] if len(refused) == len(entries) else None
-        answer = FormAnswer(**_identity(request, loaded), predictions=entries, error=error)
-        return _answer(answer, loaded, error.status if error else 200)
+        answer = FormAnswer(**_identity(request, chosen.model), predictions=entries, error=error)
+        return _json(answer, error.status if error else 200)
 
-    async def _judge(self, loaded: Loaded, images: list[bytes]) -> list[Judgement | ImageError]:
-        start = time.perf_counter()
-        outcomes = await asyncio.get_running_loop().run_in_executor(
-            self.pool, lambda: loaded.predictor.judge(images, max_pixels=self.limits.max_pixels)
-        )
-        self._measure(loaded, start, outcomes)
+    async def _judge(self, chosen: Chosen, images: list[bytes]) -> list[Judgement | ImageError]:
+        predictor = chosen.model.predictor
+        outcomes = await self._work(chosen, lambda: predictor.judge(images, max_pixels=self.limits.max_pixels))
+        self._count(chosen, images, outcomes)
         return outcomes
 
-    def _measure(self, loaded: Loaded, start: float, outcomes: Sequence[Judgement | ImageError]) -> None:
-        self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start)
+    async def _work(self, chosen: Chosen, work: Callable[[], T]) -> T:
+        """Let the pool do a request's work, and measure how long it took.
+
+        Raises:
+            ImageError, RequestError: whatever the work raises.
+        """
+        start, version = time.perf_counter(), chosen.model.model.version
+        with self.shadow.making_way():
+            try:
+                done = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+            except (ImageError, RequestError):
+                raise
+            except Exception:
+                self.meters.count(metrics.FAILURES, version)
+                raise
+        self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start, version)
+        return done
+
+    def _count(
+        self, chosen: Chosen, images: Sequence[bytes | ImageError], outcomes: Sequence[Judgement | ImageError]
+    ) -> None:
+        """Count the judgements of images, and let the shadow compare its own."""
         for outcome in outcomes:
             if isinstance(outcome, Judgement):
-                self.meters.count(metrics.JUDGEMENTS, loaded.model.version, outcome.label)
+                self.meters.count(metrics.JUDGEMENTS, chosen.model.model.version, outcome.label)
+        if chosen.shadow:
+            judged = [
+                (image, outcome)
+                for image, outcome in zip(images, outcomes, strict=True)
+                if isinstance(image, bytes) and isinstance(outcome, Judgement)
+            ]
+            self.shadow.compare(chosen.shadow, judged)
+
+    def _chosen(self, request: Request, name: str = "", version: str = "") -> Chosen:
+        """Who judges a request; whatever it is answered from now on bears the version of that model.
+
+        Args:
+            request: its headers may name a version and a client.
+            name: of the model; empty: whichever answers.
+            version: that its path names; empty: none.
+
+        Raises:
+            RequestError: 404, there is no such model or version; 503, it is wanted and not loaded.
+        """
+        headers = request.headers
+        name, version = name or self.serving().model.name, version or headers.get(VERSION_HEADER, "")
+        chosen = self.choose(name, version, lambda: headers.get(CLIENT_HEADER))
+        request.state.version = chosen.model.model.version
+        return chosen
+
+    def choose(self, name: str, version: str, client: Callable[[], str | None]) -> Chosen:
+        """Who judges a request: the version that it names; else the model, or the candidate if that has its turn.
+
+        Args:
+            name: of the model.
+            version: empty: none is named.
+            client: says who asks; None: nobody knows.
+
+        Raises:
+            RequestError: 404, there is no such model or version; 503, it is wanted and not loaded.
+        """
+        loaded = self.served(name, version)
+        return Chosen(loaded) if version else self.slot.choose(loaded, client)
 
     async def infer(self, request: Request, name: str) -> Response:
         """Judge photographs, each on its own: the tensors and their order are those of the model's metadata."""
@@ -199,45 +266,45 @@ class Endpoints:
         body = await limited(request, self.limits.max_request_bytes).body()
         json_length = request.headers.get(inference.LENGTH_HEADER)
         limits = self.limits
-        loaded = self.served(name, version)
+        chosen = self._chosen(request, name, version)
         content, json_length_of_answer = await self.judge_tensors(
-            loaded,
+            chosen,
             lambda: inference.read(body, json_length, max_files=limits.max_files, max_bytes=limits.max_bytes),
             lambda answer: inference.write(answer, request.state.id),
         )
-        headers = {VERSION_HEADER: loaded.model.version}
         if json_length_of_answer is None:
-            return Response(content, 200, headers, "application/json")
-        headers[inference.LENGTH_HEADER] = str(json_length_of_answer)
+            return Response(content, 200, None, "application/json")
+        headers = {inference.LENGTH_HEADER: str(json_length_of_answer)}
         return Response(content, 200, headers, "application/octet-stream")
 
-    async def judge_tensors(self, loaded: Loaded, read: Callable[[], Asked], write: Callable[[Answer], T]) -> T:
+    async def judge_tensors(self, chosen: Chosen, read: Callable[[], Asked], write: Callable[[Answer], T]) -> T:
         """Judge the photographs of an inference request.
 
         Args:
-            loaded: the model that shall judge.
+            chosen: who shall judge.
             read: makes the request of what came; it runs in the pool, as does `write`.
             write: makes what goes out of the answer.
 
         Raises:
             RequestError: the request cannot be understood; or no photograph could be judged: the first one's error.
         """
+        model, predictor = chosen.model.model, chosen.model.predictor
 
-        def work() -> tuple[list[Verdict | ImageError], T]:
+        def work() -> tuple[Asked, list[Verdict | ImageError], T]:
             asked = read()
-            outcomes = inference.verdicts(loaded.predictor, asked, self.limits.max_pixels)
-            found = tensors.tensors(outcomes, loaded.predictor.manifest.classes, asked.outputs)
-            return outcomes, write(Answer(asked, loaded.model, found))
+            outcomes = inference.verdicts(predictor, asked, self.limits.max_pixels)
+            found = tensors.tensors(outcomes, predictor.manifest.classes, asked.outputs)
+            return asked, outcomes, write(Answer(asked, model, found))
 
-        start = time.perf_counter()
-        outcomes, written = await asyncio.get_running_loop().run_in_executor(self.pool, work)
-        judgements = [outcome.judgement for outcome in outcomes if isinstance(outcome, Verdict)]
-        self._measure(loaded, start, judgements)
-        refused = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+        asked, outcomes, written = await self._work(chosen, work)
+        said = [outcome.judgement if isinstance(outcome, Verdict) else outcome for outcome in outcomes]
+        self._count(chosen, asked.images, said)
+        refused = [outcome for outcome in said if isinstance(outcome, ImageError)]
+        nothing = len(refused) == len(said)
         # The error that is raised is counted where it is answered.
-        for error in refused if judgements else refused[1:]:
+        for error in refused[1:] if nothing else refused:
             self.meters.count(metrics.REFUSALS, str(error.status))
-        if not judgements:
+        if nothing:
             raise RequestError(refused[0].status, str(refused[0]))
         return written
 
@@ -257,24 +324,28 @@ class Endpoints:
 
     async def model_version(self, name: str, version: str) -> ModelMetadata:
         """The same, of the version that is named; 503 with the reason if it is only wanted."""
-        self.served(name, version)  # else another version would be described under its name
-        return await self.model(name)
+        return self._metadata(name, self.served(name, version))
 
     async def model(self, name: str) -> ModelMetadata:
         """What this replica serves under a name, what it should serve, and why the two differ."""
         slot = self.slot
         loaded = slot.loaded if slot.loaded and slot.loaded.model.name == name else None
-        wanted = slot.wanted if slot.wanted and slot.wanted.name == name else None
-        if loaded is None and wanted is None:
+        if loaded is None and (slot.wanted is None or slot.wanted.name != name):
             raise self._unknown(name)
+        return self._metadata(name, loaded)
+
+    def _metadata(self, name: str, loaded: Loaded | None) -> ModelMetadata:
+        slot = self.slot
+        wanted = slot.wanted if slot.wanted and slot.wanted.name == name else None
         return ModelMetadata(
             name=name,
-            versions=(loaded.model.version,) if loaded else (),
+            versions=tuple(found.model.version for found in self._loaded() if found.model.name == name),
             version=loaded.model.version if loaded else None,
             sha256=loaded.predictor.digest if loaded else None,
             replica=self.replica,
             wanted=WantedModel(version=wanted.version, sha256=wanted.sha256) if wanted else None,
             load_error=slot.load_error,
+            trial=TrialMetadata.of(slot.candidate),
             **(_description(loaded) if loaded else {}),
         )
 
@@ -287,16 +358,21 @@ class Endpoints:
         return Readiness(name=name, version=self.served(name, version).model.version)
 
     def served(self, name: str, version: str) -> Loaded:
-        """The model of a name, and of a version unless that is empty.
+        """The model of a name; or the model or candidate of a version, unless that is empty.
 
         Raises:
             RequestError: 404, there is none; 503, it is wanted and not loaded.
         """
         self._expect(name, version)
-        loaded = self.slot.loaded
-        if loaded and loaded.model.name == name and version in ("", loaded.model.version):
-            return loaded
-        raise _unavailable(self.slot)
+        for loaded in self._loaded() if version else filter(None, [self.slot.loaded]):
+            if loaded.model.name == name and version in ("", loaded.model.version):
+                return loaded
+        tried = self.slot.candidate
+        raise _unavailable(tried if tried.wanted and tried.wanted.version == version else self.slot)
+
+    def _loaded(self) -> list[Loaded]:
+        """The model that answers, and the candidate."""
+        return [loaded for loaded in (self.slot.loaded, self.slot.candidate.loaded) if loaded]
 
     def _expect(self, name: str, version: str) -> None:
         models = [model for model in self._models() if model.name == name]
@@ -307,9 +383,9 @@ class Endpoints:
             raise RequestError(404, f"there is no version {version!r} of {name} here; known: {', '.join(versions)}")
 
     def _models(self) -> list[ServedModel]:
-        """What is served, and what is wanted."""
-        models = [self.slot.loaded.model if self.slot.loaded else None, self.slot.wanted]
-        return [model for model in models if model]
+        """What is served or tried, and what is wanted."""
+        wanted = (self.slot.wanted, self.slot.candidate.wanted)
+        return [*(loaded.model for loaded in self._loaded()), *(model for model in wanted if model)]
 
     def serving(self) -> Loaded:
         """The model that answers.
@@ -343,7 +419,7 @@ def application(endpoints: Endpoints) -> FastAPI:
             "4XX": {**errors["4XX"], "model": ErrorAnswer | FormAnswer},  # a form is answered file by file
             200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."},
         },
-        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN]},
+        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN, *_WHO_JUDGES]},
     )
     inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
     for path, endpoint in (
@@ -366,7 +442,10 @@ def application(endpoints: Endpoints) -> FastAPI:
             methods=["POST"],
             response_model=InferenceAnswer,
             responses={**inference_errors, 200: inference.RESPONSE},
-            openapi_extra={"requestBody": inference.REQUEST_BODY, "parameters": [inference.LENGTH_PARAMETER]},
+            openapi_extra={
+                "requestBody": inference.REQUEST_BODY,
+                "parameters": [inference.LENGTH_PARAMETER, *(_WHO_JUDGES if infer == endpoints.infer else ())],
+            },
         )
 
     def refuse(scope: Scope, error: RequestError) -> Response:
@@ -398,9 +477,9 @@ def _explained(request: Request, error: HTTPException) -> RequestError:
     return RequestError(error.status_code, reasons.get(error.status_code, error.detail), error.headers)
 
 
-def _unavailable(slot: ModelSlot) -> RequestError:
+def _unavailable(slot: Slot) -> RequestError:
     if slot.load_error:
-        reason = f"no model is served: {slot.load_error}"
+        reason = slot.load_error if slot.loaded else f"no model is served: {slot.load_error}"
     elif slot.wanted:
         reason = f"{slot.wanted.name} version {slot.wanted.version} is being loaded: try again soon"
     else:
@@ -461,10 +540,5 @@ def _description(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _answer(body: Contract, loaded: Loaded, status: int = 200) -> Response:
-    # The version that judged, even if another one has taken its place meanwhile.
-    return _json(body, status, {VERSION_HEADER: loaded.model.version})
-
-
-def _json(body: Contract, status: int, headers: Mapping[str, str]) -> Response:
+def _json(body: Contract, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(body.model_dump_json(exclude_none=True), status, headers, "application/json")

@@ -10,11 +10,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gitops.manifest import VERSION_HEADER
 from serve.protocol import RequestError
 from serve.slot import ModelSlot
 
 ID_HEADER = "X-Request-Id"
-VERSION_HEADER = "X-Model-Version"
 _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 log = logging.getLogger("ray.serve")
@@ -25,7 +25,7 @@ class Envelope:
 
     Args:
         app: the routes.
-        slot: where the served version stands.
+        slot: where the served version stands; `version` in the scope's state, the one that was chosen, goes before it.
         refuse: makes the answer to a request and an error; the request's id is `id` in the scope's state.
     """
 
@@ -41,7 +41,7 @@ class Envelope:
             return
         given = dict(scope["headers"]).get(ID_HEADER.lower().encode(), b"").decode("latin-1")
         request_id = given if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
-        scope["state"] = {**scope.get("state", {}), "id": request_id}
+        scope["state"] = state = {**scope.get("state", {}), "id": request_id}
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -51,8 +51,9 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 if not given:  # Ray Serve gives an id to a request without one, and repeats every id in the answer
                     headers[ID_HEADER] = request_id
-                if self._slot.loaded:
-                    headers.setdefault(VERSION_HEADER, self._slot.loaded.model.version)
+                # The version that judged, even if another one has taken its place meanwhile.
+                if version := state.get("version") or (self._slot.loaded and self._slot.loaded.model.version):
+                    headers[VERSION_HEADER] = version
             await send(message)
 
         try:

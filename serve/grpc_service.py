@@ -4,7 +4,7 @@ Ray's proxy takes the call and hands its message to the method of the same name 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
-from serve.endpoints import Endpoints
+from serve.endpoints import CLIENT_HEADER, Endpoints
 from serve.inference import Answer, Asked
 from serve.open_inference_pb2 import (
     InferParameter,
@@ -112,12 +112,14 @@ class InferenceService:
         """Judge photographs, each on its own."""
 
         async def answer() -> ModelInferResponse:
-            loaded = self._endpoints.served(request.model_name, request.model_version)
+            chosen = self._endpoints.choose(
+                request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
+            )
             limits = self._endpoints.limits
             if request.ByteSize() > limits.max_request_bytes:
                 raise RequestError(413, f"the request is larger than {limits.max_request_bytes} bytes")
             return await self._endpoints.judge_tensors(
-                loaded, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
+                chosen, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
             )
 
         return await self._answered(answer, ModelInferResponse, grpc_context)
@@ -142,6 +144,11 @@ class InferenceService:
         context.set_details(reason[:_LONGEST_DETAILS])
         self._endpoints.meters.count(metrics.REFUSALS, str(int(status)))
         return empty()
+
+
+def _client(metadata: Iterable[tuple[str, str]]) -> str | None:
+    """Who calls; None: it is not said."""
+    return dict(metadata).get(CLIENT_HEADER.lower())
 
 
 def _metadata(tensor: TensorMetadata) -> ModelMetadataResponse.TensorMetadata:

@@ -25,7 +25,7 @@ from gitops.manifest import (
 from gitops.status import Deployed, HealthCode, Journal, SyncCode
 from gitops.turn import known_status
 from serve.endpoints import Endpoints
-from serve.protocol import ErrorAnswer, RequestError, WantedModel
+from serve.protocol import ErrorAnswer, RequestError, TrialMetadata, WantedModel
 from serve.slot import Loaded
 
 _HISTORY = 50
@@ -68,6 +68,7 @@ class Deployment(Contract):
     subject: str
     version: Version | None = Field(description="Of this application's model since then.")
     sha256: Sha256 | None
+    trial: str | None = Field(description="What was tried beside it, in words.")
     report: bool = Field(description="Whether GET /served/evaluation/{sha256} has its evaluation.")
 
 
@@ -90,6 +91,7 @@ class ServedAnswer(Contract):
     model: Facts | None = Field(description="None: no model answers.")
     wanted: WantedModel | None
     load_error: str | None
+    trial: TrialMetadata | None = Field(description="What is tried beside the model; None: nothing.")
     replica: str
     max_bytes: int = Field(description="Largest file of a photograph.")
     feedback: bool = Field(description="Whether POST /feedback keeps anything.")
@@ -128,6 +130,7 @@ class Served:
             model=_facts(loaded, self._since(loaded, deployed)) if loaded else None,
             wanted=WantedModel.of(slot.wanted) if slot.wanted else None,
             load_error=slot.load_error,
+            trial=TrialMetadata.of(slot.candidate),
             replica=self.endpoints.replica,
             max_bytes=self.endpoints.limits.max_bytes,
             feedback=self.feedback,
@@ -164,7 +167,7 @@ class Served:
         )
 
     def _deployment(self, entry: Deployed, pages: Mapping[str, Path]) -> Deployment:
-        model = entry.models.get(self.application)
+        model, trial = entry.models.get(self.application), entry.trials.get(self.application)
         return Deployment(
             revision=entry.revision,
             at=entry.deployed_at,
@@ -172,6 +175,7 @@ class Served:
             subject=entry.subject,
             version=model.version if model else None,
             sha256=model.sha256 if model else None,
+            trial=str(trial) if trial else None,
             report=model is not None and model.sha256 in pages,
         )
 

@@ -1,7 +1,12 @@
-"""The served model's place in a replica: a new bundle is loaded beside the old one, and swapped in when it works."""
+"""The served model's place in a replica: a new bundle is loaded beside the old one, and swapped in when it works.
+
+A candidate has a place of its own beside it, where it is loaded as carefully: until it answers, nobody notices it.
+"""
 
 import asyncio
+import hashlib
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitops.errors import BundleError, ContractError, MergelineError
-from gitops.manifest import ServedModel
+from gitops.manifest import ServedModel, Shadow, Trial
 from gitops.state import write_atomically
 from gitops.status import now
 
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 # A bundle that does not load may be there later (a store that is away), and Serve itself never asks twice.
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
+CANDIDATE_SECONDS = 60.0
+"""Longest wait for a candidate, whose store may be slow; it goes on loading, and judges when it is there."""
 
 log = logging.getLogger("ray.serve")  # the logger whose lines Ray Serve keeps with the replica's
 
@@ -33,29 +40,35 @@ class Loaded:
     """When this replica loaded it."""
 
 
-class ModelSlot:
-    """Holds the model that answers, the one that is wanted, and why they differ; lives on one event loop.
+@dataclass(frozen=True)
+class Chosen:
+    """Who judges a request."""
+
+    model: Loaded
+    """It answers."""
+    shadow: Loaded | None = None
+    """It judges the same photographs afterwards; None: nobody does."""
+
+
+class Slot:
+    """Holds a model that is loaded, the one that is wanted, and why they differ; lives on one event loop.
 
     Args:
         open_bundle: fetches, loads and probes a model's bundle; runs in a thread and may raise anything.
-        memory: file that keeps the last model which worked, for replicas that start while the wanted one does not load.
         on_load: told of each attempt whether it succeeded.
     """
 
-    def __init__(
-        self, open_bundle: Callable[[ServedModel], "Predictor"], memory: Path, on_load: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, open_bundle: Callable[[ServedModel], "Predictor"], on_load: Callable[[bool], None]) -> None:
         self.loaded: Loaded | None = None
         self.wanted: ServedModel | None = None
         self.load_error: str | None = None
         self._open_bundle = open_bundle
-        self._memory = memory
         self._on_load = on_load
         self._loading = asyncio.Lock()
         self._retries: asyncio.Task[None] | None = None
 
-    async def want(self, model: ServedModel | None) -> None:
-        """Serve another model, or none; returns when it answers, or when it is known why it does not. Never raises."""
+    async def _want(self, model: ServedModel | None) -> None:
+        """Load another model, or none; returns when it is there, or when it is known why it is not. Never raises."""
         if self._retries:
             self._retries.cancel()
         self.wanted, self.load_error = model, None
@@ -66,17 +79,14 @@ class ModelSlot:
             self._retries = asyncio.create_task(self._retry(model))
 
     async def remember(self) -> None:
-        """Keep the model that answers for new replicas, if it is the wanted one.
+        """Called when a model has been loaded."""
 
-        To be repeated now and then: a replica that Serve started with an earlier configuration may have been the last.
-        """
-        if self.loaded and self.loaded.model == self.wanted:
-            await asyncio.to_thread(self._write_memory, self.loaded.model)
+    async def _fall_back(self, model: ServedModel) -> None:
+        """Called when `model` did not load."""
 
-    def refuse(self, reason: str) -> None:
-        """Keep what answers, and say why the last configuration was not followed."""
-        self.load_error = reason
-        log.error("%s", reason)
+    def _known(self) -> tuple[Loaded | None, ...]:
+        """Models whose bundles need not be loaded again."""
+        return (self.loaded,)
 
     async def _attempt(self, model: ServedModel) -> bool:
         """Load a model and swap; True if it answers now, or is wanted no longer."""
@@ -93,14 +103,14 @@ class ModelSlot:
             # One assignment: a request has taken the old one or takes the new one, and what it took stays with it.
             self.loaded, self.load_error = loaded, None
             await self.remember()
-            log.info("Serving %s version %s, bundle %s.", model.name, model.version, model.sha256[:12])
+            log.info("Loaded %s version %s, bundle %s.", model.name, model.version, model.sha256[:12])
             return True
 
     async def _load(self, model: ServedModel) -> tuple[Loaded | None, str | None]:
         """The loaded model, or None and the reason."""
-        known = self.loaded
-        if known and (known.model.name, known.model.sha256) == (model.name, model.sha256):
-            return Loaded(model, known.predictor, known.since), None  # the same bundle under another version or address
+        for known in self._known():
+            if known and (known.model.name, known.model.sha256) == (model.name, model.sha256):
+                return Loaded(model, known.predictor, known.since), None  # under another version or address, perhaps
         try:
             predictor = await asyncio.to_thread(self._open, model)
         except MergelineError as error:
@@ -121,6 +131,104 @@ class ModelSlot:
             raise BundleError(f"it holds {found[0]} {found[1][:12]}, not {model.name} {model.sha256[:12]}")
         return predictor
 
+    async def _retry(self, model: ServedModel) -> None:
+        seconds = FIRST_RETRY_SECONDS
+        while model is self.wanted:
+            await asyncio.sleep(seconds)
+            if await self._attempt(model):
+                return
+            seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+
+
+class Candidate(Slot):
+    """A model on trial: it is loaded as any other, and judges nothing before it is."""
+
+    trial: Trial | None = None
+    """How it is tried; None: there is none."""
+
+    async def want(self, trial: Trial | None) -> None:
+        """Try another model, or in another way; returns when it is loaded or it is known why not. Never raises."""
+        self.trial = trial
+        model = trial.model if trial else None
+        if model != self.wanted:
+            self.loaded = None  # the one before must not judge under the new one's share
+            await self._want(model)
+
+    def is_chosen(self, client: str | None) -> bool:
+        """Whether a canary answers a request.
+
+        Args:
+            client: who asks; whoever says so is answered by the same model each time, by every replica, and stays with
+                the candidate when its share grows. None: chance decides.
+        """
+        if self.wanted is None or self.trial is None or self.trial.percent is None:
+            return False
+        if not client:
+            return 100 * random.random() < self.trial.percent
+        # With the bundle's digest in it, so that another candidate meets other clients.
+        found = hashlib.sha256(f"{self.wanted.sha256} {client}".encode()).digest()
+        return 100 * int.from_bytes(found[:8]) < self.trial.percent * 2**64
+
+
+class ModelSlot(Slot):
+    """Holds the model that answers, the one that is wanted, and why they differ; and a candidate beside it.
+
+    Args:
+        open_bundle: fetches, loads and probes a model's bundle; runs in a thread and may raise anything.
+        memory: file that keeps the last model which worked, for replicas that start while the wanted one does not load.
+        on_load: told of each attempt whether it succeeded.
+    """
+
+    def __init__(
+        self, open_bundle: Callable[[ServedModel], "Predictor"], memory: Path, on_load: Callable[[bool], None]
+    ) -> None:
+        super().__init__(open_bundle, on_load)
+        self.candidate = Candidate(open_bundle, on_load)
+        self._trying: asyncio.Task[None] | None = None  # the event loop itself would forget it
+        self._memory = memory
+
+    async def want(self, model: ServedModel | None, trial: Trial | None = None) -> None:
+        """Serve another model, or none, and try another one beside it, or none; returns when both are settled.
+
+        It never raises: where the model does not load, the one before goes on answering; where the candidate does not,
+        the model answers alone.
+        """
+        # A task begins later than this goes on, so that a candidate which becomes the model is taken over first.
+        self._trying = asyncio.create_task(self.candidate.want(trial))
+        await self._want(model)
+        # A new replica answers nothing before this returns, and a candidate must not keep it from that.
+        await asyncio.wait({self._trying}, timeout=CANDIDATE_SECONDS)
+
+    def choose(self, model: Loaded, client: Callable[[], str | None]) -> Chosen:
+        """Who judges a request that names no version.
+
+        Args:
+            model: the model that answers.
+            client: says who asks; None: nobody knows.
+        """
+        tried = self.candidate.loaded
+        if tried is None or tried.model.name != model.model.name:
+            return Chosen(model)
+        if isinstance(self.candidate.trial, Shadow):
+            return Chosen(model, tried)
+        return Chosen(tried if self.candidate.is_chosen(client()) else model)
+
+    def refuse(self, reason: str) -> None:
+        """Keep what answers, and say why the last configuration was not followed."""
+        self.load_error = reason
+        log.error("%s", reason)
+
+    async def remember(self) -> None:
+        """Keep the model that answers for new replicas, if it is the wanted one.
+
+        To be repeated now and then: a replica that Serve started with an earlier configuration may have been the last.
+        """
+        if self.loaded and self.loaded.model == self.wanted:
+            await asyncio.to_thread(self._write_memory, self.loaded.model)
+
+    def _known(self) -> tuple[Loaded | None, ...]:
+        return (self.loaded, self.candidate.loaded)
+
     async def _fall_back(self, model: ServedModel) -> None:
         """Without an old model beside it, a new replica takes the one that its peers served last."""
         if self.loaded is not None:
@@ -131,14 +239,6 @@ class ModelSlot:
         loaded, _ = await self._load(last)
         if self.loaded is None and self.wanted is model:
             self.loaded = loaded
-
-    async def _retry(self, model: ServedModel) -> None:
-        seconds = FIRST_RETRY_SECONDS
-        while model is self.wanted:
-            await asyncio.sleep(seconds)
-            if await self._attempt(model):
-                return
-            seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
 
     def _write_memory(self, model: ServedModel) -> None:
         try:

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import mergeline
 from gitops import promotion
 from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
-from gitops.manifest import Comparison
+from gitops.manifest import Canary, Comparison
 from gitops.repository import Repository, create_bare
 from gitops.state import State, write_atomically
-from gitops.status import Health, Journal, Status, Sync, now
+from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn
 from ray_jobs.stage import Stage
 from tests.bundles import put_bundle
@@ -103,7 +103,14 @@ def test_what_cannot_be_done_is_said_with_a_reason(tmp_path: Path, arguments: li
 
 
 @pytest.mark.parametrize(
-    "arguments", [["up", "--port", "99999"], ["doctor", "--port", "0"], ["reconcile", "--interval", "0"]]
+    "arguments",
+    [
+        ["up", "--port", "99999"],
+        ["doctor", "--port", "0"],
+        ["reconcile", "--interval", "0"],
+        ["promote", "--canary", "0"],
+        ["promote", "--canary", "100"],
+    ],
 )
 def test_a_number_out_of_range_is_refused(arguments: list[str]) -> None:
     result = run(*arguments)
@@ -244,3 +251,82 @@ def test_labels_are_imported_and_counted(tmp_path: Path) -> None:
     assert [item["filename"] for item in taken["new"]] == ["b.png"]
     assert taken["written"]
     assert list((tmp_path / "state/labels").glob("*.json")) == [tmp_path / "state/labels/screw.json"]
+
+
+# --- trials -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_version_is_tried_finished_and_taken_away(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
+    stage, options = compared
+    repository = Repository(stage.state.repository)
+
+    def wanted() -> str:
+        return str(promotion.wanted(repository, "local", "screw"))
+
+    def typed(*arguments: str) -> str:
+        result = runner.invoke(mergeline.app, ["promote", *arguments, *options], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    shown = typed("2", "--to", "local", "--canary", "10")
+    assert "branch canary/local/screw-2" in shown
+    assert "screw 2 against screw 1 on 30 held-out images: accuracy" in shown
+    assert wanted() == "screw version 1"
+    typed("2", "--canary", "10", "--merge")
+    assert wanted() == "screw version 1 with a canary of version 2 (10 %)"
+    typed("--shadow", "--merge")
+    assert wanted() == "screw version 1 with a shadow of version 2"
+    assert "branch abort/local/screw-2" in typed("2", "--abort", "--no-merge")
+    assert "merged as" in typed("--abort")
+    assert wanted() == "screw version 1"
+    typed("2", "--canary", "50", "--merge")
+    shown = typed("2", "--finish")
+    assert "branch finish/local/screw-2" in shown
+    assert "screw 2 against screw 1 on 30 held-out images" in shown
+    typed("--finish", "--merge")
+    assert wanted() == "screw version 2"
+
+
+def test_a_trial_that_is_another_one_is_named(compared: tuple[Stage, list[str]]) -> None:
+    stage, options = compared
+    second = stage.state.versions("screw")[1]
+    promotion.try_beside(Repository(stage.state.repository), second, "local", percent=10, merge=True)
+    for end in ("--finish", "--abort"):
+        result = run("promote", "7", "--to", "local", end, *options)
+        assert result.returncode == 1
+        assert "local has a canary of version 2 (10 %), not one of version 7" in result.stderr
+    result = run("promote", "2", "--to", "local", *options)
+    assert result.returncode == 1
+    assert "end that first, by `mergeline promote --to local` with --finish or --abort" in result.stderr
+
+
+def test_only_one_way_to_try_is_taken() -> None:
+    result = run("promote", "--canary", "10", "--shadow")
+    assert result.returncode == 2
+    assert "take one of --canary, --shadow, --finish and --abort" in result.stderr
+
+
+def test_what_is_tried_is_in_status_and_history(tmp_path: Path) -> None:
+    state = State.at(tmp_path / "state")
+    model, candidate = (make_version(tmp_path, number).model for number in "12")
+    canary, journal = Canary(percent=10, model=candidate), Journal(state, "local")
+    journal.append(
+        Deployed(
+            id=0,
+            revision="1" * 40,
+            deploy_started_at=now(),
+            deployed_at=now(),
+            committed_at=now(),
+            author="Ada",
+            subject="Try it",
+            applications=("screw",),
+            models={"screw": model},
+            trials={"screw": canary},
+        )
+    )
+    resource = Resource(name="screw", status="Synced", wanted=model, trial=canary)
+    journal.write(Status(environment="local", resources=(resource,), reconciled_at=now()))
+    assert journal.history()[0].trials == {"screw": canary}
+    assert journal.status().resources == (resource,)
+    assert "screw 1 with a canary of version 2 (10 %)" in run("history", "--state", str(state.root)).stdout
+    assert "wants version 1 with a canary of version 2 (10 %)" in run("status", "--state", str(state.root)).stdout

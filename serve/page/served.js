@@ -51,6 +51,14 @@ function modelBox(model) {
   ]);
 }
 
+/** What is tried beside the model, in a line. */
+function trialLine(trial, model) {
+  if (!trial) return null;
+  if (!trial.loaded) return element("p", "notice", `A ${trial.kind} of version ${trial.version} is wanted, but not loaded${trial.load_error ? `: ${trial.load_error}` : " yet"}.`);
+  const does = trial.kind === "canary" ? `answers ${trial.percent} % of the requests` : "judges the same photographs afterwards, and answers none";
+  return element("p", "soft", element("strong", "", `${trial.kind === "canary" ? "Canary" : "Shadow"}: version ${trial.version} `), `${does} (bundle `, code(trial.sha256), `, beside version ${model.version}).`);
+}
+
 function environmentBox(found) {
   const environment = found.environment;
   if (!environment) {
@@ -98,7 +106,7 @@ function evaluationBox(found) {
 function historyBox(environment, current) {
   if (!environment) return null;
   const rows = environment.history.map((entry) => {
-    const version = entry.version ? `version ${entry.version}` : "no model";
+    const version = (entry.version ? `version ${entry.version}` : "no model") + (entry.trial ? ` with a ${entry.trial}` : "");
     return element(
       "tr",
       entry.sha256 && entry.sha256 === current ? "now" : "",
@@ -128,7 +136,7 @@ export function draw(found) {
       element("div", "grow", element("h1", "", title), element("p", "soft", ...(model ? ["served since ", time(model.since)] : []))),
       ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
     ),
-    ...(problem ? [element("p", "notice", problem)] : []),
+    ...[problem && element("p", "notice", problem), model && trialLine(found.trial, model)].filter(Boolean),
     element("div", "grid", ...[evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
   );
 }

@@ -22,7 +22,7 @@ from gitops.environment import (
     with_port,
 )
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel, Shadow, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.state import State
 
@@ -30,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on
 
 LOCAL = seed_environment("screw", "local")
 MODEL = ServedModel(name="screw", version="3", uri="file:///a/b", sha256="ab" * 32)
+CANDIDATE = ServedModel(name="screw", version="4", uri="s3://b/c", sha256="cd" * 32)
+CANARY, SHADOW = Canary(percent=10, model=CANDIDATE), Shadow(model=CANDIDATE)
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
 VERSIONS = st.integers(1, 999_999_999).map(str)
 
@@ -118,7 +120,7 @@ def test_other_people_s_servicers_are_theirs() -> None:
 
 
 def test_our_own_application_takes_the_seeds() -> None:
-    from serve.app import DEPLOYMENT, ApplicationArguments, UserConfig
+    from serve.app import DEPLOYMENT, ApplicationArguments
 
     seed = Environment.parse(LOCAL, "local").config["applications"][0]
     ApplicationArguments.parse(seed["args"], "args")
@@ -170,8 +172,8 @@ def test_another_port_changes_that_line_only() -> None:
         ("import_path: serve.app:build", "runtime_env: {}", "application screw needs an `import_path`"),
         ("  - name: screw", "  - route_prefix: /", "is not YAML"),  # the key is there twice then
         ("- name: Classifier", "- num_replicas: 1", "an entry without `name` stands among the deployments"),
-        ("model: null", "model: {name: screw}", "the model of application screw is not a valid ServedModel"),
-        ("model: null", "model: screw", "the model of application screw is not a valid ServedModel"),
+        ("model: null", "model: {name: screw}", "the user_config of application screw"),
+        ("model: null", "model: screw", "the user_config of application screw"),
         ("port: 8000", "port: eight", "http_options wants a text as host and a number as port"),
         ("port: 8000", "port: 8000\n  port: 8001", "is not YAML"),
         ("threads: 2", "threads: .inf", "a value that Ray Serve's REST API cannot take"),
@@ -318,6 +320,132 @@ def test_any_value_is_read_back_as_it_was_written(uri: str, sha256: str, version
     model = ServedModel.model_construct(name="screw", version=version, uri=uri, sha256=sha256)
     application = "left" if "name: left" in text else "screw"
     assert Environment.parse(promote(text, application, model), "x").served()[application] == model
+
+
+# --- trials -----------------------------------------------------------------------------------------------------------
+
+PROMOTED = promote(LOCAL, None, MODEL)
+
+
+def test_a_canary_is_a_few_readable_lines_below_the_model() -> None:
+    edited = promote(PROMOTED, None, MODEL, trial=CANARY)
+    assert _changed_lines(PROMOTED, edited) == [
+        "+          canary:",
+        "+            percent: 10",
+        "+            model:",
+        "+              name: screw",
+        '+              version: "4"',
+        "+              uri: s3://b/c",
+        f"+              sha256: {CANDIDATE.sha256}",
+    ]
+    assert Environment.parse(edited, "x").wanted() == {"screw": UserConfig(model=MODEL, canary=CANARY)}
+    assert Environment.parse(edited, "x").served() == {"screw": MODEL}
+    assert Environment.parse(edited, "x").settings() == Environment.parse(LOCAL, "x").settings()
+
+
+def test_another_share_changes_its_line_only() -> None:
+    text = promote(PROMOTED, None, MODEL, trial=CANARY).replace('version: "4"', "version: '4'  # from line 7")
+    text = text.replace("percent: 10", "percent: 10 # more on Friday")
+    edited = promote(text, None, MODEL, trial=CANARY.model_copy(update={"percent": 25}))
+    changed = ["-            percent: 10 # more on Friday", "+            percent: 25 # more on Friday"]
+    assert _changed_lines(text, edited) == changed
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n# the end\n", "\n          # below\n", "  # behind\n# the end"])
+@pytest.mark.parametrize("trial", [CANARY, SHADOW])
+def test_what_is_ended_leaves_no_trace(end: str, trial: Trial) -> None:
+    text = PROMOTED.rstrip() + end
+    tried = promote(text, None, MODEL, trial=trial)
+    assert tried != text
+    assert promote(tried, None, MODEL) == text
+    assert promote(tried, None, CANDIDATE) == promote(text, None, CANDIDATE), "finished, it is a promotion"
+
+
+def test_a_shadow_becomes_a_canary_and_the_other_way() -> None:
+    shadow, canary = (promote(PROMOTED, None, MODEL, trial=trial) for trial in (SHADOW, CANARY))
+    assert promote(shadow, None, MODEL, trial=CANARY) == canary
+    assert promote(canary, None, MODEL, trial=SHADOW) == shadow
+
+
+@pytest.mark.parametrize("written", ["canary: null", "canary: ~ # none now", "canary:"])
+def test_a_canary_that_is_null_is_written_where_it_stands(written: str) -> None:
+    text = PROMOTED.replace("          model:", f"          {written}\n          model:")
+    edited = promote(text, None, MODEL, trial=CANARY)
+    assert Environment.parse(edited, "x").wanted()["screw"].trial == CANARY
+    assert ("# none now" in edited) == ("# none now" in written)
+    assert edited.index("canary:") < edited.index("          model:")
+    assert promote(edited, None, MODEL) == PROMOTED
+
+
+def test_a_trial_in_flow_style_comes_and_goes_where_it_stands() -> None:
+    text = promote(TWO, "left", MODEL)
+    tried = promote(text, "left", MODEL, trial=CANARY)
+    inline = f'{{name: screw, version: "4", uri: s3://b/c, sha256: {CANDIDATE.sha256}}}'
+    assert tried == text.replace('}, shown: "yes"', f'}}, canary: {{percent: 10, model: {inline}}}, shown: "yes"')
+    assert promote(tried, "left", MODEL) == text
+    first = text.replace("{model: {name", f"{{shadow: {{model: {inline}}}, model: {{name")
+    assert Environment.parse(first, "x").wanted()["left"].trial == SHADOW
+    assert promote(first, "left", MODEL) == text
+
+
+def test_lines_of_a_trial_that_come_from_elsewhere_are_not_edited() -> None:
+    merged = promote(BLOCK, None, MODEL, trial=CANARY).replace("canary:\n", "canary: &tried\n")
+    merged = merged.replace("import_path", "args: {tried: *tried}\n    import_path")
+    with pytest.raises(ContractError, match="is not"):  # an alias stands behind its anchor
+        promote(merged, None, MODEL)
+    shared = promote(BLOCK, None, MODEL).replace("        model:", "        model: &it").rstrip()
+    shared += "\n        shadow: {model: *it}\n"
+    with pytest.raises(ContractError, match="which is that of `model` itself"):
+        promote(shared, None, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("canary: {model: null}", "canary.percent: Field required"),
+        ("canary: {percent: 0, model: M}", "canary.percent: Input should be greater than or equal to 1"),
+        ("canary: {percent: 100, model: M}", "canary.percent: Input should be less than or equal to 99"),
+        ("canary: {percent: 5, modle: M}", "canary.modle: unknown key; did you mean 'model'?"),
+        ("shadow: {percent: 5, model: M}", "shadow.percent: unknown key"),
+        ("canary: {percent: 5, model: M}\n          shadow: {model: M}", "`canary` and `shadow` stand there together"),
+        ("shadow: {model: N}", "`shadow` is a model of bolt, `model` one of screw"),
+        ("cnary: {percent: 5, model: M}", "unknown key 'cnary'; did you mean 'canary'?"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(lines: str, reason: str) -> None:
+    for sign, name in (("M", "screw"), ("N", "bolt")):
+        written = f'{{name: {name}, version: "4", uri: s3://b, sha256: {CANDIDATE.sha256}}}'
+        lines = lines.replace(f"model: {sign}", f"model: {written}").replace(f"modle: {sign}", f"modle: {written}")
+    with pytest.raises(ContractError) as error:
+        Environment.parse(f"{PROMOTED.rstrip()}\n          {lines}\n", "local.yaml")
+    assert "local.yaml" in str(error.value)
+    assert reason in str(error.value)
+
+
+def test_a_trial_needs_a_model_beside_it() -> None:
+    alone = promote(PROMOTED, None, MODEL, trial=SHADOW)
+    start, end = alone.index("          model:"), alone.index("          shadow:")
+    with pytest.raises(ContractError, match="`shadow` needs a `model` beside which it is tried"):
+        Environment.parse(alone[:start] + alone[end:], "x")
+    with pytest.raises(ContractError, match="`shadow` needs a `model`"):
+        Environment.parse(f"{alone[:start]}          model: null\n{alone[end:]}", "x")
+
+
+@given(
+    uri=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40),
+    percent=st.integers(1, 99) | st.none(),
+    text=st.sampled_from([promote(BLOCK, None, MODEL), promote(TWO, "left", MODEL), PROMOTED]),
+    first=st.sampled_from([None, CANARY, SHADOW]),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_trial_is_read_back_and_can_be_ended(uri: str, percent: int | None, text: str, first: Trial | None) -> None:
+    candidate = ServedModel.model_construct(name="screw", version="4", uri=uri, sha256=CANDIDATE.sha256)
+    trial = Canary(percent=percent, model=candidate) if percent else Shadow(model=candidate)
+    application = "left" if "name: left" in text else "screw"
+    begun = promote(text, application, MODEL, trial=first)
+    tried = promote(begun, application, MODEL, trial=trial)
+    assert Environment.parse(tried, "x").wanted()[application] == UserConfig.of(MODEL, trial)
+    assert promote(tried, application, MODEL) == text
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------

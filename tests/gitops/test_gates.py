@@ -14,7 +14,7 @@ from gitops import bundle, environment
 from gitops.environment import PROJECT_PATH, model_path, serve_config_path
 from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import POKE, Change, bundle_complaint, check, check_files, hooks, judge, serve_schema
-from gitops.manifest import ModelVersion, ServedModel
+from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
 from gitops.promotion import promote, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version, seed
@@ -214,6 +214,37 @@ def test_taking_a_model_away_needs_no_report_but_stays_alone(version: ModelVersi
     old = seed() | _promotion(version)
     assert failed(_judge(old, {LOCAL: seed()[LOCAL]})) == []
     assert "scope" in _refusals(_judge(old, {LOCAL: seed()[LOCAL], "README.md": "x"}))
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_a_candidate_is_judged_as_a_promotion_is_and_goes_without_evidence(
+    version: ModelVersion, tmp_path: Path, kind: str
+) -> None:
+    old = seed() | _promotion(version)
+    candidate = make_version(tmp_path, "4", wrong=6)
+    model = candidate.model
+    trial: Trial = Canary(percent=10, model=model) if kind == "canary" else Shadow(model=model)
+    tried = environment.promote(old[LOCAL], None, version.model, trial=trial)
+    manifest = {model_path("screw", "4"): to_yaml(candidate)}
+    assert _refusals(_judge(old, {LOCAL: tried} | manifest)) == {
+        "accuracy": "screw 4 has 0.9400; the bar is at least 0.95"
+    }
+    assert list(_refusals(_judge(old, {LOCAL: tried}))) == ["manifest"]
+    mixed = {LOCAL: tried.replace("threads: 2", "threads: 3")} | manifest
+    assert "scope" in _refusals(_judge(old, mixed))
+    running = old | {LOCAL: tried} | manifest
+    assert [finding.key for finding in _judge(running, {LOCAL: old[LOCAL]})] == ["environment", "scope"]
+    finished = environment.promote(tried, None, model)
+    assert list(_refusals(_judge(running, {LOCAL: finished}))) == ["accuracy"]
+
+
+def test_a_larger_share_is_judged_again(version: ModelVersion, tmp_path: Path) -> None:
+    candidate = make_version(tmp_path, "4", wrong=6)
+    canary = Canary(percent=10, model=candidate.model)
+    text = environment.promote(_promotion(version)[LOCAL], None, version.model, trial=canary)
+    old = seed() | _promotion(version) | {LOCAL: text, model_path("screw", "4"): to_yaml(candidate)}
+    assert list(_refusals(_judge(old, {LOCAL: text.replace("percent: 10\n", "percent: 25\n")}))) == ["accuracy"]
+    assert failed(_judge(old, {LOCAL: text.replace("threads: 2", "threads: 3")})) == []
 
 
 def test_a_new_environment_begins_without_a_model(version: ModelVersion) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from gitops.errors import ContractError
 from gitops.health import Answers, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel, UserConfig
 from gitops.serve_api import Application, ServeDetails
 from gitops.status import HealthCode
 
 MODEL = ServedModel(name="screw", version="2", uri="file:///bundle", sha256="2" * 64)
 OLD = {"version": "1", "sha256": "1" * 64}
 NEW = {"version": "2", "sha256": "2" * 64}
-SLOT = Slot(deployment="Classifier", model=MODEL)
+SLOT = Slot(deployment="Classifier", wanted=UserConfig(model=MODEL))
 
 
 def running(*replicas: str, status: str = "RUNNING", target: int = 2, **changed: Any) -> Application:
@@ -63,8 +63,47 @@ def test_health_of_an_application(live: Application | None, answers: Answers, st
     assert message or not text
 
 
+TRIED = {"kind": "canary", "percent": 10, "version": "3", "sha256": "3" * 64, "loaded": True}
+LOADING = TRIED | {"loaded": False}
+REFUSED = LOADING | {"load_error": "no store"}
+SHADOWED = TRIED | {"kind": "shadow", "percent": None}
+
+
+@pytest.mark.parametrize(
+    ("trials", "status", "message"),
+    [
+        ([TRIED, TRIED], "Healthy", ""),
+        ([TRIED, None], "Progressing", "1 of 2 replicas serve screw version 2 with a canary of version 3 (10 %)"),
+        ([TRIED, LOADING], "Progressing", "1 of 2 replicas"),
+        ([TRIED, TRIED | {"percent": 25}], "Progressing", "1 of 2 replicas"),
+        ([TRIED, SHADOWED], "Progressing", "1 of 2 replicas"),
+        (
+            [TRIED, REFUSED],
+            "Degraded",
+            "wanted is a canary of version 3 (10 %), but version 2 answers alone: no store (1 of 2 replicas say so)",
+        ),
+        ([TRIED, REFUSED | {"version": "4"}], "Progressing", "1 of 2 replicas"),
+    ],
+)
+def test_a_candidate_must_judge_in_every_replica(
+    trials: list[dict[str, Any] | None], status: str, message: str
+) -> None:
+    candidate = ServedModel(name="screw", version="3", uri="file:///candidate", sha256="3" * 64)
+    slot = Slot(deployment="Classifier", wanted=UserConfig(model=MODEL, canary=Canary(percent=10, model=candidate)))
+    a, b = ({**NEW, "wanted": NEW, "trial": trial} for trial in trials)
+    found, text = verdict(running("a", "b"), said(a=a, b=b), slot)
+    assert found == status
+    assert message in text
+    assert message or not text
+
+
+def test_a_candidate_that_still_judges_after_its_end_is_seen() -> None:
+    answers = said(a={**NEW, "wanted": NEW, "trial": TRIED}, b={**NEW, "wanted": NEW})
+    assert verdict(running("a", "b"), answers) == ("Progressing", "1 of 2 replicas serve screw version 2")
+
+
 def test_an_application_without_a_model_is_missing_one() -> None:
-    assert verdict(running("a"), said(), Slot(deployment="Classifier", model=None)) == (
+    assert verdict(running("a"), said(), Slot(deployment="Classifier", wanted=UserConfig())) == (
         "Missing",
         "nothing promoted yet",
     )
@@ -76,10 +115,10 @@ def test_where_the_model_stands_in_a_configuration() -> None:
         return {"name": "screw", "deployments": [{"name": "Other"}, {"name": "Classifier", "user_config": user_config}]}
 
     assert slot_of(config({"model": MODEL.model_dump()})) == SLOT
-    assert slot_of(config({"model": None})) == Slot(deployment="Classifier", model=None)
+    assert slot_of(config({"model": None})) == Slot(deployment="Classifier", wanted=UserConfig())
     assert slot_of(config({})) is None
     assert slot_of({"name": "screw"}) is None
-    with pytest.raises(ContractError, match=r"user_config.model of screw.Classifier"):
+    with pytest.raises(ContractError, match=r"user_config of screw.Classifier"):
         slot_of(config({"model": {"name": "screw"}}))
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,14 +18,17 @@ from gitops.environment import PROJECT_PATH, Environment, model_path
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import failed
 from gitops.manifest import (
+    Canary,
     ComparedVersion,
     Comparison,
     Disagreement,
     McNemar,
     MetricDifference,
     ModelVersion,
+    Shadow,
+    UserConfig,
 )
-from gitops.promotion import BranchName, promote, rollback, served, to_yaml
+from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rollback, to_yaml, try_beside, wanted
 from gitops.pull_request import Remote, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
@@ -178,16 +182,16 @@ def test_environments_are_promoted_one_by_one(repository: Repository, version: M
 
 
 def test_what_is_served_is_what_the_environment_wants(repository: Repository, version: ModelVersion) -> None:
-    assert served(repository, "local", "screw") is None
+    assert wanted(repository, "local", "screw").model is None
     promote(repository, version, "local")
-    assert served(repository, "local", "screw") is None, "a branch serves nothing"
+    assert wanted(repository, "local", "screw").model is None, "a branch serves nothing"
     promote(repository, version, "local", merge=True)
-    assert served(repository, "local", "screw") == version.model
-    assert served(repository, "staging", "screw") is None
+    assert wanted(repository, "local", "screw") == UserConfig(model=version.model)
+    assert wanted(repository, "staging", "screw").model is None
     with pytest.raises(GitError, match="no environment 'moon'"):
-        served(repository, "moon", "screw")
+        wanted(repository, "moon", "screw")
     with pytest.raises(ContractError, match="no application 'nut'"):
-        served(repository, "local", "screw", application="nut")
+        wanted(repository, "local", "screw", application="nut")
 
 
 def test_a_comparison_stands_in_the_commit(repository: Repository, tmp_path: Path) -> None:
@@ -264,14 +268,143 @@ def test_a_broken_commit_in_between_is_passed_over(repository: Repository, tmp_p
     assert rollback(repository, "local").branch == "rollback/local/screw-1"
 
 
+# --- trials -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def candidate(repository: Repository, version: ModelVersion, tmp_path: Path) -> ModelVersion:
+    """Version 2, where version 1 is served."""
+    promote(repository, version, "local", merge=True)
+    return make_version(tmp_path, "2")
+
+
+def _wanted(repository: Repository) -> UserConfig:
+    return wanted(repository, "local", "screw")
+
+
+def _message(repository: Repository, commit: str) -> list[str]:
+    return git(repository.git_dir, "log", "-1", "--format=%B", commit).splitlines()
+
+
+def test_a_canary_is_a_gated_branch_that_leaves_the_model_alone(
+    repository: Repository, version: ModelVersion, candidate: ModelVersion
+) -> None:
+    tip = repository.fetch(MAIN).id
+    outcome = try_beside(repository, candidate, "local", percent=10)
+    assert (outcome.branch, outcome.merged, failed(outcome.findings)) == ("canary/local/screw-2", False, [])
+    assert {"manifest", "bundle", "report", "accuracy"} <= {finding.key for finding in outcome.findings}
+    assert repository.changed(tip, outcome.commit) == [LOCAL, model_path("screw", "2")]
+    assert _message(repository, outcome.commit)[:3] == [
+        "Try screw 2 on 10 % of the requests to local",
+        "",
+        "screw 2 answers 10 % of the requests, screw 1 the others. "
+        "`mergeline promote --to local --finish` promotes it, `--abort` takes it away.",
+    ]
+    assert _wanted(repository) == UserConfig(model=version.model)
+    assert try_beside(repository, candidate, "local", percent=10, merge=True).merged
+    running = Canary(percent=10, model=candidate.model)
+    assert _wanted(repository) == UserConfig(model=version.model, canary=running)
+    assert "nothing to do" in try_beside(repository, candidate, "local", percent=10).text
+    again = try_beside(repository, candidate, "local", percent=25, merge=True)
+    assert repository.changed(f"{again.commit}^", again.commit) == [LOCAL]
+    assert _wanted(repository).canary == Canary(percent=25, model=candidate.model)
+
+
+def test_a_finished_canary_is_the_model(
+    repository: Repository, candidate: ModelVersion, version: ModelVersion, tmp_path: Path
+) -> None:
+    try_beside(repository, candidate, "local", percent=50, merge=True)
+    found = make_comparison(version, candidate)
+    outcome = finish(repository, "local", "screw", version="2", comparison=found)
+    assert (outcome.branch, outcome.title) == ("finish/local/screw-2", "Promote screw 2 to local")
+    message = _message(repository, outcome.commit)
+    assert message[2] == "This ends the canary of version 2 (50 %): screw 2 answers all requests, in place of screw 1."
+    assert message[-1].startswith("screw 2 against screw 1")
+    finish(repository, "local", "screw", merge=True)
+    assert _wanted(repository) == UserConfig(model=candidate.model)
+    rollback(repository, "local", merge=True)
+    assert _served(repository) == "1"
+
+
+def test_a_shadow_can_become_a_canary_and_be_taken_away(
+    repository: Repository, version: ModelVersion, candidate: ModelVersion
+) -> None:
+    before = repository.read(MAIN, LOCAL)
+    outcome = try_beside(repository, candidate, "local", percent=None, merge=True)
+    assert (outcome.branch, outcome.title) == ("shadow/local/screw-2", "Try screw 2 in local without answering")
+    assert _wanted(repository).trial == Shadow(model=candidate.model)
+    try_beside(repository, candidate, "local", percent=5, merge=True)
+    assert _wanted(repository).trial == Canary(percent=5, model=candidate.model)
+    ended = abort(repository, "local", "screw", version="2", merge=True)
+    assert (ended.branch, ended.title) == ("abort/local/screw-2", "End the canary of screw 2 in local")
+    assert repository.read(MAIN, LOCAL) == before
+    assert _message(repository, "abort/local/screw-2")[2] == (
+        "This ends the canary of version 2 (5 %): screw 1 answers alone."
+    )
+
+
+def test_while_a_version_is_tried_nothing_else_is_promoted(
+    repository: Repository, version: ModelVersion, candidate: ModelVersion, tmp_path: Path
+) -> None:
+    third = make_version(tmp_path, "3")
+    try_beside(repository, candidate, "local", percent=10, merge=True)
+    reason = (
+        r"local has a canary of version 2 \(10 %\): end that first, by `mergeline promote --to local` with --finish or"
+    )
+    for other in (third, version, candidate):
+        with pytest.raises(ContractError, match=reason):
+            promote(repository, other, "local")
+    with pytest.raises(ContractError, match=reason):
+        try_beside(repository, third, "local", percent=10)
+    with pytest.raises(ContractError, match=reason):
+        rollback(repository, "local")
+    promote(repository, version, "staging", merge=True)  # another environment is none of its business
+
+
+def test_a_trial_that_is_not_there_cannot_be_ended(repository: Repository, candidate: ModelVersion) -> None:
+    for end in (finish, abort):
+        with pytest.raises(ContractError, match="local tries no version: there is nothing to end"):
+            end(repository, "local", "screw")
+    try_beside(repository, candidate, "local", percent=None, merge=True)
+    for end in (finish, abort):
+        with pytest.raises(ContractError, match="local has a shadow of version 2, not one of version 1"):
+            end(repository, "local", "screw", version="1")
+
+
+def test_what_cannot_be_tried_says_why(repository: Repository, version: ModelVersion, candidate: ModelVersion) -> None:
+    with pytest.raises(ContractError, match="staging serves nothing beside which screw 2 could be tried"):
+        try_beside(repository, candidate, "staging", percent=10)
+    with pytest.raises(ContractError, match="local serves screw 1 already: try another version"):
+        try_beside(repository, version, "local", percent=10)
+    other = candidate.model_copy(update={"model": candidate.model.model_copy(update={"name": "bolt"})})
+    with pytest.raises(ContractError, match="`canary` is a model of bolt, `model` one of screw"):
+        try_beside(repository, other, "local", percent=10)
+
+
+def test_a_candidate_needs_the_evidence_of_a_promotion_and_an_abort_none(
+    repository: Repository, candidate: ModelVersion, tmp_path: Path
+) -> None:
+    bad = make_version(tmp_path, "3", wrong=50)
+    for percent in (10, None):
+        with pytest.raises(GateError, match=r"screw 3 has 0\.5000; the bar is at least 0\.95"):
+            try_beside(repository, bad, "local", percent=percent, merge=True)
+    try_beside(repository, candidate, "local", percent=10, merge=True)
+    stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99")}
+    repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    with pytest.raises(GateError, match=r"screw 2 has 0\.9800; the bar is at least 0\.99"):
+        try_beside(repository, candidate, "local", percent=25, merge=True)
+    with pytest.raises(GateError, match=r"screw 2 has 0\.9800; the bar is at least 0\.99"):
+        finish(repository, "local", "screw", merge=True)
+    assert abort(repository, "local", "screw", merge=True).merged
+    assert _served(repository) == "1"
+
+
 # --- names and texts --------------------------------------------------------------------------------------------------
 
 
-@given(
-    kind=st.sampled_from(["promote", "rollback"]), environment=LABELS, name=LABELS, version=st.integers(1, 999_999_999)
-)
-def test_branch_names_are_read_back(kind: str, environment: str, name: str, version: int) -> None:
-    branch = BranchName("promote" if kind == "promote" else "rollback", environment, name, str(version))
+@given(kind=st.sampled_from(get_args(BranchKind)), environment=LABELS, name=LABELS, version=st.integers(1, 999_999_999))
+def test_branch_names_are_read_back(kind: BranchKind, environment: str, name: str, version: int) -> None:
+    branch = BranchName(kind, environment, name, str(version))
     assert BranchName.parse(str(branch)) == branch
 
 
@@ -315,6 +448,10 @@ def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_pat
     plain = found.model_copy(update={"left_out": (), "warnings": (), "disagreements": ()})
     page = report_markdown(version, [], plain)
     assert not any(word in page for word in ("left out", "Mind", "differently"))
+
+
+def test_the_report_begins_with_what_it_is_for(version: ModelVersion) -> None:
+    assert report_markdown(version, [], purpose="It is tried.").startswith("It is tried.\n\n**screw 1**, judged on 100")
 
 
 def test_the_report_says_why_nothing_was_compared(version: ModelVersion) -> None:

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gitops.environment import GRPC_SERVICER
-from gitops.manifest import ServedModel
+from gitops.manifest import ServedModel, Trial, UserConfig
 from gitops.serve_api import ServeApi
 from monitoring.metrics import Metric
 from ray_jobs.cluster import free_port
@@ -24,7 +24,7 @@ from serve.endpoints import Endpoints, Limits
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
-from tests.serve.site import open_bundle
+from tests.serve.site import open_bundle, shadow
 
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
@@ -43,7 +43,8 @@ class Tally:
         assert len(labels) == len(metric.labels)
         self.counts[(metric.name, *labels)] += 1
 
-    def observe(self, metric: Metric, value: float) -> None:
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        assert len(labels) == len(metric.labels)
         self.observed.setdefault(metric.name, []).append(value)
 
 
@@ -77,7 +78,7 @@ def slot(tmp_path: Path) -> ModelSlot:
 @pytest.fixture
 async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a replica without a model."""
-    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica")
+    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
     transport = httpx.ASGITransport(assemble(endpoints, "screw", journal=None, feedback=None))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
         yield client
@@ -116,10 +117,10 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def put(self, model: ServedModel | None, **deployment: object) -> None:
-        """Ask for another model; `deployment` changes further settings, and they stay."""
+    def put(self, model: ServedModel | None, trial: Trial | None = None, **deployment: object) -> None:
+        """Ask for another model, and a trial beside it; `deployment` changes further settings, and they stay."""
         self.deployment |= deployment
-        user_config = {"model": model.model_dump() if model else None}
+        user_config = UserConfig.of(model, trial).model_dump()
         classifier = {"name": "Classifier", "user_config": user_config, **self.deployment}
         application = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/", "args": ARGUMENTS}
         config: dict[str, Any] = {"http_options": {"host": "127.0.0.1", "port": self.port}}

@@ -12,13 +12,14 @@ from pathlib import Path
 import uvicorn
 
 from gitops.bundle import fetch
-from gitops.manifest import ServedModel
+from gitops.manifest import ServedModel, Trial
 from gitops.status import Journal
-from monitoring.metrics import Metric
+from monitoring.metrics import Meters, Metric
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
 from serve.predictor import Predictor
+from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 
 LIMITS = Limits(max_bytes=20_000_000, max_request_bytes=40_000_000, max_pixels=20_000_000, max_files=4)
@@ -30,7 +31,12 @@ class NoMeters:
 
     def count(self, metric: Metric, *labels: str) -> None: ...
 
-    def observe(self, metric: Metric, value: float) -> None: ...
+    def observe(self, metric: Metric, value: float, *labels: str) -> None: ...
+
+
+def shadow(meters: Meters) -> ShadowJudge:
+    """What judges for a shadow."""
+    return ShadowJudge(meters, threads=2, max_pixels=LIMITS.max_pixels)
 
 
 @functools.cache
@@ -43,24 +49,30 @@ def open_bundle(model: ServedModel) -> Predictor:
 
 @contextmanager
 def site(
-    model: ServedModel | None, folder: Path, *, feedback: FeedbackFolder | None = None, journal: Journal | None = None
+    model: ServedModel | None,
+    folder: Path,
+    *,
+    trial: Trial | None = None,
+    feedback: FeedbackFolder | None = None,
+    journal: Journal | None = None,
 ) -> Iterator[str]:
     """Serve a model; yields the URL.
 
     Args:
         model: what is served; None: nothing.
         folder: for what the slot remembers.
+        trial: what is tried beside it.
         feedback: where feedback goes; None: it is off.
         journal: what the reconciler wrote.
     """
     pool = ThreadPoolExecutor(2)
     slot = ModelSlot(open_bundle, folder / "memory.json", lambda succeeded: None)
-    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica")
+    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
     app = assemble(endpoints, APPLICATION, journal=journal, feedback=feedback)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
 
     async def run() -> None:
-        await slot.want(model)
+        await slot.want(model, trial)
         assert slot.load_error is None
         await server.serve()
 

@@ -19,7 +19,7 @@ from serve.protocol import RequestError
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.serve.conftest import encoded
-from tests.serve.site import LIMITS, NoMeters, open_bundle
+from tests.serve.site import LIMITS, NoMeters, open_bundle, shadow
 from tests.serve.test_endpoints import assert_error, by_pillow
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ def serving(tmp_path: Path, folder: FeedbackFolder | None, *, with_model: bool =
     slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
     place, pool = tmp_path / "bundle", ThreadPoolExecutor(2)
     model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
-    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica")
+    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
     app = application(endpoints)
     add_feedback(app, endpoints, folder, pool)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ray.serve.grpc_util import RayServegRPCContext
 
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel
 from monitoring import metrics
 from serve.endpoints import Endpoints
 from serve.grpc_service import InferenceService
@@ -29,7 +29,9 @@ from serve.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from serve.slot import ModelSlot
+from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
+from tests.serve.site import shadow
 
 pytestmark = pytest.mark.anyio
 
@@ -44,12 +46,16 @@ class Context:
     def __init__(self) -> None:
         self.code: grpc.StatusCode | None = None
         self.details = ""
+        self.client = "camera-1"
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self.code = code
 
     def set_details(self, details: str) -> None:
         self.details = details
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return [("application", "screw"), ("x-client-id", self.client)]
 
     def request_id(self) -> str:
         return "find-me"
@@ -64,7 +70,7 @@ def context() -> Context:
 def empty_service(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> InferenceService:
     """Of a replica without a model."""
     service = InferenceService()
-    service._endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica")
+    service._endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
     return service
 
 
@@ -112,6 +118,29 @@ async def test_the_service_describes_itself_and_the_model(
     assert (list(unversioned.versions), context.code) == (["1"], None)
     await service.ModelMetadata(ModelMetadataRequest(name="screw", version="2"), as_ray_s(context))
     assert (context.code, "file:///nowhere" in context.details) == (grpc.StatusCode.UNAVAILABLE, True)
+
+
+async def test_a_canary_answers_its_share_of_the_clients_and_who_names_a_version_gets_it(
+    service: InferenceService, slot: ModelSlot, model: ServedModel, context: Context, tmp_path: Path
+) -> None:
+    digest = make_bundle(tmp_path / "two", version_salt=1.0)
+    candidate = ServedModel(name="screw", version="2", sha256=digest, uri=(tmp_path / "two").as_uri())
+    await slot.want(model, Canary(percent=50, model=candidate))
+    found: dict[str, set[str]] = {}
+    for number in range(30):
+        context.client = f"camera-{number % 15}"
+        answer = await service.ModelInfer(request(image_input(encoded())), as_ray_s(context))
+        found.setdefault(context.client, set()).add(answer.model_version)
+        digests = {"1": model.sha256, "2": candidate.sha256}
+        assert answer.parameters["model_digest"].string_param == f"sha256:{digests[answer.model_version]}"
+    assert all(len(answered) == 1 for answered in found.values())
+    assert set.union(*found.values()) == {"1", "2"}
+    for version in ("1", "2"):
+        asked = request(image_input(encoded()), model_version=version)
+        assert (await service.ModelInfer(asked, as_ray_s(context))).model_version == version
+        described = ModelMetadataRequest(name="screw", version=version)
+        assert list((await service.ModelMetadata(described, as_ray_s(context))).versions) == ["1", "2"]
+    assert context.code is None
 
 
 async def test_each_image_is_judged_on_its_own_in_its_order(

@@ -24,6 +24,7 @@ from serve.endpoints import Endpoints
 from serve.feedback import FeedbackFolder
 from serve.slot import ModelSlot
 from tests.serve.conftest import LIMITS, Tally
+from tests.serve.site import shadow
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 25
@@ -34,7 +35,7 @@ EXAMPLES = 25
 def description(model: ServedModel, slot: ModelSlot, pool: ThreadPoolExecutor, tmp_path: Path) -> BaseSchema:
     """The description of a replica that serves `model`, over the replica itself."""
     asyncio.run(slot.want(model))
-    endpoints = Endpoints(slot, LIMITS, pool, Tally(), "a-replica")
+    endpoints = Endpoints(slot, LIMITS, pool, Tally(), "a-replica", shadow(Tally()))
     app = assemble(endpoints, "screw", journal=None, feedback=FeedbackFolder(tmp_path / "feedback"))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 

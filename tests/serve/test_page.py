@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect, sync_playwright
 
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel, Shadow, Trial
 from gitops.status import Health, Journal, Status, Sync, now
 from gitops.turn import Turn
 from ray_jobs import dataset
@@ -354,6 +354,26 @@ def test_what_is_served_with_a_journal(browser: Browser, place: Place, tmp_path:
         expect(rows.first).to_contain_text("Commit 2")
         expect(rows.last).to_contain_text("version 6")
         expect(served).not_to_contain_text("ada@example.com")
+        page.close()
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_what_is_tried_stands_below_what_is_served(browser: Browser, place: Place, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "candidate"
+    digest = make_bundle(folder, align="none", version_salt=0.5)
+    candidate = ServedModel(name="screw", version="8", sha256=digest, uri=folder.as_uri())
+    trial: Trial = Canary(percent=40, model=candidate) if kind == "canary" else Shadow(model=candidate)
+    says = "answers 40 % of the requests" if kind == "canary" else "judges the same photographs afterwards"
+    with site(place.model, tmp_path, trial=trial) as url:
+        page = browser.new_page()
+        page.goto(f"{url}/#served")
+        expect(page.locator("#served h1")).to_have_text("screw version 7")
+        expect(page.locator("#served")).to_contain_text(f"{kind.title()}: version 8 {says}")
+        page.goto(f"{url}/#inspect")
+        page.set_input_files("#files", place.files("light.png", "middle.png", "dark.png"))
+        expect(page.locator(JUDGED)).to_have_count(3)
+        versions = set(page.locator(".card .version").all_inner_texts())
+        assert len(versions) == 1, "one page is answered by one version"
         page.close()
 
 

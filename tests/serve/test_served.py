@@ -8,7 +8,7 @@ import pytest
 
 from gitops import promotion
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel, Trial
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Status, Sync, now
 from gitops.turn import Turn
@@ -35,7 +35,7 @@ def ask(url: str) -> ServedAnswer:
     return ServedAnswer.parse(httpx.get(f"{url}/served").json(), "the answer")
 
 
-def deployed(number: int, model: ServedModel | None) -> Deployed:
+def deployed(number: int, model: ServedModel | None, trial: Trial | None = None) -> Deployed:
     at = datetime(2026, 5, number, tzinfo=UTC)
     return Deployed(
         id=number,
@@ -47,6 +47,7 @@ def deployed(number: int, model: ServedModel | None) -> Deployed:
         subject=f"Commit {number}",
         applications=(APPLICATION,),
         models={APPLICATION: model},
+        trials={APPLICATION: trial} if trial else {},
     )
 
 
@@ -106,6 +107,23 @@ def test_with_the_journal_it_knows_commit_health_history_and_evaluation(
         assert "sandbox" in page.headers["content-security-policy"]
         (journal.folder / "status.json").write_text("{")
         assert "status.json is not JSON" in str(ask(url).environment_error)
+
+
+def test_what_is_tried_beside_it_is_said_with_its_history(model: ServedModel, state: State, tmp_path: Path) -> None:
+    digest = put_bundle(state, version_salt=0.5)
+    candidate = ServedModel(name="screw", version="3", sha256=digest, uri=(state.bundles / digest).as_uri())
+    journal, canary = Journal.at(state.reconciler / "local"), Canary(percent=10, model=candidate)
+    journal.append(deployed(1, model))
+    journal.append(deployed(2, model, canary))
+    with site(model, tmp_path, trial=canary, journal=journal) as url:
+        answer = ask(url)
+    assert answer.trial
+    assert (answer.trial.kind, answer.trial.percent, answer.trial.version) == ("canary", 10, "3")
+    assert answer.trial.loaded
+    assert answer.model
+    assert answer.model.since == datetime(2026, 5, 1, tzinfo=UTC), "a trial beside it does not make the model a new one"
+    assert answer.environment
+    assert [entry.trial for entry in answer.environment.history] == ["canary of version 3 (10 %)", None]
 
 
 def test_a_journal_that_is_not_there_is_said(model: ServedModel, state: State, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gitops import bundle
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel, Shadow
 from serve import slot as slot_module
 from serve.predictor import Predictor
 from serve.slot import ModelSlot
@@ -228,3 +228,96 @@ async def test_a_later_wish_ends_the_retries_of_an_earlier_one(
     assert len(opener.asked) == asked
     assert slot.loaded
     assert slot.loaded.model == first
+
+
+# --- the candidate ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_candidate_is_loaded_beside_the_model_and_becomes_it_without_loading_again(
+    slot: ModelSlot, opener: Opener, tmp_path: Path
+) -> None:
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    await slot.want(first, Shadow(model=second))
+    assert slot.loaded
+    assert slot.candidate.loaded
+    assert (slot.loaded.model, slot.candidate.loaded.model) == (first, second)
+    for percent in (10, 25):  # another way to try it, or another share, loads nothing
+        await slot.want(first, Canary(percent=percent, model=second))
+    predictor = slot.candidate.loaded.predictor
+    await slot.want(second)
+    assert (slot.loaded.model, slot.loaded.predictor) == (second, predictor)
+    assert not any([slot.candidate.loaded, slot.candidate.wanted, slot.candidate.trial])
+    assert sorted(opener.asked) == ["1", "2"]
+
+
+async def test_a_candidate_that_is_taken_away_is_freed(slot: ModelSlot, opener: Opener, tmp_path: Path) -> None:
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    await slot.want(first, Canary(percent=10, model=second))
+    assert slot.candidate.loaded
+    old = weakref.ref(slot.candidate.loaded.predictor)
+    await slot.want(first)
+    assert old() is None
+    assert sorted(opener.asked) == ["1", "2"]
+
+
+async def test_the_candidate_before_does_not_judge_while_the_next_one_is_loaded(
+    slot: ModelSlot, opener: Opener, tmp_path: Path
+) -> None:
+    first, second, third = (served(tmp_path, version) for version in "123")
+    await slot.want(first, Canary(percent=99, model=second))
+    opener.go_on.clear()
+    wish = asyncio.create_task(slot.want(first, Canary(percent=99, model=third)))
+    while len(opener.asked) < 3:
+        await asyncio.sleep(0.005)
+    assert slot.loaded
+    assert slot.candidate.loaded is None
+    assert slot.choose(slot.loaded, lambda: None).model is slot.loaded
+    end = asyncio.create_task(slot.want(first))  # before it was there at all
+    await asyncio.sleep(0.05)
+    opener.go_on.set()
+    await asyncio.gather(wish, end)
+    assert (slot.candidate.loaded, slot.candidate.wanted) == (None, None)
+
+
+async def test_a_candidate_that_comes_late_is_loaded_without_another_wish(
+    slot: ModelSlot, tmp_path: Path, outcomes: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_module, "FIRST_RETRY_SECONDS", 0.01)
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    (tmp_path / "2").rename(tmp_path / "away")
+    await slot.want(first, Canary(percent=10, model=second))
+    assert slot.loaded
+    assert slot.candidate.loaded is None
+    assert "screw version 2" in str(slot.candidate.load_error)
+    assert slot.load_error is None
+    (tmp_path / "away").rename(tmp_path / "2")
+    while slot.candidate.loaded is None:
+        await asyncio.sleep(0.005)
+    assert slot.candidate.load_error is None
+    assert ServedModel.read(tmp_path / "memory" / "app.json") == first, "only a model is remembered"
+
+
+async def test_a_candidate_that_takes_long_keeps_nobody_waiting(
+    slot: ModelSlot, opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_module, "CANDIDATE_SECONDS", 0.05)
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    await slot.want(first)
+    opener.go_on.clear()
+    await slot.want(first, Canary(percent=10, model=second))
+    assert slot.loaded
+    assert slot.candidate.loaded is None
+    opener.go_on.set()
+    while slot.candidate.loaded is None:
+        await asyncio.sleep(0.005)
+    assert slot.candidate.loaded.model == second
+
+
+async def test_a_candidate_of_another_name_than_what_answers_is_not_chosen(slot: ModelSlot, tmp_path: Path) -> None:
+    bolt, second = served(tmp_path, "1", name="bolt"), served(tmp_path, "2")
+    await slot.want(bolt)
+    missing = second.model_copy(update={"version": "3", "uri": "file:///nowhere"})
+    await slot.want(missing, Shadow(model=second))  # what is wanted does not load, so that bolt goes on answering
+    assert slot.loaded
+    assert slot.candidate.loaded
+    assert slot.choose(slot.loaded, lambda: None).shadow is None

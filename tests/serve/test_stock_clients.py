@@ -10,7 +10,7 @@ import grpc
 import httpx
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel
 from gitops.serve_api import ServeApi
 from ray_jobs.cluster import free_port
 from serve.open_inference_pb2 import (
@@ -21,6 +21,7 @@ from serve.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from serve.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import APPLICATION, DEADLINE_SECONDS, Service, encoded
 from tests.serve.stock_clients import CLIENTS
@@ -101,6 +102,23 @@ def test_an_error_s_status_and_reason_pass_the_ingress(stub: GRPCInferenceServic
 
 def test_a_call_may_name_the_application_that_is_meant(stub: GRPCInferenceServiceStub) -> None:
     assert stub.ServerLive(ServerLiveRequest(), metadata=[("application", APPLICATION)]).live
+
+
+def test_a_client_s_id_passes_the_ingress_so_that_a_canary_keeps_to_its_clients(
+    stub: GRPCInferenceServiceStub, service: Service, model: ServedModel, tmp_path: Path
+) -> None:
+    digest = make_bundle(tmp_path / "two", version_salt=1.0)
+    candidate = ServedModel(name="screw", version="2", sha256=digest, uri=(tmp_path / "two").as_uri())
+    service.put(model, Canary(percent=50, model=candidate))
+    service.wait(lambda answer: answer["trial"] is not None and answer["trial"]["loaded"])
+    found: dict[str, set[str]] = {}
+    for who in [f"camera-{number}" for number in range(12)] * 3:
+        answer = stub.ModelInfer(request(encoded()), metadata=[("x-client-id", who)])
+        found.setdefault(who, set()).add(answer.model_version)
+    assert all(len(versions) == 1 for versions in found.values()), found
+    assert set.union(*found.values()) == {"1", "2"}
+    service.put(model)
+    service.wait(lambda answer: answer["trial"] is None)
 
 
 def test_without_a_model_the_service_is_alive_and_not_ready(stub: GRPCInferenceServiceStub, service: Service) -> None:
