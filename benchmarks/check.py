@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.services import PEERS
+
 ALLOWED = 0.25
 """A ratio may fall by this share: two runs of the same code differ by up to half of it on a shared machine."""
 
@@ -23,18 +25,21 @@ class Compared:
     benchmark: str
     beside: str
     recorded: float
-    now: float
+    now: float | None
+    """None: it was not measured."""
 
     @property
-    def has_fallen(self) -> bool:
-        """Whether it is a regression."""
-        return self.now < self.recorded * (1 - ALLOWED)
+    def verdict(self) -> str:
+        """`ok`, or what is wrong."""
+        if self.now is None:
+            return "MISSING"
+        return "FALLEN" if self.now < self.recorded * (1 - ALLOWED) else "ok"
 
 
 def compare(record: dict[str, Any], run: dict[str, Any]) -> list[Compared]:
-    """Every ratio that both have."""
-    recorded, now = _ratios(record), _ratios(run)
-    return [Compared(*key, value, now[key]) for key, value in recorded.items() if key in now]
+    """Every ratio of the record; those with peers only if the run has them, as it can go without."""
+    recorded, now, peers = _ratios(record), _ratios(run), {peer.name for peer in PEERS}
+    return [Compared(*key, value, now.get(key)) for key, value in recorded.items() if key in now or key[1] not in peers]
 
 
 def _ratios(report: dict[str, Any]) -> dict[tuple[str, str], float]:
@@ -46,18 +51,21 @@ def _ratios(report: dict[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the comparison; the exit status is 1 where a ratio has fallen, or where there is none to compare."""
+    """Print the comparison; exit status 1 where a ratio has fallen or was not measured, or where there is none."""
     if len(arguments) != 2:
         print(f"usage: {__doc__}", file=sys.stderr)
         return 2
-    record, run = (json.loads(Path(file).read_text()) for file in arguments)
+    try:
+        record, run = (json.loads(Path(file).read_text()) for file in arguments)
+    except OSError as error:
+        print(f"error: {error}; `make bench` writes a record", file=sys.stderr)
+        return 2
     compared = compare(record, run)
     for one in compared:
-        verdict = "FALLEN" if one.has_fallen else "ok"
-        print(f"{verdict:6} {one.benchmark} beside {one.beside}: {one.recorded} in the record, {one.now} now")
+        print(f"{one.verdict:7} {one.benchmark} beside {one.beside}: {one.recorded} in the record, {one.now} now")
     if not compared:
         print("error: the record and the run have no ratio in common", file=sys.stderr)
-    return int(not compared or any(one.has_fallen for one in compared))
+    return int(not compared or any(one.verdict != "ok" for one in compared))
 
 
 if __name__ == "__main__":

@@ -284,11 +284,14 @@ class Mergeline:
         await_answer(self, photograph, session.is_running)
 
     def config(self) -> dict[str, Any]:
+        """What Serve is asked for."""
+        return environment.Environment.parse(self.text(), "the packaged environment").config
+
+    def text(self) -> str:
         """The packaged environment with the bundle as version 1."""
         name = BundleManifest.read(self.bundle / MANIFEST).name
         model = ServedModel(name=name, version="1", uri=self.bundle.as_uri(), sha256=digest(self.bundle))
-        text = environment.promote(environment.seed_environment(name, "local", self.port), None, model)
-        return environment.Environment.parse(text, "the packaged environment").config
+        return environment.promote(environment.seed_environment(name, "local", self.port), None, model)
 
     def api(self) -> ServeApi:
         """Serve's REST API of the Ray that runs."""

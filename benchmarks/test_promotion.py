@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.services import Mergeline, await_answer
 from benchmarks.test_request_path import photograph
 from gitops import environment
-from gitops.bundle import MANIFEST, digest
+from gitops.bundle import MANIFEST, seal
 from gitops.environment import serve_config_path
 from gitops.gates import hooks
 from gitops.manifest import BundleManifest, ServedModel
@@ -83,13 +83,14 @@ def served(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 
 def _texts(served: Mergeline, folder: Path, versions: int) -> list[str]:
-    """An environment's text for each version, whose bundles are copies that lie in places of their own."""
-    name = BundleManifest.read(served.bundle / MANIFEST).name
-    text = environment.seed_environment(name, "local", served.port)
+    """An environment's text for each version: copies of the bundle that differ enough to be loaded anew."""
+    manifest = BundleManifest.read(served.bundle / MANIFEST)
+    text = environment.seed_environment(manifest.name, "local", served.port)
     texts = []
     for version in range(2, versions + 2):
         copy = Path(shutil.copytree(served.bundle, folder / f"version-{version}"))
-        model = ServedModel(name=name, version=str(version), uri=copy.as_uri(), sha256=digest(copy))
+        sha256 = seal(copy, manifest.model_copy(update={"agreement": manifest.agreement + version * 1e-9}))
+        model = ServedModel(name=manifest.name, version=str(version), uri=copy.as_uri(), sha256=sha256)
         texts.append(environment.promote(text, None, model))
     return texts
 
@@ -98,9 +99,7 @@ def _texts(served: Mergeline, folder: Path, versions: int) -> list[str]:
 def test_from_a_merge_to_the_first_answer(benchmark: BenchmarkFixture, served: Mergeline, tmp_path: Path) -> None:
     texts, path = _texts(served, tmp_path, MERGES), serve_config_path("local")
     location = tmp_path / "deployments.git"
-    create_bare(
-        location, {path: texts[0].replace('version: "2"', 'version: "1"')}, {"post-receive": hooks()["post-receive"]}
-    )
+    create_bare(location, {path: served.text()}, {"post-receive": hooks()["post-receive"]})
     repository = Repository(location)
     reconciler = Reconciler(repository, "main", "local", served.api(), served.state)
     watcher, clients = threading.Thread(target=reconciler.watch), Clients(served.url, photograph("png"))

@@ -88,7 +88,8 @@ class Application:
         copy: dict[str, Any] = json.loads(json.dumps(self.config))
         for deployment in copy.get("deployments") or ():
             if deployment["name"] == self.deployment:
-                for key in UserConfig.model_fields:
+                deployment["user_config"] |= {"model": None}  # the key itself says that this deployment takes models
+                for key in set(UserConfig.model_fields) - {"model"}:
                     deployment["user_config"].pop(key, None)
         return copy
 

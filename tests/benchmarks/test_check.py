@@ -24,24 +24,37 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("now", "status", "line"),
     [
-        (0.90, 0, "ok     test_it beside pool: 1.0 in the record, 0.9 now"),
-        (1.60, 0, "ok     test_it beside pool: 1.0 in the record, 1.6 now"),
-        (0.70, 1, "FALLEN test_it beside pool: 1.0 in the record, 0.7 now"),
+        (0.90, 0, "ok      test_it beside pool: 1.0 in the record, 0.9 now"),
+        (1.60, 0, "ok      test_it beside pool: 1.0 in the record, 1.6 now"),
+        (0.70, 1, "FALLEN  test_it beside pool: 1.0 in the record, 0.7 now"),
     ],
 )
 def test_a_ratio_that_fell_is_named(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], now: float, status: int, line: str
 ) -> None:
     record, run = files
-    record.write_text(json.dumps(report(pool=1.0, absent_today=5.0)))
+    record.write_text(json.dumps(report(pool=1.0, bentoml=5.0)))
     run.write_text(json.dumps(report(pool=now, new=0.1)))
     assert check.main([str(record), str(run)]) == status
     assert capsys.readouterr().out.splitlines() == [line]
 
 
+def test_what_was_not_measured_is_no_success(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    record, run = files
+    record.write_text(json.dumps(report(pool=1.0, naive=3.0)))
+    run.write_text(json.dumps(report(pool=1.0)))
+    assert check.main([str(record), str(run)]) == 1
+    assert "MISSING test_it beside naive" in capsys.readouterr().out
+
+
+def test_a_file_that_is_not_there_is_named(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(file) for file in files]) == 2
+    assert "record.json" in capsys.readouterr().err
+
+
 def test_nothing_to_compare_is_no_success(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     record, run = files
-    record.write_text(json.dumps(report(pool=1.0)))
+    record.write_text(json.dumps(report()))
     run.write_text(json.dumps(report(another=1.0)))
     assert check.main([str(record), str(run)]) == 1
     assert "no ratio in common" in capsys.readouterr().err

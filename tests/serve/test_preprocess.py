@@ -72,6 +72,15 @@ def test_a_png_of_every_kind_has_the_pixels_that_opencv_sees(mode: str, channels
     np.testing.assert_array_equal(decode(file.getvalue(), channels), expected)
 
 
+def test_a_png_that_says_how_it_must_be_turned_is_turned() -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn
+    file = io.BytesIO()
+    noise.save(file, "PNG", exif=exif)
+    assert decode(file.getvalue()).shape == (50, 40)
+
+
 @pytest.mark.parametrize("extension", [".png", ".tiff"])
 def test_sixteen_bits_keep_their_upper_eight(extension: str) -> None:
     gray = wedge(20)
