@@ -225,6 +225,8 @@ def test_settings_are_all_but_the_model() -> None:
     before, after = Environment.parse(LOCAL, "a"), Environment.parse(promote(LOCAL, None, MODEL), "b")
     assert before.settings() == after.settings()
     assert before.settings() != Environment.parse(LOCAL.replace("threads: 2", "threads: 3"), "c").settings()
+    # Without the key the deployment takes no model any more, which is no promotion.
+    assert before.settings() != Environment.parse(LOCAL.replace("model: null", "{}"), "d").settings()
     assert after.served() == {"screw": MODEL}, "taking the settings leaves the configuration as it is"
 
 

@@ -241,7 +241,7 @@ async def test_a_later_wish_ends_the_retries_of_an_earlier_one(
 
 
 async def test_a_candidate_is_loaded_beside_the_model_and_becomes_it_without_loading_again(
-    slot: ModelSlot, opener: Opener, tmp_path: Path
+    slot: ModelSlot, opener: Opener, outcomes: list[bool], tmp_path: Path
 ) -> None:
     first, second = served(tmp_path, "1"), served(tmp_path, "2")
     await slot.want(first, Shadow(model=second))
@@ -255,6 +255,7 @@ async def test_a_candidate_is_loaded_beside_the_model_and_becomes_it_without_loa
     assert (slot.loaded.model, slot.loaded.predictor) == (second, predictor)
     assert not any([slot.candidate.loaded, slot.candidate.wanted, slot.candidate.trial])
     assert sorted(opener.asked) == ["1", "2"]
+    assert outcomes == [True, True]
 
 
 async def test_a_candidate_that_is_taken_away_is_freed(slot: ModelSlot, opener: Opener, tmp_path: Path) -> None:
