@@ -46,6 +46,7 @@ bench: install hey
 
 # What is quick, without peers; fails where a ratio has fallen below the newest record's.
 bench-check: install hey
+	@ls $(RECORDS)/*.json >/dev/null 2>&1 || { echo "error: there is no record in $(RECORDS) to compare with: make bench writes one"; exit 1; }
 	@mkdir -p .mergeline-benchmarks
 	$(BIN)/python -m pytest benchmarks -m quick --peers=none $(COLUMNS) --benchmark-json=.mergeline-benchmarks/run.json
 	$(BIN)/python -m benchmarks.check "$$(ls $(RECORDS)/*.json | tail -1)" .mergeline-benchmarks/run.json
@@ -73,4 +74,4 @@ proto: install
 
 clean:
 	@test ! -x $(BIN)/mergeline || $(BIN)/mergeline down
-	rm -rf .venv .mergeline
+	rm -rf .venv .mergeline .mergeline-benchmarks .mergeline-peers

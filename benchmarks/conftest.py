@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.peers.judging import BUNDLE_VARIABLE
 from gitops.manifest import Project
 from gitops.state import State
 
 ROOT = Path(__file__).parents[1]
-BUNDLE = "MERGELINE_BENCHMARK_BUNDLE"
 STATE = State.at(ROOT / ".mergeline-benchmarks")
 """Where the real model is kept between runs."""
 _PACKAGES = (
@@ -50,8 +50,8 @@ def bundle() -> Path:
     `MERGELINE_BENCHMARK_BUNDLE` names one. Speed and size do not depend on how well a network was trained, so one epoch
     and two folds do here.
     """
-    if BUNDLE in os.environ:
-        return Path(os.environ[BUNDLE])
+    if BUNDLE_VARIABLE in os.environ:
+        return Path(os.environ[BUNDLE_VARIABLE])
     if not any(STATE.bundles.glob("*/manifest.json")):
         project = YAML(typ="safe").load((ROOT / "project.yaml").read_text())
         project["training"] = {**project.get("training", {}), "epochs": 1}

@@ -14,10 +14,6 @@ app = FastAPI()
 predictor = judging.load()
 
 
-@app.get("/ready")
-def ready() -> None: ...
-
-
 @app.post("/predict")
 async def predict(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(judging.judge, predictor, await request.body())

@@ -11,7 +11,7 @@ from serve.predictor import Predictor
 from serve.preprocess import ImageError
 
 BUNDLE_VARIABLE = "MERGELINE_BENCHMARK_BUNDLE"
-"""Names the bundle's folder to a peer's process."""
+"""Names the bundle's folder, to a peer's process and to the benchmarks."""
 
 
 def load(threads: int = 1) -> Predictor:

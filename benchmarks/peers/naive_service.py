@@ -25,10 +25,6 @@ layer = keras.layers.TFSMLayer(bundle / "saved_model", call_endpoint="serving_de
 model = keras.Model(image, layer(image))
 
 
-@app.get("/ready")
-def ready() -> None: ...
-
-
 def judge(photograph: bytes) -> dict[str, Any]:
     pixels = np.asarray(Image.open(io.BytesIO(photograph)).convert("L"))
     aligned = align(pixels, manifest.preprocessing)
