@@ -446,11 +446,14 @@ function show(name) {
   if (name === "served") look();
 }
 const shownByHash = () => show(location.hash === "#served" ? "served" : "inspect");
+// Not by setting location.hash: that scrolls to the panel and, a moment later, takes the focus from the tab.
+function go(name) {
+  if (location.hash !== `#${name}`) history.pushState(null, "", `#${name}`);
+  show(name);
+}
 addEventListener("hashchange", shownByHash);
 for (const tab of document.querySelectorAll("[role=tab]")) {
-  tab.addEventListener("click", () => {
-    location.hash = tab.getAttribute("aria-controls");
-  });
+  tab.addEventListener("click", () => go(tab.getAttribute("aria-controls")));
   tab.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     const other = [...document.querySelectorAll("[role=tab]")].find((one) => one !== tab);
@@ -458,9 +461,7 @@ for (const tab of document.querySelectorAll("[role=tab]")) {
     other.focus();
   });
 }
-$("model").addEventListener("click", () => {
-  location.hash = "served";
-});
+$("model").addEventListener("click", () => go("served"));
 
 $("theme").addEventListener("click", () => {
   const root = document.documentElement;

@@ -322,8 +322,10 @@ def test_who_has_no_mouse_gets_everywhere(page: Page, place: Place) -> None:
     expect(viewer).to_be_hidden()
     page.locator("#tab-inspect").focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#tab-served")).to_be_focused()
     expect(page.locator("#served h1")).to_have_text("screw version 7")
+    expect(page.locator("#tab-served")).to_be_focused()
+    page.go_back()
+    expect(page.locator("#served")).to_be_hidden()
 
 
 def test_what_is_served_without_a_journal(page: Page) -> None:
