@@ -271,6 +271,8 @@ class Mergeline:
     path: str = "/predict"
     body: Callable[[bytes], Body] = raw
     port: int = field(default_factory=lambda: cluster.free_port(0))
+    settings: dict[str, int] = field(default_factory=dict)
+    """Lines of the environment that have another value."""
 
     @property
     def url(self) -> str:
@@ -291,7 +293,11 @@ class Mergeline:
         """The packaged environment with the bundle as version 1."""
         name = BundleManifest.read(self.bundle / MANIFEST).name
         model = ServedModel(name=name, version="1", uri=self.bundle.as_uri(), sha256=digest(self.bundle))
-        return environment.promote(environment.seed_environment(name, "local", self.port), None, model)
+        text = environment.seed_environment(name, "local", self.port)
+        for key, value in self.settings.items():
+            text, found = re.subn(rf"(?<=\b{key}: )\d+", str(value), text)
+            assert found == 1, f"the environment has {found} lines {key}"
+        return environment.promote(text, None, model)
 
     def api(self) -> ServeApi:
         """Serve's REST API of the Ray that runs."""
@@ -324,6 +330,18 @@ class Mergeline:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A request, as the load generator saw it."""
+
+    sent: float
+    """When, in seconds of `time.time`."""
+    seconds: float
+    """Until the answer had come."""
+    status: int
+    """0: there was none."""
+
+
+@dataclass(frozen=True)
 class Load:
     """What a load generator saw."""
 
@@ -344,15 +362,28 @@ def load(server: Server, photograph: Path, concurrency: int, requests: int) -> L
         concurrency: connections, each with one request at a time.
         requests: at least so many; each connection sends as many.
     """
+    total, begin = concurrency * math.ceil(requests / concurrency), time.time()
+    found = _hey(server, photograph, concurrency, "-n", str(total))
+    answered = [one for one in found if one.status == httpx.codes.OK]
+    end = max((one.sent + one.seconds for one in answered), default=math.inf)
+    return Load([one.seconds for one in answered], len(answered) / (end - begin), total - len(answered))
+
+
+def load_for(server: Server, photograph: Path, concurrency: int, seconds: int) -> list[Answered]:
+    """As `load`, for so long; each request by itself."""
+    return _hey(server, photograph, concurrency, "-z", f"{seconds}s")
+
+
+def _hey(server: Server, photograph: Path, concurrency: int, *how_many: str) -> list[Answered]:
     body = server.body(photograph.read_bytes())
     file = photograph.with_suffix(f".{server.name}")
     file.write_bytes(body.content)
-    total = concurrency * math.ceil(requests / concurrency)
     headers = [f"-H={name}: {value}" for name, value in body.headers.items() if name != "content-type"]
-    command = ["hey", "-n", str(total), "-c", str(concurrency), "-m", "POST", "-o", "csv", "-D", str(file)]
+    command = ["hey", *how_many, "-c", str(concurrency), "-m", "POST", "-o", "csv", "-D", str(file)]
     options = ["-t", "60", "-T", body.headers["content-type"], "-disable-compression", *headers]
+    begin = time.time()
     output = subprocess.run([*command, *options, server.url], check=True, capture_output=True, text=True).stdout
-    rows = [row for row in csv.DictReader(io.StringIO(output)) if row["status-code"] == "200"]
-    answered = [float(row["response-time"]) for row in rows]
-    end = max((float(row["offset"]) + float(row["response-time"]) for row in rows), default=math.inf)
-    return Load(answered, len(rows) / end, total - len(rows))
+    return [
+        Answered(begin + float(row["offset"]), float(row["response-time"]), int(row["status-code"]))
+        for row in csv.DictReader(io.StringIO(output))
+    ]

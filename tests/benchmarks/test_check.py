@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 from benchmarks import chart, check
@@ -65,14 +63,27 @@ def test_without_two_files_it_says_how_to_call_it(capsys: pytest.CaptureFixture[
     assert "benchmarks.check RECORD RUN" in capsys.readouterr().err
 
 
-def test_the_chart_shows_every_server_that_answered(tmp_path: Path) -> None:
-    rates = {"mergeline": [10.0, 12.0], "process pool": [12.0, 12.0], "silent": [0.0, 0.0]}
-    entries = [
-        {"params": {"kind": kind, "concurrency": concurrency}, "extra_info": {"requests_per_second": rates}}
-        for kind in ("png", "jpeg")
-        for concurrency in (1, 8)
-    ]
-    figure = chart.draw({"benchmarks": [*entries, {"name": "other", "extra_info": {}}]})
+RATES = {"mergeline": [10.0, 12.0], "process pool": [12.0, 12.0], "silent": [0.0, 0.0]}
+CONTESTS = [
+    {"params": {"kind": kind, "concurrency": concurrency}, "extra_info": {"requests_per_second": RATES}}
+    for kind in ("png", "jpeg")
+    for concurrency in (1, 8)
+]
+STEPPED = {
+    "params": None,
+    "extra_info": {
+        "steps": [[1, 4], [64, 4]],
+        "replicas": [[1.0, 1], [5.0, 1], [7.0, 2]],
+        "windows": [
+            {"seconds": 2 * number, "requests_per_second": 9.0, "p50": 0.1, "p99": 0.25 * (number + 1)}
+            for number in range(4)
+        ],
+    },
+}
+
+
+def test_the_chart_shows_every_server_that_answered() -> None:
+    figure = chart.servers({"benchmarks": [*CONTESTS, STEPPED]})
     assert [axis.get_title() for axis in figure.axes] == [
         "PNG, 1 connection",
         "PNG, 8 connections",
@@ -81,9 +92,18 @@ def test_the_chart_shows_every_server_that_answered(tmp_path: Path) -> None:
     ]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["mergeline", "process pool"]
-    record, picture = tmp_path / "record.json", tmp_path / "chart.png"
-    record.write_text(json.dumps({"benchmarks": entries}))
-    assert chart.main([str(record), str(picture)]) == 0
-    drawn = cv2.imread(str(picture))
-    assert drawn is not None
-    assert np.std(drawn) > 10
+
+
+def test_the_chart_shows_replicas_over_the_same_time_as_the_load() -> None:
+    load, replicas, latency = chart.autoscaling({"benchmarks": [*CONTESTS, STEPPED]}).axes
+    assert load.patches[0].get_data().edges.tolist() == [0, 4, 8]  # type: ignore[attr-defined]
+    assert replicas.lines[0].get_xydata().tolist() == STEPPED["extra_info"]["replicas"]  # type: ignore[index, union-attr]
+    assert [line.get_ydata().tolist() for line in latency.lines] == [[0.1] * 4, [0.25, 0.5, 0.75, 1.0]]  # type: ignore[union-attr]
+
+
+def test_both_pictures_are_drawn_from_a_record(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"benchmarks": [*CONTESTS, STEPPED]}))
+    assert chart.main([str(record), str(tmp_path)]) == 0
+    for name in ("servers", "autoscaling"):
+        assert "</svg>" in (tmp_path / f"{name}.svg").read_text()
