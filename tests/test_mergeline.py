@@ -1,6 +1,8 @@
 """The command line's surface: every verb has help and stands in the README."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from itertools import takewhile
@@ -330,3 +332,22 @@ def test_what_is_tried_is_in_status_and_history(tmp_path: Path) -> None:
     assert journal.status().resources == (resource,)
     assert "screw 1 with a canary of version 2 (10 %)" in run("history", "--state", str(state.root)).stdout
     assert "wants version 1 with a canary of version 2 (10 %)" in run("status", "--state", str(state.root)).stdout
+
+
+@pytest.mark.parametrize("program", ["mergeline", "ray_jobs.pipeline", "ray_jobs.render"])
+def test_ctrl_c_while_a_program_imports_is_a_word(program: str, tmp_path: Path) -> None:
+    # In place of what all of them import: it says when, and never ends.
+    (tmp_path / "pydantic.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
