@@ -567,7 +567,7 @@ def history(
         return
     table = Table("id", "revision", "deployed", "models", "by", "commit", box=None)
     for entry in entries:
-        models = ", ".join(_deployed(entry, name) for name in entry.models)
+        models = _listed([_deployed(entry, name) for name in entry.models])
         deployed = entry.deployed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(str(entry.id), entry.revision[:12], deployed, models, entry.author, entry.subject)
     out.print(table)
@@ -723,9 +723,8 @@ def _print_status(found: Status, *, watched: bool) -> None:
         wanted = f"wants version {resource.wanted.version}" if resource.wanted else "wants no model"
         wanted += f" with a {resource.trial}" if resource.trial else ""
         if resource.fleet is not None:
-            shown = ", ".join(f"{model.name} {model.version}" for model in resource.fleet[:_SHOWN_MODELS])
-            more = f" and {len(resource.fleet) - _SHOWN_MODELS} more" if len(resource.fleet) > _SHOWN_MODELS else ""
-            wanted = f"wants a fleet of {len(resource.fleet)}: {shown}{more}"
+            shown = _listed([f"{model.name} {model.version}" for model in resource.fleet])
+            wanted = f"wants a fleet of {len(resource.fleet)}: {shown}"
         if resource.wanted is None and resource.status == "Unknown":
             wanted = "what it wants cannot be read"
         served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"
@@ -744,6 +743,12 @@ def _deployed(entry: Deployed, application: str) -> str:
     """What an application served since a deployment."""
     model, trial = entry.models[application], entry.trials.get(application)
     return f"{application} {model.version if model else '–'}" + (f" with a {trial}" if trial else "")
+
+
+def _listed(texts: list[str]) -> str:
+    """Texts in a row, not all of a fleet's."""
+    more = f" and {len(texts) - _SHOWN_MODELS} more" if len(texts) > _SHOWN_MODELS else ""
+    return ", ".join(texts[:_SHOWN_MODELS]) + more
 
 
 def _shortened(answer: str) -> str:

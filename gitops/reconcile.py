@@ -327,18 +327,19 @@ class Reconciler:
         url = address_of(found.running, found.running.applications[name], self.api.url)
         if url is None:
             return ""
-        to_probe = [(url, model) for model in wanted.models] if isinstance(wanted, UserConfig) else []
-        if isinstance(wanted, FleetConfig):
-            # What was served before has answered its probe; to ask all of a fleet would load them all.
-            before = {model.sha256 for model in self._served_before().values() if model}
-            to_probe = [(f"{url}{MEMBERS}/{model.name}", model) for model in wanted.models.values()]
-            to_probe = [(place, model) for place, model in to_probe if model.sha256 not in before]
-        lacking = (probe(place, model, *found.bundles[model.sha256]) for place, model in to_probe)
+        if isinstance(wanted, UserConfig):
+            asked = [(url, model) for model in wanted.models]
+        else:  # what was served before has answered its probe; to ask all of a fleet would load them all
+            known = self._served_before()
+            models = [model for model in wanted.models.values() if model.sha256 not in known]
+            asked = [(f"{url}{MEMBERS}/{model.name}", model) for model in models]
+        lacking = (probe(place, model, *found.bundles[model.sha256]) for place, model in asked)
         return next(filter(None, lacking), "")
 
-    def _served_before(self) -> dict[str, ServedModel | None]:
-        """What was served by the last deployment."""
-        return next((entry.models for entry in reversed(self.journal.history())), {})
+    def _served_before(self) -> set[str]:
+        """Digests of what the last deployment served."""
+        last = self.journal.history()[-1:]
+        return {model.sha256 for entry in last for model in entry.models.values() if model}
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off
