@@ -182,5 +182,5 @@ def test_a_hundred_models_share_a_replica_s_memory(
     answered = [name for name in asked if name != BROKEN]
     assert {name for name, facts in said.items() if facts["served"]} == set(answered[-MAX_MODELS:])
     assert {name for name, facts in said.items() if facts["load_error"]} == {BROKEN}
-    # A tiny model takes megabytes: to keep all would take much more.
-    assert memory[len(asked)] - memory[MAX_MODELS] < MODELS - MAX_MODELS, memory
+    # Measured: 12 MiB more, and 74 where all of them are kept.
+    assert memory[len(asked)] - memory[MAX_MODELS] < 40, memory
