@@ -112,13 +112,18 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
     files = {own: stage.project_file.read_text()}
     for place in stage.project.environments:
         path = environment.serve_config_path(place)
-        if repository.exists(tip, path):
-            state = stage.state if place == options.environment else None
-            files[path] = environment.with_application(repository.read(tip, path), name, place, state)
+        if not repository.exists(tip, path):
+            continue
+        text = repository.read(tip, path)
+        served = environment.Environment.parse(text, path)
+        if name in served.applications or any(target.member == name for target in served.targets()):
+            continue  # somebody has written it there already
+        state = stage.state if place == options.environment else None
+        files[path] = environment.with_application(text, name, place, state)
     branch, title = f"project/{name}", f"Add the project {name} beside {first.name}"
     repository.commit(tip, branch, files, f"{title}\n", replace=True)
     repository.merge(branch, MAIN, f"Merge {branch}\n\n{title}")  # through the gates, as everything
-    console.print(f"added {name} to what {first.name} is served with, at the route /{name}")
+    console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
 
 def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> None:

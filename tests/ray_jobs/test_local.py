@@ -1,4 +1,4 @@
-"""What `mergeline up` promotes: the newest version, and nothing while one is on trial."""
+"""What `mergeline up` promotes, and nothing while a version is on trial; how a second project joins the first."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,14 @@ import pytest
 from rich.console import Console
 
 from gitops import promotion
-from gitops.environment import PROJECT_PATH, Environment, project_path, seed_environment, serve_config_path
+from gitops.environment import (
+    PROJECT_PATH,
+    Environment,
+    project_path,
+    seed_environment,
+    serve_config_path,
+    with_application,
+)
 from gitops.errors import GateError
 from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
@@ -63,7 +70,7 @@ def test_a_second_project_joins_the_first_at_a_route_of_its_own(stage: Stage, tm
     for _ in range(2):
         for joining in (stage, second):
             _join(joining, Options("local"), repository, Console(file=said, width=200))
-    assert said.getvalue() == "added bolt to what screw is served with, at the route /bolt\n"
+    assert said.getvalue() == "added bolt beside screw, at the route /bolt\n"
     after = repository.read(MAIN, serve_config_path("local"))
     assert after.startswith(before.rstrip())
     served = Environment.parse(after, "x")
@@ -78,3 +85,15 @@ def test_a_second_project_joins_the_first_at_a_route_of_its_own(stage: Stage, tm
     with pytest.raises(GateError, match="is a model of screw, not bolt"):  # its bundle: all else passes
         _promote(second, Options("local"), repository, Console(file=said))
     assert up(stage)[0].model.version == "2"
+
+
+def test_an_application_that_is_there_already_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
+    repository, path = Repository(stage.state.repository), serve_config_path("local")
+    there = with_application(repository.read(MAIN, path), "bolt", "local")
+    repository.commit(MAIN, "by-hand", {path: there}, "Bolts")
+    repository.merge("by-hand", MAIN, "Merge")
+    (tmp_path / "bolt.yaml").write_text(stage.project.model_copy(update={"name": "bolt"}).to_json())
+    second = Stage(Project.read(tmp_path / "bolt.yaml"), tmp_path / "bolt.yaml", stage.state)
+    _join(second, Options("local"), repository, Console(file=io.StringIO()))
+    assert repository.read(MAIN, path) == there
+    assert repository.exists(MAIN, project_path("bolt"))
