@@ -31,6 +31,7 @@ _PASSED_VARIABLES = (
     "KAGGLE_KEY",
     "KAGGLE_CONFIG_DIR",
     "KAGGLE_API_ENVIRONMENT",
+    "TF_CPP_MIN_LOG_LEVEL",  # Ray Train's workers import TensorFlow before they import anything of ours
 )
 
 
