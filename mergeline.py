@@ -1,12 +1,18 @@
 """The command line: each verb parses, calls the package that owns the matter, and prints."""
 
+import sys
+from pathlib import Path
+
+from gitops import interrupt
+
+if Path(sys.argv[0]).stem == "mergeline":  # it is run, and imports for a second
+    interrupt.end_at_once()
+
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
@@ -46,6 +52,7 @@ _PIPED_WIDTH = 200
 _NOT_GOOD = 3
 """Exit status of `predict` where a part is not good: 1 is an error, 2 a command line that cannot be read."""
 _SHOWN_DISAGREEMENTS = 20
+_SHOWN_MODELS = 10
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -279,6 +286,10 @@ def predict(
         float | None, typer.Option("--threshold", min=0, max=1, help="Judge at this one instead of the model's own.")
     ] = None,
     explain: Annotated[Path | None, typer.Option("--explain", help="Folder to write heat-maps into.")] = None,
+    client: Annotated[
+        str | None,
+        typer.Option("--client", help="Who asks: a canary judges all of a client's or none; this user if not given."),
+    ] = None,
     env: Environment = None,
     repo: Repo = None,
     project: ProjectFile = PROJECT,
@@ -292,7 +303,8 @@ def predict(
     from serve import asking
 
     files = asking.photographs(paths)
-    service = asking.Asking((url or _served_url(project, state, env, repo)).rstrip("/"), threshold, explain)
+    url = (url or _served_url(project, state, env, repo)).rstrip("/")
+    service = asking.Asking(url, threshold, explain, client or asking.default_client())
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         answers = list(bar.track(service.ask(files), total=len(files), description="judging"))
     if as_json:
@@ -431,15 +443,15 @@ def _compared(stage: "Stage", served: ServedModel | None, candidate: ServedModel
 def rollback(
     env: Annotated[str, typer.Argument(help="Environment.")],
     merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Merge as well, where the gates pass.")] = True,
-    application: Annotated[str | None, typer.Option(help="Application; the only one if not given.")] = None,
+    application: Annotated[str | None, typer.Option(help="Application; that of the model's name if not given.")] = None,
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
     repo: Repo = None,
 ) -> None:
     """Return an environment to the model before, by a commit that reverts, through the same gates."""
-    outcome = promotion.rollback(
-        _repository(State.at(state), repo), _environment(project, env), application=application, merge=merge
-    )
+    repository, environment = _repository(State.at(state), repo), _environment(project, env)
+    name = Project.read(project).name
+    outcome = promotion.rollback(repository, environment, model=name, application=application, merge=merge)
     _print_promotion(outcome)
 
 
@@ -536,6 +548,12 @@ def status(
         _print_json(found.as_words())
         return
     _print_status(found, watched=watched)
+    from ray_jobs import cluster
+
+    session = cluster.session_of(State.at(state))
+    if session and session.without_haproxy:
+        slower = f"mind: requests take Ray Serve's own, slower proxy: {session.without_haproxy}"
+        out.print(slower, markup=False, highlight=False)
 
 
 @app.command()
@@ -549,7 +567,7 @@ def history(
         return
     table = Table("id", "revision", "deployed", "models", "by", "commit", box=None)
     for entry in entries:
-        models = ", ".join(_deployed(entry, name) for name in entry.models)
+        models = _listed([_deployed(entry, name) for name in entry.models])
         deployed = entry.deployed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(str(entry.id), entry.revision[:12], deployed, models, entry.author, entry.subject)
     out.print(table)
@@ -704,9 +722,14 @@ def _print_status(found: Status, *, watched: bool) -> None:
     for resource in found.resources:
         wanted = f"wants version {resource.wanted.version}" if resource.wanted else "wants no model"
         wanted += f" with a {resource.trial}" if resource.trial else ""
+        if resource.fleet is not None:
+            shown = _listed([f"{model.name} {model.version}" for model in resource.fleet])
+            wanted = f"wants a fleet of {len(resource.fleet)}: {shown}"
         if resource.wanted is None and resource.status == "Unknown":
             wanted = "what it wants cannot be read"
         served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"
+        if resource.fleet is not None:
+            served = f"{len(resource.served)} of them in memory"
         rows.add_row(f"application {resource.name}", f"{wanted}; served: {served}")
     for condition in found.conditions:
         rows.add_row(condition.type, condition.message)
@@ -720,6 +743,12 @@ def _deployed(entry: Deployed, application: str) -> str:
     """What an application served since a deployment."""
     model, trial = entry.models[application], entry.trials.get(application)
     return f"{application} {model.version if model else '–'}" + (f" with a {trial}" if trial else "")
+
+
+def _listed(texts: list[str]) -> str:
+    """Texts in a row, not all of a fleet's."""
+    more = f" and {len(texts) - _SHOWN_MODELS} more" if len(texts) > _SHOWN_MODELS else ""
+    return ", ".join(texts[:_SHOWN_MODELS]) + more
 
 
 def _shortened(answer: str) -> str:
@@ -746,11 +775,12 @@ def _errors_as_messages() -> Iterator[None]:
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(interrupt.STATUS)
 
 
 def main() -> None:
     """Run the command line; errors that a user can mend are one message and exit status 1."""
+    interrupt.raise_again()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end unwinds like Ctrl-C
     with _errors_as_messages():
         app()

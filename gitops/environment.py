@@ -16,24 +16,43 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel, Trial, UserConfig
+from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.state import State
 
 PROJECT_PATH = "project.yaml"
-"""Where a deployments repository keeps the project file."""
+"""Where a deployments repository keeps the project file; those of further projects stand beside it, see below."""
 ENVIRONMENTS = "gitops/environments"
 MODELS = "gitops/models"
 SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
-BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier",)}
-"""The deployments that each application builder of ours makes; other builders are not checked."""
+MEMBERS = "/models"
+"""Where a fleet has the paths of its models, each under its name."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What an application builder of ours makes."""
+
+    deployment: str
+    user_config: type[UserConfig | FleetConfig]
+    """What the deployment's `user_config` may hold."""
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "serve.app:build": Builder("Classifier", UserConfig),
+    "serve.fleet:build": Builder("Fleet", FleetConfig),
+}
+"""By their import paths; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 """What `grpc_options.grpc_servicer_functions` names for the Open Inference Protocol."""
 
+_MODELS_KEY: Mapping[type[Contract], str] = {UserConfig: "model", FleetConfig: "models"}
+"""The key of a `user_config` by which it is known."""
 _SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
+_PROJECT = re.compile(r"^projects/[a-z0-9-]+\.yaml\Z")
 _MODEL = re.compile(r"^gitops/models/([a-z0-9-]+)/([1-9][0-9]{0,8})\.yaml\Z")
 
 
@@ -46,6 +65,16 @@ def parse_serve_config_path(path: str) -> str | None:
     """The environment whose serve-config.yaml `path` is, or None."""
     match = _SERVE_CONFIG.match(path)
     return match[1] if match else None
+
+
+def project_path(name: str) -> str:
+    """Where a deployments repository keeps the project file of a further project."""
+    return f"projects/{name}.yaml"
+
+
+def is_project_path(path: str) -> bool:
+    """Whether `path` is that of a project file."""
+    return path == PROJECT_PATH or _PROJECT.match(path) is not None
 
 
 def model_path(name: str, version: str) -> str:
@@ -67,31 +96,66 @@ class Application:
     route_prefix: str | None
     """Where its HTTP routes begin; None: it has none."""
     deployment: str | None
-    """The deployment whose `user_config` has the key `model`; None: the application serves no model of ours."""
-    wanted: UserConfig
-    """The model that it shall serve, and what it shall try beside it."""
+    """The deployment whose `user_config` has the key `model` or `models`; None: it serves no model of ours."""
+    wanted: UserConfig | FleetConfig
+    """The model that it shall serve, and what it shall try beside it; or a fleet of models."""
     config: Mapping[str, Any]
     """Its part of the configuration as Ray Serve's REST API takes it."""
-
-    @property
-    def model(self) -> ServedModel | None:
-        """The model that it shall serve; None: nothing was promoted yet."""
-        return self.wanted.model
-
-    @property
-    def trial(self) -> Trial | None:
-        """What it shall try beside the model; None: nothing."""
-        return self.wanted.trial
 
     def settings(self) -> dict[str, Any]:
         """A copy of the configuration without the models: all that a promotion leaves alone."""
         copy: dict[str, Any] = json.loads(json.dumps(self.config))
+        key = _MODELS_KEY[type(self.wanted)]
         for deployment in copy.get("deployments") or ():
             if deployment["name"] == self.deployment:
-                deployment["user_config"] |= {"model": None}  # the key itself says that this deployment takes models
-                for key in set(UserConfig.model_fields) - {"model"}:
-                    deployment["user_config"].pop(key, None)
+                deployment["user_config"] |= {key: None}  # the key itself says that this deployment takes models
+                for other in set(type(self.wanted).model_fields) - {key}:
+                    deployment["user_config"].pop(other, None)
         return copy
+
+    def targets(self) -> "tuple[Target, ...]":
+        """Where models are."""
+        if isinstance(self.wanted, FleetConfig):
+            return tuple(Target(self, name) for name in self.wanted.models)
+        return (Target(self),)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model is or goes: an application that serves one, or its place in a fleet."""
+
+    application: Application
+    member: str | None = None
+    """The model's name in a fleet, which may not have it yet; None: the application serves one model."""
+
+    @property
+    def name(self) -> str:
+        """The application's; of a fleet's model `<application>/<model>`."""
+        return self.application.name if self.member is None else f"{self.application.name}/{self.member}"
+
+    @property
+    def route(self) -> str:
+        """Where its HTTP paths begin, without a final slash."""
+        prefix = (self.application.route_prefix or "").rstrip("/")
+        return prefix if self.member is None else f"{prefix}{MEMBERS}/{self.member}"
+
+    @property
+    def wanted(self) -> UserConfig:
+        """The model that shall be served there, and what shall be tried beside it."""
+        wanted = self.application.wanted
+        if isinstance(wanted, UserConfig):
+            return wanted
+        return UserConfig.of(wanted.models.get(self.member or ""))
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model that shall be served there; None: nothing was promoted yet."""
+        return self.wanted.model
+
+    @property
+    def trial(self) -> Trial | None:
+        """What shall be tried beside the model; None: nothing."""
+        return self.wanted.trial
 
 
 @dataclass(frozen=True)
@@ -133,24 +197,28 @@ class Environment:
         options = self.config.get("grpc_options") or {}
         return options.get("port", DEFAULT_GRPC_PORT), tuple(options.get("grpc_servicer_functions") or ())
 
-    def url(self, application: Application) -> str:
-        """Where this machine reaches an application."""
-        return f"http://127.0.0.1:{self.http_port}{(application.route_prefix or '').rstrip('/')}"
+    def url(self, target: Target) -> str:
+        """Where this machine reaches a model."""
+        return f"http://127.0.0.1:{self.http_port}{target.route}"
+
+    def targets(self) -> tuple[Target, ...]:
+        """Where models are."""
+        return tuple(target for app in self.applications.values() for target in app.targets())
 
     def served(self) -> dict[str, ServedModel | None]:
-        """The model that each application shall serve; None where nothing was promoted yet."""
-        return {name: app.model for name, app in self.applications.items()}
+        """The model that shall be served at each target, by its name; None where nothing was promoted yet."""
+        return {target.name: target.model for target in self.targets()}
 
     def wanted(self) -> dict[str, UserConfig]:
-        """The model that each application shall serve, and what it shall try beside it."""
-        return {name: app.wanted for name, app in self.applications.items()}
+        """The same, and what shall be tried beside it."""
+        return {target.name: target.wanted for target in self.targets()}
 
     def settings(self) -> dict[str, Any]:
         """All of the configuration but the models."""
         return self.config | {"applications": [app.settings() for app in self.applications.values()]}
 
-    def find(self, application: str | None, model: str | None, source: str) -> Application:
-        """The application that a model goes to: the named one, the one of the model's name, or the only one.
+    def find(self, application: str | None, model: str | None, source: str) -> Target:
+        """Where a model goes: the named application, the one of the model's name, a fleet that has it, or the only one.
 
         Args:
             application: its name, if one was asked for.
@@ -163,9 +231,16 @@ class Environment:
         taking = {name: app for name, app in self.applications.items() if app.deployment is not None}
         wanted = application or model
         if application is None and wanted not in taking:
-            wanted = next(iter(taking)) if len(taking) == 1 else None
+            having = [target.application.name for target in self.targets() if model and target.member == model]
+            fit = having or list(taking)
+            wanted = fit[0] if len(fit) == 1 else None
         if wanted in taking:
-            return taking[wanted]
+            found = taking[wanted]
+            if isinstance(found.wanted, UserConfig):
+                return Target(found)
+            if model is not None:
+                return Target(found, model)
+            raise ContractError(f"{source}: {found.name} is {found.wanted}: say which of them is meant")
         names = ", ".join(taking) or "none: `user_config: {model: null}` under a deployment makes one"
         asked = (
             f"no application {wanted!r} that serves a model" if wanted else "not one application to take for granted"
@@ -181,31 +256,70 @@ def promote(
     *,
     trial: Trial | None = None,
 ) -> str:
-    """The text with `model` in the application's `user_config.model`, and `trial` below it; all other characters stay.
+    """The text with `model` in the application's `user_config`, and `trial` below it; all other characters stay.
 
     Args:
         text: a serve-config.yaml.
-        application: whose model; None: the application of the model's name, or the only one.
+        application: whose model; None: what `Environment.find` says.
         model: what it shall serve.
         source: named in errors.
         trial: what it shall try beside it; None: nothing, and the lines of what it tried go.
 
     Raises:
-        ContractError: the text is not valid, or its `user_config` cannot be edited in place (an alias, say).
+        ContractError: the text is not valid, its `user_config` cannot be edited in place (an alias, say), or a fleet
+            should try something.
     """
     before = Environment.parse(text, source)
     target = before.find(application, model.name, source)
-    edited = _write(text, target, "model", model.model_dump())
-    if target.trial and not (trial and trial.kind == target.trial.kind):
-        edited = _remove(edited, target, target.trial.kind)
-    if trial:
-        edited = _write(edited, target, trial.kind, trial.model_dump())
+    app = target.application
+    if target.member is None:
+        edited = _write(text, app, "model", model.model_dump())
+        if target.trial and not (trial and trial.kind == target.trial.kind):
+            edited = _remove(edited, app, target.trial.kind)
+        if trial:
+            edited = _write(edited, app, trial.kind, trial.model_dump())
+    elif trial:
+        raise ContractError(
+            f"{source}: {app.name} is a fleet, whose models are promoted at once: to try one on a share of the "
+            "requests, give it an application of its own"
+        )
+    else:
+        edited = _write_member(text, app, target.member, model.model_dump())
     after = Environment.parse(edited, source)
     expected = before.wanted() | {target.name: UserConfig.of(model, trial)}
     if after.wanted() != expected or after.settings() != before.settings():
         raise ContractError(
             f"{source}: cannot edit the model of {target.name} alone; write it without anchors or aliases"
         )
+    return edited
+
+
+def with_application(text: str, project: str, environment: str, state: State | None = None) -> str:
+    """The text with another application behind the others: the packaged one, at a route of the project's name.
+
+    Args:
+        text: a serve-config.yaml.
+        project: name of the application.
+        environment: which packaged environment it is taken from.
+        state: of this machine, whose folders the application may use; None: it runs elsewhere.
+
+    Raises:
+        ContractError: the text is not valid, has an application of that name or route, or is laid out otherwise.
+    """
+    source = serve_config_path(environment)
+    before = Environment.parse(text, source)
+    seed = seed_environment(project, environment, state=state)
+    feedback = str(state.feedback / environment / project) if state else None  # each project imports its own
+    for key, value in (("route_prefix", f"/{project}"), *([("args.feedback", feedback)] if feedback else [])):
+        node = _find(_compose(seed), "applications", project, *key.split("."))
+        seed = _replace(seed, _span(node), _scalar(value))
+    added, there = (_pair(_compose(of), "applications")[1].value for of in (seed, text))
+    block = seed[seed.rindex("\n", 0, added[0].start_mark.index) :].rstrip()
+    end = _line_end(text, _end(text, there[-1])) if there else 0
+    edited = text[:end] + block + text[end:]
+    expected = {**before.applications, project: Environment.parse(seed, source).applications[project]}
+    if not there or Environment.parse(edited, source).applications != expected:
+        raise ContractError(f"{source}: cannot add the application {project} behind the others; write it there by hand")
     return edited
 
 
@@ -271,34 +385,57 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     for deployment in deployments:
         _check_deployment(deployment, entry["import_path"], source, where)
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
-    taking = [deployment for deployment in deployments if "model" in (deployment.get("user_config") or {})]
-    if len(taking) > 1:
-        raise ContractError(f"{source}: {where} has `user_config.model` in several deployments; one may have it")
-    user_config = taking[0]["user_config"] if taking else {}
+    found = models_of(entry, source)
     return Application(
         name=name,
         route_prefix=entry.get("route_prefix", "/"),
-        deployment=taking[0]["name"] if taking else None,
-        wanted=UserConfig.within(user_config, f"{source}: the user_config of {where}"),
+        deployment=found[0] if found else None,
+        wanted=found[1] if found else UserConfig(),
         config=entry,
     )
+
+
+def models_of(entry: Mapping[str, Any], source: str) -> tuple[str, UserConfig | FleetConfig] | None:
+    """The deployment of an application whose `user_config` names models, and what it names; None: there is none.
+
+    Args:
+        entry: an application's configuration.
+        source: named in errors.
+
+    Raises:
+        ContractError: several deployments do, or one does so wrongly.
+    """
+    builder = BUILDERS.get(entry.get("import_path", ""))
+    kind = builder.user_config if builder else UserConfig  # other people's builders may serve a model as ours does
+    key, where = _MODELS_KEY[kind], f"application {entry.get('name')}"
+    taking = [
+        (deployment["name"], user_config)
+        for deployment in entry.get("deployments") or []
+        if isinstance(user_config := deployment.get("user_config"), dict) and key in user_config
+    ]
+    if len(taking) > 1:
+        raise ContractError(f"{source}: {where} has `user_config.{key}` in several deployments; one may have it")
+    for name, user_config in taking:
+        named = {field: user_config[field] for field in kind.model_fields if field in user_config}
+        return name, kind.parse(named, f"{source}: the user_config of {where}")
+    return None
 
 
 def _check_deployment(deployment: dict[str, Any], import_path: str, source: str, where: str) -> None:
     name = _name(deployment, "deployment", source)
     where = f"{where}, deployment {name}"
-    known = BUILDER_DEPLOYMENTS.get(import_path)
-    if known and name not in known:
-        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, known)}")
+    builder = BUILDERS.get(import_path)
+    if builder and name != builder.deployment:
+        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, (builder.deployment,))}")
     _check_keys(deployment, "deployments", source, where)
     for section in ("autoscaling_config", "ray_actor_options"):
         _check_section(deployment, section, source, where)
     user_config = deployment.get("user_config") or {}
     if not isinstance(user_config, dict):
         raise ContractError(f"{source}: {where}: user_config must be a mapping")
-    if known:
-        _refuse_unknown(user_config, tuple(UserConfig.model_fields), source, f"{where}, user_config")
-        UserConfig.within(user_config, f"{source}: the user_config of {where}")
+    if builder:
+        _refuse_unknown(user_config, tuple(builder.user_config.model_fields), source, f"{where}, user_config")
+        builder.user_config.parse(user_config, f"{source}: the user_config of {where}")
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:
@@ -371,25 +508,44 @@ def _write(text: str, target: Application, key: str, values: Mapping[str, Any]) 
     """The text with `values` under a key of the application's `user_config`, which need not be there yet."""
     user_config = _user_config(text, target)
     if key not in _keys(user_config):
-        return _insert(text, user_config, key, values)
-    name, node = _pair(user_config, key)
-    if isinstance(node, MappingNode):  # value by value, so that comments between them stay
+        # Behind `model`, which is not null then.
+        return _insert(text, user_config, _pair(user_config, "model")[1], key, values)
+    return _put(text, user_config, key, values)
+
+
+def _write_member(text: str, target: Application, name: str, values: Mapping[str, Any]) -> str:
+    """The text with `values` under a name in the fleet's `user_config.models`, which need not have it yet."""
+    user_config = _user_config(text, target)
+    models = _pair(user_config, "models")[1]
+    if not isinstance(models, MappingNode) or not models.value:  # null, or {}
+        return _put(text, user_config, "models", {name: values})
+    if name not in _keys(models):
+        return _insert(text, models, models.value[-1][1], name, values)
+    return _put(text, models, name, values)
+
+
+def _put(text: str, mapping: MappingNode, key: str, values: Mapping[str, Any]) -> str:
+    """The text with `values` under a key that the mapping has."""
+    name, node = _pair(mapping, key)
+    if isinstance(node, MappingNode) and node.value:  # value by value, so that comments between them stay
         changed = [(found, value) for found, value in _leaves(node, values) if found.value != str(value)]
         for found, value in sorted(changed, key=lambda pair: -pair[0].start_mark.index):
             text = _replace(text, _span(found), _scalar(value))
         return text
-    if user_config.flow_style:
-        return _replace(text, _span(node), _flow(values))
-    return _replace_below(text, name, node, _block(values, user_config.start_mark.column + 2))
+    if mapping.flow_style:
+        start, end = _span(node)
+        space = " " if start == end else ""  # an empty value has none before it
+        return _replace(text, (start, end), space + _flow(values))
+    return _replace_below(text, name, node, _block(values, mapping.start_mark.column + 2))
 
 
-def _insert(text: str, user_config: MappingNode, key: str, values: Mapping[str, Any]) -> str:
-    """The text with a new key behind `model`, which is not null."""
-    end = _end(text, _pair(user_config, "model")[1])
-    if user_config.flow_style:
+def _insert(text: str, mapping: MappingNode, before: Node, key: str, values: Mapping[str, Any]) -> str:
+    """The text with a new key in a mapping, behind the value `before`."""
+    end = _end(text, before)
+    if mapping.flow_style:
         return _replace(text, (end, end), f", {key}: {_flow(values)}")
-    end = _line_end(text, end)  # a comment behind the model's last value stays there
-    return _replace(text, (end, end), _block({key: values}, user_config.start_mark.column))
+    end = _line_end(text, end)  # a comment behind the last value stays there
+    return _replace(text, (end, end), _block({key: values}, mapping.start_mark.column))
 
 
 def _remove(text: str, target: Application, key: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from gitops.environment import PROJECT_PATH
+from gitops.environment import PROJECT_PATH, project_path
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
 from gitops.manifest import ESTIMATE_PREFIX, EvaluationReport, Gate, ModelVersion, Project
@@ -63,13 +63,17 @@ def wilson(right: int, images: int) -> tuple[float, float]:
 
 
 def judge_bars(project: str | None, version: ModelVersion) -> Iterator[Finding]:
-    """Every bar of the project file (None: there is none, and nothing passes) against the version's metrics."""
+    """Every bar of the model's project file (None: there is none, and nothing passes) against the version's metrics."""
     try:
-        gates = Project.from_yaml(project or "", PROJECT_PATH).gates
+        found = Project.from_yaml(project or "", PROJECT_PATH)
     except ContractError as error:
         yield refuse("project", f"the bars before this change cannot be read: {error}", f"merge a valid {PROJECT_PATH}")
         return
-    for gate in gates:
+    if found.name != version.model.name:
+        remedy = f"merge its project file as {project_path(version.model.name)} first, on its own"
+        yield refuse("project", f"{version.model.name} has no bars here: {PROJECT_PATH} is {found.name}'s", remedy)
+        return
+    for gate in found.gates:
         yield _bar(gate, version)
 
 

@@ -18,9 +18,11 @@ from gitops import bundle
 from gitops.environment import (
     PROJECT_PATH,
     Environment,
+    is_project_path,
     model_path,
     parse_model_path,
     parse_serve_config_path,
+    project_path,
     serve_config_path,
 )
 from gitops.errors import BundleError, ContractError, GateError, MergelineError
@@ -46,8 +48,8 @@ class Change:
     """Every path that differs."""
     old: Reader
     new: Reader
-    bars: str | None
-    """The project file whose bars apply: the one before the change, so that a change cannot lower its own bar."""
+    bars: Reader
+    """Reads the project files whose bars apply: those before the change, so that it cannot lower its own bar."""
     first: bool = False
     """Whether there was nothing before: then a model may come with everything else."""
 
@@ -72,7 +74,7 @@ def check(repository: Repository, old: str, new: str) -> list[Finding]:
     fork = NO_COMMIT if first else (repository.merge_base(old, new) or old)
     before: Reader = (lambda _: None) if first else _reader(repository, fork)
     after = _reader(repository, new)
-    bars = after(PROJECT_PATH) if first else _reader(repository, old)(PROJECT_PATH)
+    bars = after if first else _reader(repository, old)
     return judge(Change(tuple(repository.changed(fork, new)), before, after, bars, first))
 
 
@@ -80,9 +82,7 @@ def check_files(repository: Repository, base: str, files: Mapping[str, str]) -> 
     """Judge what writing `files` on top of `base` would change, before there is a commit."""
     before = _reader(repository, base)
     paths = tuple(path for path, text in files.items() if before(path) != text)
-    return judge(
-        Change(paths, before, lambda path: files[path] if path in files else before(path), before(PROJECT_PATH))
-    )
+    return judge(Change(paths, before, lambda path: files[path] if path in files else before(path), before))
 
 
 def serve_schema(config: Mapping[str, Any]) -> str | None:
@@ -165,15 +165,24 @@ def _history(change: Change) -> Iterator[Finding]:
 
 
 def _project(change: Change) -> Iterator[Finding]:
-    """The project file stays readable: without it nobody knows the bars."""
-    if PROJECT_PATH not in change.paths:
-        return
-    try:
-        Project.from_yaml(change.new(PROJECT_PATH) or "", PROJECT_PATH)
-    except ContractError as error:
-        yield refuse("project", str(error), "correct it: the gates read their bars there")
-    else:
-        yield accept("project", f"{PROJECT_PATH} is valid")
+    """Project files stay readable, and there is one for each name: without them nobody knows the bars."""
+    for path in filter(is_project_path, change.paths):
+        text = change.new(path)
+        if text is None and path != PROJECT_PATH:
+            continue  # its model can be served on, and not promoted any more
+        try:
+            name = Project.from_yaml(text or "", path).name
+            first = Project.from_yaml(change.new(PROJECT_PATH) or "", PROJECT_PATH).name
+        except ContractError as error:
+            yield refuse("project", str(error), "correct it: the gates read their bars there")
+            continue
+        if path not in (PROJECT_PATH, project_path(name)):
+            yield refuse("project", f"{path} is the project {name}", f"name it {project_path(name)}")
+        elif change.new(project_path(first)) is not None:
+            found = f"{first} has two project files: {PROJECT_PATH} and {project_path(first)}"
+            yield refuse("project", found, "take one of them out: nobody would know whose bars count")
+        else:
+            yield accept("project", f"{path} is valid")
 
 
 def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange | None]:
@@ -228,9 +237,9 @@ def _scope(change: Change, environments: list[_EnvironmentChange]) -> Iterator[F
         found = f"{', '.join(mixed)} changes its model and other settings together"
         remedy = "change settings in a commit of their own (a new environment or application begins with `model: null`)"
         yield refuse("scope", found, remedy)
-    if PROJECT_PATH in others:
+    if bars := [path for path in others if is_project_path(path)]:
         remedy = "merge the change of the bars first, on its own"
-        yield refuse("scope", f"{PROJECT_PATH} and a model change together", remedy)
+        yield refuse("scope", f"{', '.join(bars)} and a model change together", remedy)
     elif others:
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         remedy = "take them out of this branch and merge them on their own"
@@ -262,7 +271,7 @@ def _model(change: Change, model: ServedModel, bundles: Callable[[ServedModel], 
     else:
         yield accept("bundle", f"{model.uri} has the digest {model.sha256[:12]}")
     yield from judge_report(version)
-    yield from judge_bars(change.bars, version)
+    yield from judge_bars(change.bars(project_path(model.name)) or change.bars(PROJECT_PATH), version)
 
 
 def _schema(item: _EnvironmentChange, schema: Callable[[Mapping[str, Any]], str | None]) -> Finding:

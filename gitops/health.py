@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import Field, ValidationError
 
+from gitops.environment import models_of
 from gitops.errors import ContractError, StalledError
-from gitops.manifest import VERSION_HEADER, BundleManifest, ServedModel, Trial, UserConfig
+from gitops.manifest import VERSION_HEADER, BundleManifest, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails
 from gitops.status import Health
 
@@ -28,17 +29,27 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Slot(Foreign):
-    """Where an application's configuration says which model it serves, and what it tries beside it."""
+    """Where an application's configuration says which model it serves and tries beside it, or which fleet of models."""
 
     deployment: str
-    wanted: UserConfig
+    wanted: UserConfig | FleetConfig
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was promoted yet."""
+        return not (self.wanted.models if isinstance(self.wanted, FleetConfig) else self.wanted.model)
 
 
 class WantedAnswer(Foreign):
-    """What a replica's configuration asks of it."""
+    """A bundle: what a replica's configuration asks of it, or what answers."""
 
     version: str
     sha256: str
+
+    @classmethod
+    def of(cls, model: ServedModel) -> "WantedAnswer":
+        """The part of a model's description that replicas repeat."""
+        return cls(version=model.version, sha256=model.sha256)
 
 
 class TrialAnswer(Foreign):
@@ -67,8 +78,15 @@ class ReplicaAnswer(Foreign):
     load_error: str | None = None
     trial: TrialAnswer | None = None
 
-    def serves(self, wanted: UserConfig) -> bool:
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """What answers, as `version@sha256:digest`."""
+        return (f"{self.version}@sha256:{self.sha256}",) if self.sha256 else ()
+
+    def serves(self, wanted: UserConfig | FleetConfig) -> bool:
         """Whether this replica's answers come from the wanted model, and it tries what is wanted beside it."""
+        if isinstance(wanted, FleetConfig):
+            return False
         model = wanted.model
         if model is None or (self.version, self.sha256) != (model.version, model.sha256):
             return False
@@ -76,8 +94,10 @@ class ReplicaAnswer(Foreign):
             return wanted.trial is None and self.trial is None
         return self.trial.is_of(wanted.trial) and self.trial.loaded
 
-    def refusal(self, wanted: UserConfig) -> str | None:
+    def refusal(self, wanted: UserConfig | FleetConfig) -> str | None:
         """Why this replica cannot serve or try what it was asked to; None: it can, or was not asked yet."""
+        if isinstance(wanted, FleetConfig):
+            return None
         asked, model = self.wanted, wanted.model
         if self.load_error and asked and model and (asked.version, asked.sha256) == (model.version, model.sha256):
             still = f"version {self.version} goes on answering" if self.version else "no version answers"
@@ -85,6 +105,55 @@ class ReplicaAnswer(Foreign):
         if wanted.trial and self.trial and self.trial.load_error and self.trial.is_of(wanted.trial):
             return f"wanted is a {wanted.trial}, but version {self.version} answers alone: {self.trial.load_error}"
         return None
+
+
+class MemberAnswer(Foreign):
+    """What one replica says of a model of its fleet."""
+
+    wanted: WantedAnswer
+    served: WantedAnswer | None = None
+    load_error: str | None = None
+
+
+class FleetAnswer(Foreign):
+    """`GET {route}/fleet`: the models that one replica holds, and those that it would load if it were asked."""
+
+    replica: str
+    models: dict[str, MemberAnswer] = Field(default={})
+    load_error: str | None = None
+
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """The models that answer at once, each `name version@sha256:digest`."""
+        return tuple(
+            f"{name} {member.served.version}@sha256:{member.served.sha256}"
+            for name, member in self.models.items()
+            if member.served
+        )
+
+    def serves(self, wanted: UserConfig | FleetConfig) -> bool:
+        """Whether this replica knows the fleet as it shall be, and holds none of its models in another version."""
+        if not isinstance(wanted, FleetConfig):
+            return False
+        return self._asked() == {name: WantedAnswer.of(model) for name, model in wanted.models.items()} and all(
+            member.served in (None, member.wanted) for member in self.models.values()
+        )
+
+    def refusal(self, wanted: UserConfig | FleetConfig) -> str | None:
+        """Why this replica cannot serve one of the models; None: it can, as far as it was asked to."""
+        if not isinstance(wanted, FleetConfig):
+            return None
+        if self.load_error:
+            return f"wanted is {wanted}, and not followed: {self.load_error}"
+        for name, member in self.models.items():
+            model = wanted.models.get(name)
+            if member.load_error and model and member.wanted == WantedAnswer.of(model):
+                still = f"version {member.served.version} goes on answering" if member.served else "no version answers"
+                return f"wanted is {name} version {model.version}, but {still}: {member.load_error}"
+        return None
+
+    def _asked(self) -> dict[str, WantedAnswer]:
+        return {name: member.wanted for name, member in self.models.items()}
 
 
 class ProbeAnswer(Foreign):
@@ -100,7 +169,7 @@ class ProbeAnswer(Foreign):
 class Answers:
     """What the replicas of an application answered."""
 
-    by_replica: Mapping[str, ReplicaAnswer]
+    by_replica: Mapping[str, ReplicaAnswer | FleetAnswer]
     silence: str = ""
     """Why not every running replica answered; empty if each did."""
     can_be_asked: bool = True
@@ -116,12 +185,8 @@ def slot_of(config: Mapping[str, Any]) -> Slot | None:
     Raises:
         ContractError: it says so wrongly.
     """
-    for deployment in config.get("deployments") or []:
-        user_config = deployment.get("user_config")
-        if isinstance(user_config, dict) and "model" in user_config:
-            wanted = UserConfig.within(user_config, f"user_config of {config.get('name')}.{deployment['name']}")
-            return Slot(deployment=deployment["name"], wanted=wanted)
-    return None
+    found = models_of(config, "the cluster")
+    return Slot(deployment=found[0], wanted=found[1]) if found else None
 
 
 def live_slot(live: Application) -> Slot | None:
@@ -143,16 +208,24 @@ def address_of(details: ServeDetails, app: Application, dashboard_url: str) -> s
     return f"http://{authority}:{details.http_options.port}{app.route_prefix.rstrip('/')}"
 
 
-def ask_replicas(url: str, name: str, running: frozenset[str]) -> Answers:
-    """Ask for a model's metadata, on a new connection each time, until every running replica has answered."""
-    answers: dict[str, ReplicaAnswer] = {}
+def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[str]) -> Answers:
+    """Ask what is served, on a new connection each time, until every running replica has answered.
+
+    Args:
+        url: of the application.
+        wanted: says what to ask for: a model's metadata, which has to be wanted, or a fleet's.
+        running: ids of the replicas.
+    """
+    answers: dict[str, ReplicaAnswer | FleetAnswer] = {}
     silence = "not every replica was met"
+    kind: type[ReplicaAnswer | FleetAnswer] = FleetAnswer if isinstance(wanted, FleetConfig) else ReplicaAnswer
+    path = f"{url}/v2/models/{wanted.model.name}" if isinstance(wanted, UserConfig) and wanted.model else f"{url}/fleet"
     for _ in range(_ASKS_PER_REPLICA * max(1, len(running))):
         try:
-            response = httpx.get(f"{url}/v2/models/{name}", timeout=ANSWER_SECONDS, trust_env=False)
-            answer = ReplicaAnswer.parse(response.raise_for_status().json(), str(response.url))
+            response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False)
+            answer = kind.parse(response.raise_for_status().json(), str(response.url))
         except (httpx.HTTPError, ValueError, ContractError) as error:
-            silence = f"{url}/v2/models/{name}: {_reason(error)}"
+            silence = f"{path}: {_reason(error)}"
             if isinstance(error, httpx.TimeoutException):
                 break
             time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
@@ -217,17 +290,19 @@ def assess(name: str, live: Application | None, slot: Slot | None, answers: Answ
         return Health(status="Progressing", message=f"{name} is {live.status}")
     if slot is None:
         return Health(status="Healthy")
-    if slot.wanted.model is None:
+    if slot.is_empty:
         return Health(status="Missing", message="nothing promoted yet")
     return _of_replicas(name, slot.wanted, live.deployments.get(slot.deployment), answers)
 
 
-def refusals(wanted: UserConfig, answers: Answers) -> list[str]:
+def refusals(wanted: UserConfig | FleetConfig, answers: Answers) -> list[str]:
     """What replicas say that were asked for a model or a candidate and cannot load it."""
     return [text for answer in answers.by_replica.values() if (text := answer.refusal(wanted))]
 
 
-def _of_replicas(name: str, wanted: UserConfig, deployment: Deployment | None, answers: Answers) -> Health:
+def _of_replicas(
+    name: str, wanted: UserConfig | FleetConfig, deployment: Deployment | None, answers: Answers
+) -> Health:
     if not answers.can_be_asked:
         return Health(status="Healthy", message=f"{name} has no HTTP route: its replicas were not asked")
     running = deployment.running if deployment else frozenset()

@@ -4,11 +4,10 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -685,15 +684,6 @@ class UserConfig(Contract):
         """What serves `model`, and tries `trial` beside it."""
         return cls.model_validate({"model": model} | ({trial.kind: trial} if trial else {}))
 
-    @classmethod
-    def within(cls, user_config: Mapping[str, object], source: str) -> Self:
-        """The part of a `user_config` that says what is served; another builder's may have keys of its own.
-
-        Raises:
-            ContractError: it says so wrongly; `source` is named.
-        """
-        return cls.parse({key: user_config[key] for key in cls.model_fields if key in user_config}, source)
-
     def __str__(self) -> str:
         """In words."""
         served = f"{self.model.name} version {self.model.version}" if self.model else "no model"
@@ -708,6 +698,28 @@ class UserConfig(Contract):
     def models(self) -> tuple[ServedModel, ...]:
         """The model and the candidate, where there are such."""
         return tuple(model for model in (self.model, self.trial and self.trial.model) if model)
+
+
+class FleetConfig(Contract):
+    """`user_config` of a deployment that serves many models, and loads each when it is asked for."""
+
+    models: dict[Name, ServedModel] = Field(default={}, description="What shall be served, by name; null: nothing yet.")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _none_is_nothing(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _each_under_its_name(self) -> Self:
+        for name, model in self.models.items():
+            if model.name != name:
+                raise ValueError(f"`models.{name}` is a model of {model.name}: it stands under its own name")
+        return self
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"a fleet of {len(self.models)} models"
 
 
 class ModelVersion(Contract):

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 from gitops import environment, gates
-from gitops.environment import Application, Environment, model_path, serve_config_path
+from gitops.environment import Environment, Target, model_path, serve_config_path
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, explain, failed
 from gitops.manifest import Canary, Comparison, ModelVersion, ServedModel, Shadow, Trial, UserConfig
@@ -86,8 +86,8 @@ class _Proposal:
     branch: BranchName
     title: str
     files: dict[str, str]
-    version: ModelVersion
-    """Whose figures stand in the commit and in the pull request."""
+    version: ModelVersion | None
+    """Whose figures stand in the commit and in the pull request; None: nobody's."""
     purpose: str = ""
     """What it does, in a sentence or two, where the title does not say it all."""
     comparison: Comparison | str | None = None
@@ -95,16 +95,18 @@ class _Proposal:
     @property
     def message(self) -> str:
         """Of the commit."""
-        report = self.version.evaluation
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items())
-        lines = [f"Held-out images: {report.images}; {metrics}", f"Bundle: {self.version.model.uri}"]
+        lines: list[str] = []
+        if self.version:
+            report = self.version.evaluation
+            metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items())
+            lines = [f"Held-out images: {report.images}; {metrics}", f"Bundle: {self.version.model.uri}"]
         compared = [self.comparison.summary] if isinstance(self.comparison, Comparison) else []
         return "\n".join([self.title, "", *filter(None, [self.purpose]), *lines, *compared, ""])
 
 
 @dataclass(frozen=True)
 class _Place:
-    """An application of an environment, as it is at the tip of the branch that environments are read from."""
+    """Where a model of an environment is, at the tip of the branch that environments are read from."""
 
     repository: Repository
     environment: str
@@ -112,7 +114,7 @@ class _Place:
     tip: str
     text: str
     """The environment's file."""
-    target: Application
+    target: Target
 
     @classmethod
     def at(
@@ -132,7 +134,7 @@ class _Place:
     def files(self, model: ServedModel, trial: Trial | None = None) -> dict[str, str]:
         """The environment's file where it serves `model`, and tries `trial` beside it."""
         path = serve_config_path(self.environment)
-        return {path: environment.promote(self.text, self.target.name, model, path, trial=trial)}
+        return {path: environment.promote(self.text, self.target.application.name, model, path, trial=trial)}
 
     def manifest(self, version: ModelVersion) -> dict[str, str]:
         """The version's manifest, if it is not there as it is, be it in other words."""
@@ -334,9 +336,10 @@ def abort(
     title = f"End the {trial.kind} of {_label(trial.model)} in {environment_name}"
     purpose = f"This ends the {trial}: {_label(served)} answers alone."
     branch = BranchName("abort", environment_name, trial.model.name, trial.model.version)
-    return _propose(
-        place, _Proposal(branch, title, place.files(served), place.registered(served), purpose), merge=merge
-    )
+    version_served = None  # its figures only inform: a manifest that cannot be read must not keep a bad candidate there
+    with suppress(ContractError, GitError):
+        version_served = place.registered(served)
+    return _propose(place, _Proposal(branch, title, place.files(served), version_served, purpose), merge=merge)
 
 
 def wanted(
@@ -362,6 +365,7 @@ def rollback(
     repository: Repository,
     environment_name: str,
     *,
+    model: str | None = None,
     application: str | None = None,
     base: str = MAIN,
     merge: bool = False,
@@ -373,7 +377,8 @@ def rollback(
     Args:
         repository: the deployments repository.
         environment_name: which environment.
-        application: which application; None: the only one that serves a model.
+        model: the model's name; None: whichever the application serves.
+        application: which application; None: that of the model's name, or the only one that serves a model.
         base: the branch that environments are read from.
         merge: merge as well.
 
@@ -383,7 +388,7 @@ def rollback(
         ContractError: the environment's file is not valid, it is not clear which application is meant, or that tries a
             version.
     """
-    place = _Place.at(repository, environment_name, application, None, base)
+    place = _Place.at(repository, environment_name, application, model, base)
     place.refuse_trial()
     before, since = _model_before(repository, place.tip, environment_name, place.target.name, place.target.model)
     title = f"Roll {environment_name} back to {_label(before)}"
@@ -454,13 +459,13 @@ def _read_environment(repository: Repository, tip: str, name: str) -> str:
 
 
 def _model_before(
-    repository: Repository, tip: str, environment_name: str, application: str, now: ServedModel | None
+    repository: Repository, tip: str, environment_name: str, target: str, now: ServedModel | None
 ) -> tuple[ServedModel, str]:
-    """The model that the application had before its present one, and the commit that changed it."""
+    """The model that was served at a target before its present one, and the commit that changed it."""
     path, since = serve_config_path(environment_name), tip
     for commit in repository.log(tip, path, first_parent=True):
         try:
-            model = Environment.parse(repository.read(commit.id, path), path).served().get(application)
+            model = Environment.parse(repository.read(commit.id, path), path).served().get(target)
         except (ContractError, GitError):  # it could not be read then, so that it was not served then
             continue
         if model is not None and model != now:

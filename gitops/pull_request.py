@@ -59,7 +59,7 @@ def open_pull_request(remote: Remote, branch: str, base: str, title: str, body: 
 
 
 def report_markdown(
-    version: ModelVersion,
+    version: ModelVersion | None,
     findings: Iterable[Finding],
     comparison: Comparison | str | None = None,
     purpose: str = "",
@@ -67,16 +67,19 @@ def report_markdown(
     """The evaluation of a version and what the gates say of its promotion, for the body of a pull request.
 
     Args:
-        version: what is promoted.
+        version: what is promoted; None: nothing new, so that there is no evaluation to show.
         findings: of the gates.
         comparison: with the version now served, or why there is none; None: nothing is said of it.
         purpose: what the pull request does, where its title does not say it all.
     """
+    gate_table = _table(("gate", "", "found"), [_finding_row(finding) for finding in findings])
+    if version is None:
+        return "\n\n".join([*filter(None, [purpose]), gate_table]) + "\n"
     report, model = version.evaluation, version.model
     parts = [
         *filter(None, [purpose]),
         f"**{model.name} {model.version}**, judged on {report.images} images that nothing was fitted to.",
-        _table(("gate", "", "found"), [_finding_row(finding) for finding in findings]),
+        gate_table,
         *([] if comparison is None else [comparison_markdown(comparison)]),
         _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in report.metrics.items()]),
         "Confusion (truth by row):\n\n" + _confusion(report),

@@ -17,11 +17,11 @@ from typing import Any
 from gitops import bundle
 from gitops.attempt import Goal, Settings, begin, fail, is_due, settle
 from gitops.difference import Difference, applications, differences, left_over, with_kept
-from gitops.environment import Environment, serve_config_path
+from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
 from gitops.health import NO_ANSWERS, Answers, address_of, ask_replicas, probe, refusals, slot_of
-from gitops.manifest import BundleManifest, ServedModel, UserConfig
+from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
@@ -315,18 +315,31 @@ class Reconciler:
     def _lacks(self, found: Pass, name: str, config: Mapping[str, Any]) -> str:
         live, slot, health = found.living(name), slot_of(config), found.health(name)
         status = live.status if live else ""
-        wanted = slot.wanted if slot else UserConfig()
+        wanted: UserConfig | FleetConfig = slot.wanted if slot else UserConfig()
         if refusals(wanted, found.answers.get(name, NO_ANSWERS)):
             raise WaitingError(health.message)
         if status == "DEPLOY_FAILED":  # never an old one: a PUT makes it DEPLOYING before it answers
             raise WaitingError(health.message)
-        if slot and wanted.model is None and status == "RUNNING":
+        if slot and slot.is_empty and status == "RUNNING":
             return ""  # nothing promoted yet, and the application is ready for it
         if health.status != "Healthy":
             return health.message
         url = address_of(found.running, found.running.applications[name], self.api.url)
-        lacking = (probe(url, model, *found.bundles[model.sha256]) for model in wanted.models if url)
+        if url is None:
+            return ""
+        if isinstance(wanted, UserConfig):
+            asked = [(url, model) for model in wanted.models]
+        else:  # what was served before has answered its probe; to ask all of a fleet would load them all
+            known = self._served_before()
+            models = [model for model in wanted.models.values() if model.sha256 not in known]
+            asked = [(f"{url}{MEMBERS}/{model.name}", model) for model in models]
+        lacking = (probe(place, model, *found.bundles[model.sha256]) for place, model in asked)
         return next(filter(None, lacking), "")
+
+    def _served_before(self) -> set[str]:
+        """Digests of what the last deployment served."""
+        last = self.journal.history()[-1:]
+        return {model.sha256 for entry in last for model in entry.models.values() if model}
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off
@@ -339,16 +352,15 @@ class Reconciler:
         found.answers = {}
         for name in found.ours():
             live, slot = found.living(name), found.slot(name)
-            model = slot.wanted.model if slot else None
-            if live is None or live.status not in _ASKED or slot is None or model is None:
+            if live is None or live.status not in _ASKED or slot is None or slot.is_empty:
                 continue
             deployment, url = live.deployments.get(slot.deployment), address_of(found.running, live, self.api.url)
             if url is None:
                 found.answers[name] = Answers({}, can_be_asked=False)
             elif deployment and deployment.running:  # asking would wake up one that was scaled to zero
-                found.answers[name] = ask_replicas(url, model.name, deployment.running)
+                found.answers[name] = ask_replicas(url, slot.wanted, deployment.running)
             elif live.status != "RUNNING":  # Serve lists no replicas then, though they may go on answering
-                found.answers[name] = ask_replicas(url, model.name, frozenset())
+                found.answers[name] = ask_replicas(url, slot.wanted, frozenset())
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

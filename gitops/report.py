@@ -10,7 +10,7 @@ from gitops.difference import Difference, applications
 from gitops.environment import Environment
 from gitops.errors import MergelineError, StalledError, WaitingError
 from gitops.health import NO_ANSWERS, Answers, Slot, assess, live_slot, slot_of
-from gitops.manifest import BundleManifest
+from gitops.manifest import BundleManifest, FleetConfig, UserConfig
 from gitops.repository import Commit
 from gitops.serve_api import Application, GrpcOptions, ServeDetails
 from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst
@@ -112,7 +112,8 @@ def status_of(environment: str, found: Pass, error: MergelineError | None) -> St
 
 
 def _resource(found: Pass, name: str) -> Resource:
-    wanted = found.environment.wanted().get(name) if found.environment else None
+    app = found.environment.applications.get(name) if found.environment else None
+    wanted = app.wanted if app and isinstance(app.wanted, UserConfig) else None
     answers = found.answers.get(name, NO_ANSWERS).by_replica.values()
     extra = name in found.left_over
     code: SyncCode = "Unknown"
@@ -125,7 +126,8 @@ def _resource(found: Pass, name: str) -> Resource:
         requires_pruning=extra,
         wanted=wanted.model if wanted else None,
         trial=wanted.trial if wanted else None,
-        served=tuple(sorted({f"{answer.version}@sha256:{answer.sha256}" for answer in answers if answer.sha256})),
+        fleet=tuple(app.wanted.models.values()) if app and isinstance(app.wanted, FleetConfig) else None,
+        served=tuple(sorted({model for answer in answers for model in answer.in_memory})),
     )
 
 

@@ -69,7 +69,12 @@ class Resource(Words):
     requires_pruning: bool = Field(default=False, description="Git does not name it any more.")
     wanted: ServedModel | None = Field(default=None, description="The model that Git wants.")
     trial: Trial | None = Field(default=None, description="What Git wants to be tried beside it.")
-    served: tuple[str, ...] = Field(default=(), description="`version@sha256` that replicas answered with.")
+    fleet: tuple[ServedModel, ...] | None = Field(
+        default=None, description="The models that Git wants, each to be loaded when it is asked for; None: no fleet."
+    )
+    served: tuple[str, ...] = Field(
+        default=(), description="`version@sha256` that replicas answered with; of a fleet `name version@sha256`."
+    )
 
 
 class SyncResult(Words):
@@ -106,7 +111,9 @@ class Deployed(Words):
     author: str
     subject: str
     applications: tuple[str, ...]
-    models: dict[str, ServedModel | None] = Field(description="Application → the model served since then.")
+    models: dict[str, ServedModel | None] = Field(
+        description="Application, or `application/model` of a fleet → the model served since then."
+    )
     trials: dict[str, Trial] = Field(default={}, description="Application → what was tried beside it since then.")
 
 

@@ -1,1 +1,11 @@
 """The line's stages, one file each: `python -m ray_jobs.<stage>`."""
+
+import os
+import sys
+
+from gitops import interrupt
+
+# In every process before it can import TensorFlow, which greets with a page about the processor; errors are shown.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if sys.argv[:1] == ["-m"]:  # Python is about to run one of the modules, which then import for seconds
+    interrupt.end_at_once()

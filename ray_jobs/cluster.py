@@ -25,6 +25,7 @@ SESSION_VARIABLE = "MERGELINE_SESSION"
 _START_SECONDS = 180
 _STOP_SECONDS = 20
 _POLL_SECONDS = 0.2
+_FOLDER_PREFIX = "mergeline-ray-"
 _HEAD_NODE = "ray.scripts.scripts"  # what the command `ray` runs
 _ATTEMPTS = 3  # Ray gives its own processes 30 s to come up, which a busy machine exceeds
 _LEAST_CPUS = 4  # Ray only counts them: training and serving must be placed beside each other on two cores
@@ -42,6 +43,9 @@ class Session(Contract):
     dashboard: str = Field(description="URL of Ray's dashboard, Jobs API and Serve API.")
     token_file: str = Field(description="File with Ray's authentication token.")
     folder: str = Field(description="Ray's temporary folder: sockets, logs, spilled objects; removed at the end.")
+    without_haproxy: str = Field(
+        default="", description="Why Ray Serve's own, slower proxy takes requests; empty: HAProxy does."
+    )
 
     def environment(self) -> dict[str, str]:
         """Variables that make a client use this Ray, and no other on the machine."""
@@ -70,6 +74,11 @@ class Session(Contract):
         except httpx.HTTPError:
             return False
         return answer.status_code == httpx.codes.OK and '"ALIVE"' in answer.text
+
+
+def next_folder() -> Path:
+    """A folder as Ray would be given now: its name's length counts."""
+    return Path(tempfile.gettempdir(), f"{_FOLDER_PREFIX}{'x' * 8}")
 
 
 def session_of(state: State) -> Session | None:
@@ -111,13 +120,14 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
     token_file.chmod(0o600)
     port = free_port(6379)
     # Ray's sockets lie in its temporary folder, and a socket's path may have 107 characters only.
-    folder = tempfile.mkdtemp(prefix="mergeline-ray-")
+    folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
     session = Session(
         id=secrets.token_hex(8),
         ray_address=f"127.0.0.1:{port}",
         dashboard=f"http://127.0.0.1:{dashboard_port}",
         token_file=str(token_file),
         folder=folder,
+        without_haproxy=ingress.obstacle(Path(folder)),
     )
     write_atomically(state.session / "session.json", session.to_json())
     command = [
@@ -128,6 +138,9 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
         "--dashboard-agent-listen-port=0",  # free where it binds: two Rays that start together would pick the same
     ]
     log = state.session / "ray.log"
+    if session.without_haproxy:
+        with log.open("a") as lines:
+            lines.write(f"Ray Serve's own, slower proxy takes requests: {session.without_haproxy}\n")
     head = spawn(session, command, log, ingress.variables(Path(folder), free_port) | variables)
     try:
         _await_answer(session, head, log)

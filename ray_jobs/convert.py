@@ -1,6 +1,5 @@
 """Keras → SavedModel → engine file, so that the files' bytes depend on the checkpoint and nothing else."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,6 @@ def load(checkpoint: Path) -> "keras.Model":
     Raises:
         TrainingError: it is missing or damaged.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it greets with a page about the processor
     import keras
 
     import ray_jobs.memory  # noqa: F401 - makes its layer known to Keras

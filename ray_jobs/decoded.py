@@ -82,6 +82,21 @@ def read_samples(dataset_folder: Path, manifest: DatasetManifest, *splits: Split
     return [Sample.of(row, manifest.classes) for table in tables for row in table.to_pylist()]
 
 
+def discard_old(datasets: Path) -> None:
+    """Remove the decoded images of all datasets but those that a project reads now.
+
+    Whoever has one of them mapped keeps it; whoever needs it again decodes it again.
+
+    Args:
+        datasets: the state's folder of them, with a `<project>.current` for each project.
+    """
+    current = {pointer.read_text().strip() for pointer in datasets.glob("*.current")}
+    for lock in datasets.glob(f"*/{FOLDER}/*.lock"):
+        if lock.parents[1].name not in current:
+            with locked(lock):  # which stays: whoever waits for it must go on waiting for the same file
+                lock.with_suffix(".npy").unlink(missing_ok=True)
+
+
 def _mapped(file: Path, shards: Sequence[Path], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The decoded images of shards, of this shape; one process makes the file, and others wait for it."""
     found = _opened(file, shape)

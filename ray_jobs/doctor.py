@@ -14,7 +14,7 @@ from pydantic import Field
 
 from gitops.manifest import Contract
 from gitops.state import State
-from ray_jobs import cluster
+from ray_jobs import cluster, ingress
 
 _GIB = 2**30
 _LEAST_MEMORY, _LEAST_DISK, _LEAST_SHARED_MEMORY = 6 * _GIB, 5 * _GIB, 1 * _GIB
@@ -42,7 +42,7 @@ class Check(Contract):
 
 def examine(state: State, port: int) -> list[Check]:
     """Look at everything that the line needs; nothing is changed."""
-    return [*_software(), *_hardware(state), *_ports(state, port), *_optional()]
+    return [*_software(), *_hardware(state), *_ports(state, port), *_ingress(state), *_optional()]
 
 
 def _check(name: str, fine: bool, found: str, remedy: str, otherwise: Level = Level.MISSING) -> Check:
@@ -113,6 +113,13 @@ def in_use(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _ingress(state: State) -> Iterator[Check]:
+    session = cluster.session_of(state)
+    lacking = session.without_haproxy if session else ingress.obstacle(cluster.next_folder())
+    found = "Ray Serve's own, slower proxy answers instead" if lacking else "takes requests"
+    yield _check("HAProxy", not lacking, found, lacking, Level.OPTIONAL)
 
 
 def _optional() -> Iterator[Check]:

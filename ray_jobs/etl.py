@@ -22,6 +22,7 @@ from gitops.state import folder_written_whole, locked, stable_json, write_atomic
 from ray_jobs import lineage, measures
 from ray_jobs import split as splitting
 from ray_jobs.dataset import Listing, Photograph, read_listing
+from ray_jobs.decoded import discard_old
 from ray_jobs.lineage import Image, Parent
 from ray_jobs.split import Sample
 from ray_jobs.stage import Stage, arguments, open_stage, ray_session, report_progress, run_main
@@ -68,14 +69,14 @@ def run(stage: Stage) -> DatasetManifest:
         if made_before.exists():
             digest = made_before.read_text().strip()
             if (datasets / digest / "manifest.json").exists():
-                stage.use_dataset(digest)
+                _use(stage, digest)
                 manifest = stage.dataset()
                 print(f"nothing to do: dataset {digest[:12]} ({manifest.images} images) was made of the same input")
                 return manifest
         with ray_session():
             manifest = _make(stage, listing)
         write_atomically(made_before, manifest.digest + "\n")
-        stage.use_dataset(manifest.digest)
+        _use(stage, manifest.digest)
     counts = ", ".join(f"{name} {sum(by_class.values())}" for name, by_class in manifest.counts.items())
     print(f"dataset {manifest.digest[:12]}: {manifest.images} images ({counts}), {len(manifest.quarantined)} set aside")
     if manifest.lookalikes != splitting.FULL_BARS:
@@ -86,6 +87,12 @@ def run(stage: Stage) -> DatasetManifest:
     if manifest.parent is not None and manifest.changes is not None:
         print(lineage.summary(manifest.parent, manifest.changes))
     return manifest
+
+
+def _use(stage: Stage, digest: str) -> None:
+    """Let the later stages read a dataset; what they decoded of the one before takes no more room."""
+    stage.use_dataset(digest)
+    discard_old(stage.state.datasets)
 
 
 def _key(project: Project, listing: Listing) -> str:

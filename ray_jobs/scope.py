@@ -40,9 +40,10 @@ _FOLDS, _MOST_IMAGES_FOR_FOLDS = 5, 2000
 # The proportions of one kind of part vary little among its photographs; those of a texture's "part" do.
 _FOUND_SHARE, _MOST_VARIATION = 0.95, 0.2
 _ASSERTED_SHARE = 0.9  # less than what was found among a few, so that chance does not stop the line
-# Gray levels that a gray photograph's channels may differ by in all but 1 % of its pixels, and the share of photographs
-# that may differ by more. A single coloured spot can be all that there is of a defect.
-_GRAY, _SPOT_SHARE, _COLORED_SHARE = 12.0, 0.01, 0.05
+# Gray levels that a gray photograph's channels may differ by in all but 1 % of its pixels. A coloured spot can be all
+# that there is of a defect, and the defect rare: one such photograph is enough. To look at colour where there is none
+# costs a little time; to look away where there is some costs the defect.
+_GRAY, _SPOT_SHARE = 12.0, 0.01
 _INPUT_PIXELS = 160_000  # the screws' 224×704: about 25 ms of two cores for a photograph
 _ENLARGED = 1.5  # small photographs: the network's finest features that are used are 16 pixels apart
 _MULTIPLE, _LEAST_SIDE, _LARGEST_SIDE = 32, 96, 2048  # of the input's sides, in pixels
@@ -245,7 +246,7 @@ def view_of(images: Sequence[Path]) -> View:
         height, width = np.median(np.array(shapes), axis=0)
         ratio, extent = float(width / height), float(width)
     height, width = _input_size(extent, ratio)
-    return View(aligned, found, 3 if np.mean(colored) > _COLORED_SHARE else 1, height, width)
+    return View(aligned, found, 3 if any(colored) else 1, height, width)
 
 
 def _is_one_kind(parts: NDArray[np.float64]) -> bool:

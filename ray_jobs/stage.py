@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gitops import interrupt
 from gitops.errors import DataError, MergelineError, StageError
 from gitops.manifest import DatasetManifest, Project
 from gitops.state import State, stable_json, write_atomically
@@ -156,9 +157,11 @@ def run_main(main: Callable[[], None]) -> None:
     A polite end (SIGTERM, as Ray Jobs sends it) unwinds like Ctrl-C, so that nothing is left half-written.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    interrupt.raise_again()
     try:
         main()
     except MergelineError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("interrupted", file=sys.stderr)
+        sys.exit(interrupt.STATUS)

@@ -31,6 +31,7 @@ _PASSED_VARIABLES = (
     "KAGGLE_KEY",
     "KAGGLE_CONFIG_DIR",
     "KAGGLE_API_ENVIRONMENT",
+    "TF_CPP_MIN_LOG_LEVEL",  # Ray Train's workers import TensorFlow before they import anything of ours
 )
 
 
@@ -65,7 +66,7 @@ def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient
                 submission = client.submit_job(
                     entrypoint=command,
                     submission_id=f"{stage}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}",
-                    runtime_env={"env_vars": {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **variables}},
+                    runtime_env={"env_vars": {"PYTHONUNBUFFERED": "1", **variables}},
                 )
             except RuntimeError as error:
                 if _NO_AGENT not in str(error) or time.monotonic() > deadline:

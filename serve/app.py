@@ -1,8 +1,9 @@
 """The Ray Serve application: `import_path: serve.app:build` in an environment's `serve-config.yaml`."""
 
 import asyncio
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import copy
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -71,47 +72,84 @@ class ApplicationArguments(Contract):
 
 
 class RayMeters:
-    """The declared metrics as Ray Serve's instruments, which Ray exports for each replica."""
+    """The declared metrics as Ray Serve's instruments, which Ray exports for each replica.
 
-    def __init__(self, declared: tuple[Metric, ...]) -> None:
+    Args:
+        declared: what is measured.
+        further: a label that all of them have besides their own, each with its value.
+    """
+
+    def __init__(self, declared: tuple[Metric, ...], **further: str) -> None:
+        self._further = further
         self._counters: dict[str, ray_metrics.Counter] = {}
         self._histograms: dict[str, ray_metrics.Histogram] = {}
         for metric in declared:
-            labels = cast("tuple[str]", metric.labels)  # Ray means a tuple of any length
+            labels = cast("tuple[str]", (*metric.labels, *further))  # Ray means a tuple of any length
             if metric.kind == "counter":
                 self._counters[metric.name] = ray_metrics.Counter(metric.name, metric.help, labels)
             else:
                 buckets = list(metric.buckets)
                 self._histograms[metric.name] = ray_metrics.Histogram(metric.name, metric.help, buckets, labels)
 
+    def with_labels(self, **further: str) -> "RayMeters":
+        """The same instruments, with these values of the further labels."""
+        other = copy.copy(self)
+        other._further = further
+        return other
+
     def count(self, metric: Metric, *labels: str) -> None:
         """Add one to a counter; labels in the order of their declaration."""
-        self._counters[metric.name].inc(1, dict(zip(metric.labels, labels, strict=True)))
+        self._counters[metric.name].inc(1, self._tags(metric, labels))
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Add a value to a histogram; labels in the order of their declaration."""
-        self._histograms[metric.name].observe(value, dict(zip(metric.labels, labels, strict=True)))
+        self._histograms[metric.name].observe(value, self._tags(metric, labels))
+
+    def _tags(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+        return {**dict(zip(metric.labels, labels, strict=True)), **self._further}
+
+
+def session_folder() -> Path:
+    """A folder for replicas, as long-lived as the cluster, and no other's.
+
+    A fallback must not come from another environment.
+    """
+    runtime = ray.get_runtime_context()
+    return Path(runtime.get_temp_dir(), runtime.get_session_name(), "mergeline")
+
+
+def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedModel], Predictor]:
+    """What fetches, loads and probes a model's bundle; copies of remote ones lie in `folder` if no cache is named."""
+    cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
+
+    def open_bundle(model: ServedModel) -> Predictor:
+        predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, cache), threads=arguments.threads)
+        predictor.probe()
+        return predictor
+
+    return open_bundle
+
+
+async def blank_predicted(predictor: Predictor, executor: Executor) -> None:
+    """Let a model judge a blank image; whatever it raises is raised.
+
+    Not the bundle's probe, whose file may be gone by now.
+    """
+    settings = predictor.manifest.preprocessing
+    blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
+    await asyncio.get_running_loop().run_in_executor(executor, predictor.predict, blank)
 
 
 class Classifier(InferenceService):
     """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
 
     def __init__(self, arguments: ApplicationArguments) -> None:
-        context, runtime = serve.get_replica_context(), ray.get_runtime_context()
-        # As long-lived as the cluster, and no other's: a fallback must not come from another environment.
-        folder = Path(runtime.get_temp_dir(), runtime.get_session_name(), "mergeline")
-        cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
+        context, folder = serve.get_replica_context(), session_folder()
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._health = ThreadPoolExecutor(1, "health")
         meters = RayMeters(SERVING)
-
-        def open_bundle(model: ServedModel) -> Predictor:
-            predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, cache), threads=arguments.threads)
-            predictor.probe()
-            return predictor
-
         self._slot = ModelSlot(
-            open_bundle,
+            opener(arguments, folder),
             memory=folder / f"{context.app_name}-{context.deployment}.json",
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
@@ -142,13 +180,9 @@ class Classifier(InferenceService):
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
         await self._slot.remember()
-        loaded = self._slot.loaded
-        if loaded:
-            settings = loaded.predictor.manifest.preprocessing
-            blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-            # Not behind requests: a busy replica would be replaced by another that is as busy. Not the bundle's probe,
-            # whose file may be gone by now.
-            await asyncio.get_running_loop().run_in_executor(self._health, loaded.predictor.predict, blank)
+        if self._slot.loaded:
+            # Not behind requests: a busy replica would be replaced by another that is as busy.
+            await blank_predicted(self._slot.loaded.predictor, self._health)
 
 
 def build(args: Mapping[str, object]) -> serve.Application:

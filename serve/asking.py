@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from gitops.errors import MergelineError
 from gitops.manifest import Contract, Share
 from gitops.state import write_atomically
 from serve.photographs import IMAGE_SUFFIXES, images_below
-from serve.protocol import ErrorAnswer, ExplainedAnswer, ImageAnswer, InferenceError, Readiness
+from serve.protocol import CLIENT_HEADER, ErrorAnswer, ExplainedAnswer, ImageAnswer, InferenceError, Readiness
 
 AT_ONCE = 4
 """Photographs that are asked about at the same time."""
@@ -76,6 +78,8 @@ class Asking:
     """Judge at this one; None: at the model's own."""
     explain: Path | None = None
     """Folder for heat-maps; None: none."""
+    client: str = ""
+    """Who asks: a canary's share is one of clients, so that one version judges all its files; empty: nobody says."""
 
     def ask(self, files: list[Path]) -> Iterator[Answer]:
         """The answers, in the files' order; several files are asked about at once.
@@ -121,6 +125,7 @@ class Asking:
     def _answered(self, client: httpx.Client, data: bytes) -> ImageAnswer:
         query = {"explain": "heatmap"} if self.explain else {}
         url, headers = f"{self.url}/predict", {"Accept": "application/json"}
+        headers |= {CLIENT_HEADER: self.client} if self.client else {}
         response = _patiently(lambda: client.post(url, params=query, content=data, headers=headers))
         if response.is_error:
             raise MergelineError(_reason(response))
@@ -144,6 +149,12 @@ class Asking:
         target = (self.explain or Path()) / heatmap_name(file)
         write_atomically(target, base64.b64decode(body.explanation.heatmap))
         return str(target)
+
+
+def default_client() -> str:
+    """An id of this user on this machine, the same each time, that tells neither."""
+    user = f"{platform.node()} {os.getuid()}"
+    return f"mergeline-{hashlib.sha256(user.encode()).hexdigest()[:16]}"
 
 
 def heatmap_name(file: Path) -> Path:

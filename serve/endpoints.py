@@ -23,6 +23,7 @@ from serve.inference import Answer, Asked, InferenceAnswer
 from serve.predictor import Judgement
 from serve.preprocess import ImageError
 from serve.protocol import (
+    CLIENT_HEADER,
     ErrorAnswer,
     ErrorDetail,
     ExplainedAnswer,
@@ -49,19 +50,18 @@ T = TypeVar("T")
 
 HEATMAP = "heatmap"
 """What `explain` may be."""
-CLIENT_HEADER = "X-Client-Id"
-"""By which a client may say who it is, so that a canary does not change its mind about it."""
-_PROTOCOL = "/v2"
+PROTOCOL = "/v2"
 """Where the Open Inference Protocol's paths begin."""
 RETRY_AFTER_SECONDS = 5
 """What a 503 tells the client to wait."""
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _BYTES["schema"]}}}
-_REQUEST_BODY = {
+REQUEST_BODY = {
     "required": True,
     "description": "A PNG, JPEG, BMP or TIFF file as it is, under any content type; or a form with several of them.",
     "content": {"application/octet-stream": _BYTES, "image/*": _BYTES, "multipart/form-data": {"schema": _FILES}},
 }
+"""What OpenAPI shall say of the bodies of `/predict`."""
 
 
 _EXPLAIN = {
@@ -119,7 +119,7 @@ class Endpoints:
 
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
-        self.serving()  # without a model there is no need to read the body
+        self.served(*self._named(request))  # without who shall judge there is no need to read the body
         explained = _explanation_asked(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
@@ -193,14 +193,15 @@ class Endpoints:
             ImageError, RequestError: whatever the work raises.
         """
         start, version = time.perf_counter(), chosen.model.model.version
-        with self.shadow.making_way():
-            try:
-                done = await asyncio.get_running_loop().run_in_executor(self.pool, work)
-            except (ImageError, RequestError):
-                raise
-            except Exception:
-                self.meters.count(metrics.FAILURES, version)
-                raise
+        working = self.pool.submit(work)
+        self.shadow.make_way(working)
+        try:
+            done = await asyncio.wrap_future(working)
+        except (ImageError, RequestError):
+            raise
+        except Exception:
+            self.meters.count(metrics.FAILURES, version)
+            raise
         self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start, version)
         return done
 
@@ -230,11 +231,21 @@ class Endpoints:
         Raises:
             RequestError: 404, there is no such model or version; 503, it is wanted and not loaded.
         """
-        headers = request.headers
-        name, version = name or self.serving().model.name, version or headers.get(VERSION_HEADER, "")
-        chosen = self.choose(name, version, lambda: headers.get(CLIENT_HEADER))
+        name, version = self._named(request, name, version)
+        chosen = self.choose(name, version, lambda: request.headers.get(CLIENT_HEADER))
         request.state.version = chosen.model.model.version
         return chosen
+
+    def _named(self, request: Request, name: str = "", version: str = "") -> tuple[str, str]:
+        """Name and version of who shall judge; the version may be empty.
+
+        Raises:
+            RequestError: 503, none is named, and nothing answers.
+        """
+        version = version or request.headers.get(VERSION_HEADER, "")
+        # A candidate can be asked for while the model itself is not there.
+        meant = [model.name for model in self._models() if model.version == version]
+        return name or (meant[0] if meant else self.serving().model.name), version
 
     def choose(self, name: str, version: str, client: Callable[[], str | None]) -> Chosen:
         """Who judges a request: the version that it names; else the model, or the candidate if that has its turn.
@@ -319,8 +330,7 @@ class Endpoints:
 
     async def server(self) -> ServerMetadata:
         """What this server is."""
-        extensions = ("binary_tensor_data",)
-        return ServerMetadata(name="mergeline", version=package_version("mergeline"), extensions=extensions)
+        return server_metadata()
 
     async def model_version(self, name: str, version: str) -> ModelMetadata:
         """The same, of the version that is named; 503 with the reason if it is only wanted."""
@@ -369,7 +379,7 @@ class Endpoints:
                 return loaded
         tried = self.slot.candidate
         meant = tried if tried.wanted and tried.wanted.version == version else self.slot
-        raise _unavailable(meant, another_answers=self.slot.loaded is not None)
+        raise unavailable(meant, another_answers=self.slot.loaded is not None)
 
     def _loaded(self) -> list[Loaded]:
         """The model that answers, and the candidate."""
@@ -395,17 +405,42 @@ class Endpoints:
             RequestError: 503, there is none; the reason says why.
         """
         if self.slot.loaded is None:
-            raise _unavailable(self.slot, another_answers=False)
+            raise unavailable(self.slot, another_answers=False)
         return self.slot.loaded
+
+    def classes(self, version: str = "") -> tuple[str, ...]:
+        """The classes of the version that judged, where it is here still; else of the model, then the candidate's.
+
+        Args:
+            version: of the model or the candidate; empty, or another one: nobody in particular.
+
+        Raises:
+            RequestError: 503, neither is there.
+        """
+        loaded = self._loaded()
+        judges = [found for found in loaded if found.model.version == version] or loaded or [self.serving()]
+        known = (found.predictor.manifest.classes for found in judges)
+        return tuple(dict.fromkeys(label for classes in known for label in classes))
 
     def _unknown(self, name: str) -> RequestError:
         known = ", ".join(sorted({model.name for model in self._models()})) or "none"
         return RequestError(404, f"there is no model {name!r} here; known: {known}")
 
 
+def server_metadata() -> ServerMetadata:
+    """What this server is."""
+    extensions = ("binary_tensor_data",)
+    return ServerMetadata(name="mergeline", version=package_version("mergeline"), extensions=extensions)
+
+
+def new_application(description: str) -> FastAPI:
+    """An ASGI application without routes."""
+    return FastAPI(title="Mergeline", description=description, version=package_version("mergeline"))
+
+
 def application(endpoints: Endpoints) -> FastAPI:
     """The ASGI application over a replica's endpoints."""
-    app = FastAPI(title="Mergeline", description="Judges photographs of parts.", version=package_version("mergeline"))
+    app = new_application("Judges photographs of parts.")
     errors: dict[int | str, dict[str, Any]] = {
         "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered; the reason says why."},
         "503": {"model": ErrorAnswer, "description": "No model is served, or the service is full."},
@@ -420,22 +455,22 @@ def application(endpoints: Endpoints) -> FastAPI:
             "4XX": {**errors["4XX"], "model": ErrorAnswer | FormAnswer},  # a form is answered file by file
             200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."},
         },
-        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [_EXPLAIN, *_WHO_JUDGES]},
+        openapi_extra={"requestBody": REQUEST_BODY, "parameters": [_EXPLAIN, *_WHO_JUDGES]},
     )
     inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
     for path, endpoint in (
-        (_PROTOCOL, endpoints.server),
-        (f"{_PROTOCOL}/health/live", endpoints.live),
-        (f"{_PROTOCOL}/health/ready", endpoints.ready),
-        (f"{_PROTOCOL}/models/{{name}}", endpoints.model),
-        (f"{_PROTOCOL}/models/{{name}}/ready", endpoints.model_ready),
-        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}", endpoints.model_version),
-        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}/ready", endpoints.version_ready),
+        (PROTOCOL, endpoints.server),
+        (f"{PROTOCOL}/health/live", endpoints.live),
+        (f"{PROTOCOL}/health/ready", endpoints.ready),
+        (f"{PROTOCOL}/models/{{name}}", endpoints.model),
+        (f"{PROTOCOL}/models/{{name}}/ready", endpoints.model_ready),
+        (f"{PROTOCOL}/models/{{name}}/versions/{{version}}", endpoints.model_version),
+        (f"{PROTOCOL}/models/{{name}}/versions/{{version}}/ready", endpoints.version_ready),
     ):
         app.add_api_route(path, endpoint, methods=["GET"], responses=inference_errors)
     for path, infer in (
-        (f"{_PROTOCOL}/models/{{name}}/infer", endpoints.infer),
-        (f"{_PROTOCOL}/models/{{name}}/versions/{{version}}/infer", endpoints.infer_version),
+        (f"{PROTOCOL}/models/{{name}}/infer", endpoints.infer),
+        (f"{PROTOCOL}/models/{{name}}/versions/{{version}}/infer", endpoints.infer_version),
     ):
         app.add_api_route(
             path,
@@ -449,10 +484,24 @@ def application(endpoints: Endpoints) -> FastAPI:
             },
         )
 
+    slot = endpoints.slot
+    answer_errors(app, endpoints.meters, lambda: slot.loaded.model.version if slot.loaded else None)
+    return app
+
+
+def answer_errors(app: FastAPI, meters: Meters, version: Callable[[], str | None]) -> None:
+    """Let an application answer every error in our form, and bear the headers of every answer.
+
+    Args:
+        app: what was made by `new_application`.
+        meters: where refusals are counted.
+        version: the one that serves, for answers without a judgement; None: none.
+    """
+
     def refuse(scope: Scope, error: RequestError) -> Response:
-        endpoints.meters.count(metrics.REFUSALS, str(int(error.status)))
+        meters.count(metrics.REFUSALS, str(int(error.status)))
         request_id = scope["state"]["id"]
-        if f"{scope['path'].removeprefix(scope.get('root_path', ''))}/".startswith(f"{_PROTOCOL}/"):
+        if f"{scope['path'].removeprefix(scope.get('root_path', ''))}/".startswith(f"{PROTOCOL}/"):
             return _json(InferenceError(error=error.reason, id=request_id), error.status, error.headers)
         detail = ErrorDetail(status=error.status, reason=error.reason)
         return _json(ErrorAnswer(error=detail, id=request_id), error.status, error.headers)
@@ -465,8 +514,7 @@ def application(endpoints: Endpoints) -> FastAPI:
     async def refuse_theirs(request: Request, error: HTTPException) -> Response:
         return refuse(request.scope, _explained(request, error))
 
-    app.add_middleware(Envelope, slot=endpoints.slot, refuse=refuse)
-    return app
+    app.add_middleware(Envelope, version=version, refuse=refuse)
 
 
 def _explained(request: Request, error: HTTPException) -> RequestError:
@@ -478,7 +526,8 @@ def _explained(request: Request, error: HTTPException) -> RequestError:
     return RequestError(error.status_code, reasons.get(error.status_code, error.detail), error.headers)
 
 
-def _unavailable(slot: Slot, *, another_answers: bool) -> RequestError:
+def unavailable(slot: Slot, *, another_answers: bool) -> RequestError:
+    """The error of a request for what a slot wants and has not."""
     if slot.load_error:
         reason = slot.load_error if another_answers else f"no model is served: {slot.load_error}"
     elif slot.wanted:

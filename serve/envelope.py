@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gitops.manifest import VERSION_HEADER
 from serve.protocol import RequestError
-from serve.slot import ModelSlot
 
 ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
@@ -25,13 +24,15 @@ class Envelope:
 
     Args:
         app: the routes.
-        slot: where the served version stands; `version` in the scope's state, the one that was chosen, goes before it.
+        version: the one that serves, if there is one; `version` in the scope's state, that was chosen, goes before it.
         refuse: makes the answer to a request and an error; the request's id is `id` in the scope's state.
     """
 
-    def __init__(self, app: ASGIApp, slot: ModelSlot, refuse: Callable[[Scope, RequestError], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, version: Callable[[], str | None], refuse: Callable[[Scope, RequestError], Response]
+    ) -> None:
         self._app = app
-        self._slot = slot
+        self._version = version
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,8 +41,9 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(ID_HEADER.lower().encode(), b"").decode("latin-1")
-        request_id = given if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
-        scope["state"] = state = {**scope.get("state", {}), "id": request_id}
+        around = scope.get("state", {})  # an application around this one has chosen an id already
+        request_id = around.get("id") or (given if _SANE_ID.fullmatch(given) else str(uuid.uuid4()))
+        scope["state"] = state = {**around, "id": request_id}
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -52,7 +54,7 @@ class Envelope:
                 if not given:  # Ray Serve gives an id to a request without one, and repeats every id in the answer
                     headers[ID_HEADER] = request_id
                 # The version that judged, even if another one has taken its place meanwhile.
-                if version := state.get("version") or (self._slot.loaded and self._slot.loaded.model.version):
+                if version := state.get("version") or self._version():
                     headers[VERSION_HEADER] = version
             await send(message)
 

@@ -162,7 +162,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
             raise RequestError(
                 403, "feedback is not taken from other sites' pages; if this is ours, a proxy on the way changes `Host`"
             )
-        endpoints.serving()  # without a model nobody knows the classes, and there is no need to read the body
+        endpoints.classes()  # without a model nobody knows them, and there is no need to read the body
         said, photograph = await _read(request, endpoints)
         max_pixels = endpoints.limits.max_pixels
         try:  # what is no photograph is not kept
@@ -216,7 +216,7 @@ async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes
             said = Feedback.parse({**given, "filename": file.filename or "photograph", "at": now()}, "the form")
         except ContractError as error:
             raise RequestError(400, str(error)) from None
-        classes = endpoints.serving().predictor.manifest.classes
+        classes = endpoints.classes(said.model_version or "")
         if said.label not in classes:
             raise RequestError(400, f"label {said.label!r} is no class of the model: it has {', '.join(classes)}")
         return said, await file.read()

@@ -12,7 +12,8 @@ import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
-from serve.endpoints import CLIENT_HEADER, Endpoints
+from monitoring.metrics import Meters
+from serve.endpoints import Endpoints, server_metadata
 from serve.inference import Answer, Asked
 from serve.open_inference_pb2 import (
     InferParameter,
@@ -31,7 +32,7 @@ from serve.open_inference_pb2 import (
     ServerReadyResponse,
 )
 from serve.predictor import INPUT
-from serve.protocol import RequestError, TensorMetadata
+from serve.protocol import CLIENT_HEADER, RequestError, TensorMetadata
 from serve.tensors import (
     LONGEST_NAME,
     MOST_PARTS,
@@ -59,13 +60,30 @@ class InferenceService:
 
     _endpoints: Endpoints
 
+    async def endpoints_of(self, name: str) -> Endpoints:  # noqa: ARG002 - others look by it
+        """What answers for a model; whether there is such a one is for the endpoints to say.
+
+        Raises:
+            RequestError: nothing does.
+        """
+        return self._endpoints
+
+    def is_ready(self) -> bool:
+        """Whether a model is served."""
+        return self._endpoints.slot.loaded is not None
+
+    @property
+    def meters(self) -> Meters:
+        """Where refusals are counted."""
+        return self._endpoints.meters
+
     async def ServerLive(self, _: ServerLiveRequest) -> ServerLiveResponse:  # noqa: N802 - the calls' names are given
         """Whether the process answers."""
         return ServerLiveResponse(live=True)
 
     async def ServerReady(self, _: ServerReadyRequest) -> ServerReadyResponse:  # noqa: N802
         """Whether a model is served."""
-        return ServerReadyResponse(ready=self._endpoints.slot.loaded is not None)
+        return ServerReadyResponse(ready=self.is_ready())
 
     async def ModelReady(  # noqa: N802
         self, request: ModelReadyRequest, grpc_context: RayServegRPCContext
@@ -74,7 +92,7 @@ class InferenceService:
 
         async def answer() -> ModelReadyResponse:
             try:
-                self._endpoints.served(request.name, request.version)
+                (await self.endpoints_of(request.name)).served(request.name, request.version)
             except RequestError as error:
                 if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
@@ -85,7 +103,7 @@ class InferenceService:
 
     async def ServerMetadata(self, _: ServerMetadataRequest) -> ServerMetadataResponse:  # noqa: N802
         """What this server is."""
-        server = await self._endpoints.server()
+        server = server_metadata()
         return ServerMetadataResponse(name=server.name, version=server.version, extensions=server.extensions)
 
     async def ModelMetadata(  # noqa: N802
@@ -94,7 +112,7 @@ class InferenceService:
         """The inputs and outputs of a model; NOT_FOUND if nobody knows it."""
 
         async def answer() -> ModelMetadataResponse:
-            endpoints, version = self._endpoints, request.version
+            endpoints, version = await self.endpoints_of(request.name), request.version
             model = await (endpoints.model_version(request.name, version) if version else endpoints.model(request.name))
             return ModelMetadataResponse(
                 name=model.name,
@@ -112,13 +130,14 @@ class InferenceService:
         """Judge photographs, each on its own."""
 
         async def answer() -> ModelInferResponse:
-            chosen = self._endpoints.choose(
+            endpoints = await self.endpoints_of(request.model_name)
+            chosen = endpoints.choose(
                 request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
             )
-            limits = self._endpoints.limits
+            limits = endpoints.limits
             if request.ByteSize() > limits.max_request_bytes:
                 raise RequestError(413, f"the request is larger than {limits.max_request_bytes} bytes")
-            return await self._endpoints.judge_tensors(
+            return await endpoints.judge_tensors(
                 chosen, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
             )
 
@@ -142,7 +161,7 @@ class InferenceService:
             )
             context.set_code(grpc.StatusCode.INTERNAL)
         context.set_details(reason[:_LONGEST_DETAILS])
-        self._endpoints.meters.count(metrics.REFUSALS, str(int(status)))
+        self.meters.count(metrics.REFUSALS, str(int(status)))
         return empty()
 
 

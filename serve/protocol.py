@@ -9,6 +9,9 @@ from pydantic import Field
 from gitops.manifest import Contract, Name, ServedModel, Sha256, Share, Version
 from serve.slot import Candidate
 
+CLIENT_HEADER = "X-Client-Id"
+"""By which a client may say who it is, so that a canary does not change its mind about it."""
+
 
 class RequestError(Exception):
     """A request that cannot be answered; one handler makes every one of them an `ErrorAnswer`."""

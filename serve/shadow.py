@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from monitoring import metrics
 from monitoring.metrics import Meters
@@ -13,6 +14,8 @@ from serve.slot import Loaded
 
 MOST_WAITING = 4
 """Photographs that may wait for the shadow, in memory; further ones are dropped."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
 
@@ -30,19 +33,23 @@ class ShadowJudge:
         self._meters = meters
         self._threads = threads
         self._max_pixels = max_pixels
-        self._requests = 0
+        self.requests = 0
+        """That are judged now, or wait for it."""
+        self._counting = threading.Lock()
         self._waiting = 0
         self._pool = ThreadPoolExecutor(1, "shadow")
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself would forget them
 
-    @contextmanager
-    def making_way(self) -> Iterator[None]:
-        """While a request is judged, or waits for it."""
-        self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
+    def make_way(self, work: Future[T]) -> None:
+        """Until a request's work is done; one that nobody waits for any more still has its thread."""
+        with self._counting:
+            self.requests += 1
+        work.add_done_callback(self._done)
+
+    def _done(self, _: Future[T]) -> None:
+        # In the thread that did the work: before the event loop hears of it, and may ask whether there is time.
+        with self._counting:
+            self.requests -= 1
 
     def compare(self, shadow: Loaded, answered: Sequence[tuple[bytes, Judgement]]) -> None:
         """Judge photographs as soon as the event loop is free, which is when their answer is on its way.
@@ -52,7 +59,7 @@ class ShadowJudge:
             answered: the photographs' files, each with what was said of it.
         """
         for image, said in answered:
-            if self._requests >= self._threads or self._waiting >= MOST_WAITING:
+            if self.requests >= self._threads or self._waiting >= MOST_WAITING:
                 self._count(shadow, metrics.ShadowOutcome.DROPPED)
                 continue
             self._waiting += 1

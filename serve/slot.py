@@ -214,6 +214,13 @@ class ModelSlot(Slot):
             return Chosen(model, tried)
         return Chosen(tried if self.candidate.is_chosen(client()) else model)
 
+    def release(self) -> None:
+        """Let go of the model, and try no more to load what is wanted; for a slot that nobody needs any more."""
+        self.loaded = None
+        retries = self._retries
+        if retries and not (loop := retries.get_loop()).is_closed():
+            loop.call_soon_threadsafe(retries.cancel)  # whoever lets go of it last may be another thread
+
     def refuse(self, reason: str) -> None:
         """Keep what answers, and say why the last configuration was not followed."""
         self.load_error = reason

@@ -1,6 +1,8 @@
 """The command line's surface: every verb has help and stands in the README."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from itertools import takewhile
@@ -330,3 +332,32 @@ def test_what_is_tried_is_in_status_and_history(tmp_path: Path) -> None:
     assert journal.status().resources == (resource,)
     assert "screw 1 with a canary of version 2 (10 %)" in run("history", "--state", str(state.root)).stdout
     assert "wants version 1 with a canary of version 2 (10 %)" in run("status", "--state", str(state.root)).stdout
+
+
+def test_of_a_fleet_the_status_shows_the_first_models_and_how_many_are_in_memory(tmp_path: Path) -> None:
+    state, model = State.at(tmp_path / "state"), make_version(tmp_path, "1").model
+    models = tuple(model.model_copy(update={"name": f"part-{number}"}) for number in range(12))
+    resource = Resource(name="parts", status="Synced", fleet=models, served=(f"part-3 1@sha256:{model.sha256}",))
+    Journal(state, "local").write(Status(environment="local", resources=(resource,), reconciled_at=now()))
+    said = run("status", "--state", str(state.root)).stdout
+    assert "wants a fleet of 12: part-0 1, part-1 1," in said
+    assert "part-9 1 and 2 more; served: 1 of them in memory" in said
+
+
+@pytest.mark.parametrize("program", ["mergeline", "ray_jobs.pipeline", "ray_jobs.render"])
+def test_ctrl_c_while_a_program_imports_is_a_word(program: str, tmp_path: Path) -> None:
+    # In place of what all of them import: it says when, and never ends.
+    (tmp_path / "pydantic.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")

@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gitops.environment import (
-    BUILDER_DEPLOYMENTS,
+    BUILDERS,
     GRPC_SERVICER,
     Environment,
+    is_project_path,
     model_path,
     parse_model_path,
     parse_serve_config_path,
+    project_path,
     promote,
     seed_environment,
     serve_config_path,
     with_port,
 )
 from gitops.errors import ContractError
-from gitops.manifest import Canary, ServedModel, Shadow, Trial, UserConfig
+from gitops.manifest import Canary, FleetConfig, ServedModel, Shadow, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.state import State
 
@@ -125,14 +127,14 @@ def test_our_own_application_takes_the_seeds() -> None:
     seed = Environment.parse(LOCAL, "local").config["applications"][0]
     ApplicationArguments.parse(seed["args"], "args")
     UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
-    assert BUILDER_DEPLOYMENTS[seed["import_path"]] == (DEPLOYMENT,)
+    assert BUILDERS[seed["import_path"]].deployment == DEPLOYMENT
 
 
 def test_the_local_environment_answers_on_loopback() -> None:
     seed = Environment.parse(LOCAL, "local")
     assert (seed.http_host, seed.http_port) == ("127.0.0.1", 8000)
     assert seed.applications["screw"].route_prefix == "/"
-    assert seed.applications["screw"].deployment in BUILDER_DEPLOYMENTS["serve.app:build"]
+    assert seed.applications["screw"].deployment == BUILDERS["serve.app:build"].deployment
 
 
 def test_a_seed_bears_the_projects_name() -> None:
@@ -450,6 +452,96 @@ def test_any_trial_is_read_back_and_can_be_ended(uri: str, percent: int | None, 
     assert promote(tried, application, MODEL) == text
 
 
+# --- fleets -----------------------------------------------------------------------------------------------------------
+
+FLEET = """\
+applications:
+  - name: parts
+    route_prefix: /parts
+    import_path: serve.fleet:build
+    deployments:
+      - name: Fleet
+        user_config:
+          models: null # none yet
+"""
+NUT = MODEL.model_copy(update={"name": "nut"})
+
+
+def test_our_fleet_is_checked_like_our_application() -> None:
+    from serve.fleet import DEPLOYMENT
+
+    assert BUILDERS["serve.fleet:build"].deployment == DEPLOYMENT
+    for wrong, reason in {
+        FLEET.replace("models:", "model:"): "unknown key 'model'; did you mean 'models'?",
+        FLEET.replace("- name: Fleet", "- name: Classifier"): "makes no deployment 'Classifier'",
+        FLEET.replace("models: null", "models: {nut: {name: nut}}"): "models.nut.version: Field required",
+        promote(FLEET, None, NUT).replace("            nut:", "            bolt:"): "`models.bolt` is a model of nut",
+    }.items():
+        with pytest.raises(ContractError) as error:
+            Environment.parse(wrong, "fleet.yaml")
+        assert reason in str(error.value)
+
+
+def test_a_promotion_adds_a_model_to_a_fleet_and_changes_it_there() -> None:
+    first = promote(FLEET, None, MODEL)
+    assert _changed_lines(FLEET, first) == [
+        "-          models: null # none yet",
+        "+          models: # none yet",
+        "+            screw:",
+        "+              name: screw",
+        '+              version: "3"',
+        "+              uri: file:///a/b",
+        f"+              sha256: {MODEL.sha256}",
+    ]
+    second = promote(first, None, NUT)
+    assert _changed_lines(first, second) == [
+        "+            nut:",
+        "+              name: nut",
+        '+              version: "3"',
+        "+              uri: file:///a/b",
+        f"+              sha256: {NUT.sha256}",
+    ]
+    third = promote(second, None, MODEL.model_copy(update={"version": "12"}))
+    assert _changed_lines(second, third) == ['-              version: "3"', '+              version: "12"']
+    environment = Environment.parse(third, "x")
+    assert list(environment.served()) == ["parts/screw", "parts/nut"]
+    assert environment.settings() == Environment.parse(FLEET, "x").settings()
+    assert environment.url(environment.find(None, "nut", "x")) == "http://127.0.0.1:8000/parts/models/nut"
+    assert promote(third, "parts", NUT) == third
+
+
+@pytest.mark.parametrize("written", ["models:", "models: {}", "models: ~"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n# the end\n"])
+def test_every_way_to_write_no_models_can_be_edited(written: str, end: str) -> None:
+    text = FLEET.rstrip().replace("models: null # none yet", written) + end
+    edited = promote(promote(text, None, MODEL), None, NUT)
+    assert Environment.parse(edited, "x").served() == {"parts/screw": MODEL, "parts/nut": NUT}
+    assert edited.endswith(end)
+    flow = text.replace(f"\n          {written}", f" {{{written} }}")
+    edited = promote(promote(flow, None, MODEL), None, NUT)
+    assert Environment.parse(edited, "x").served() == {"parts/screw": MODEL, "parts/nut": NUT}
+
+
+def test_a_model_goes_to_its_application_then_to_the_fleet_that_has_it() -> None:
+    both = TWO.replace("name: router", "name: router2").rstrip() + "\n" + FLEET.partition("\n")[2]
+    with pytest.raises(ContractError, match="name one of those that serve a model"):
+        promote(both, None, NUT)
+    having = promote(both, "parts", NUT)
+    assert Environment.parse(having, "x").find(None, "nut", "x").name == "parts/nut"
+    assert Environment.parse(having, "x").find(None, "left", "x").name == "left"
+    with pytest.raises(ContractError, match="parts is a fleet of 1 models: say which of them is meant"):
+        Environment.parse(having, "x").find("parts", None, "x")
+
+
+def test_a_fleet_tries_nothing() -> None:
+    text = promote(FLEET, None, MODEL)
+    with pytest.raises(ContractError, match="parts is a fleet, whose models are promoted at once"):
+        promote(text, None, MODEL, trial=CANARY)
+    # What other people's builders call `models` is theirs.
+    assert Environment.parse(FLEET.replace("serve.fleet", "other"), "x").served() == {"parts": None}
+    assert str(FleetConfig(models={"screw": MODEL})) == "a fleet of 1 models"
+
+
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
@@ -463,6 +555,13 @@ def test_environment_paths_are_read_back(environment: str) -> None:
 def test_model_paths_are_read_back(name: str, version: str) -> None:
     assert parse_model_path(model_path(name, version)) == (name, version)
     assert parse_serve_config_path(model_path(name, version)) is None
+
+
+@given(name=LABELS)
+def test_project_paths_are_known(name: str) -> None:
+    assert is_project_path(project_path(name))
+    assert not is_project_path(f"{project_path(name)}\n")
+    assert not is_project_path(f"x/{project_path(name)}")
 
 
 @pytest.mark.parametrize(
@@ -491,9 +590,10 @@ def _changed_lines(before: str, after: str) -> list[str]:
 def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> None:
     state = State.at(tmp_path / "with space")
     text = seed_environment("bolt", "local", 8123, state)
-    application = Environment.parse(text, "x").applications["bolt"]
+    environment = Environment.parse(text, "x")
+    application = environment.applications["bolt"]
     assert application.config["args"]["feedback"] == str(state.feedback / "local")
     assert application.config["args"]["journal"] == str(state.reconciler / "local")
-    assert Environment.parse(text, "x").url(application) == "http://127.0.0.1:8123"
+    assert environment.url(environment.find(None, "bolt", "x")) == "http://127.0.0.1:8123"
     # An environment that is made for other machines has no such folders, and gets none.
     assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")

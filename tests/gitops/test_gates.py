@@ -1,5 +1,6 @@
 """What may be merged and what may not: the rules on values, then the hook on real pushes."""
 
+import json
 import math
 import os
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from gitops import bundle, environment
-from gitops.environment import PROJECT_PATH, model_path, serve_config_path
+from gitops.environment import PROJECT_PATH, Environment, model_path, project_path, serve_config_path
 from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import POKE, Change, bundle_complaint, check, check_files, hooks, judge, serve_schema
 from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
@@ -28,8 +29,7 @@ Files = dict[str, str]
 def _judge(old: Files, changes: Mapping[str, str | None], *, first: bool = False) -> list[Finding]:
     """Judge with a schema and bundles that are always right."""
     new = {path: text for path, text in (old | dict(changes)).items() if text is not None}
-    bars = new.get(PROJECT_PATH) if first else old.get(PROJECT_PATH)
-    change = Change(tuple(changes), old.get, new.get, bars, first)
+    change = Change(tuple(changes), old.get, new.get, new.get if first else old.get, first)
     return judge(change, schema=lambda _: None, bundles=lambda _: None)
 
 
@@ -139,6 +139,44 @@ def test_bars_change_on_their_own() -> None:
 @pytest.mark.parametrize("text", [None, "", PROJECT.replace("gates:", "gtes:")])
 def test_a_project_file_that_cannot_be_read_is_refused(text: str | None) -> None:
     assert list(_refusals(_judge(seed(), {PROJECT_PATH: text}))) == ["project"]
+
+
+BOLT = PROJECT.replace("name: screw", "name: bolt").replace("min: 0.95", "min: 0.99")
+
+
+def _two_projects() -> Files:
+    """A repository with a second project, and an application of its own for each."""
+    config = Environment.parse(seed()[LOCAL], LOCAL).config
+    (screw,) = config["applications"]
+    bolt = screw | {"name": "bolt", "route_prefix": "/bolt"}
+    return seed() | {project_path("bolt"): BOLT, LOCAL: json.dumps(config | {"applications": [screw, bolt]}, indent=1)}
+
+
+def _of(version: ModelVersion, name: str) -> ModelVersion:
+    return version.model_copy(update={"model": version.model.model_copy(update={"name": name})})
+
+
+def test_each_project_has_its_own_bars(version: ModelVersion) -> None:
+    old = _two_projects()
+    bolt = _of(version, "bolt")
+    for made, refusals in ((version, {}), (bolt, {"accuracy": "bolt 3 has 0.9800; the bar is at least 0.99"})):
+        promotion = {LOCAL: _served(made, old[LOCAL]), model_path(made.model.name, "3"): to_yaml(made)}
+        assert _refusals(_judge(old, promotion)) == refusals
+    del old[project_path("bolt")]
+    promotion = {LOCAL: _served(bolt, old[LOCAL]), model_path("bolt", "3"): to_yaml(bolt)}
+    assert _refusals(_judge(old, promotion)) == {"project": "bolt has no bars here: project.yaml is screw's"}
+
+
+def test_a_further_project_file_is_judged_as_the_first(version: ModelVersion) -> None:
+    path = project_path("bolt")
+    assert failed(_judge(seed(), {path: BOLT})) == []
+    assert failed(_judge(_two_projects(), {path: None})) == []
+    assert "is not a valid Project" in _refusals(_judge(seed(), {path: "name: bolt"}))["project"]
+    assert _refusals(_judge(seed(), {path: PROJECT})) == {"project": f"{path} is the project screw"}
+    twice = _refusals(_judge(seed(), {project_path("screw"): PROJECT}))
+    assert twice == {"project": "screw has two project files: project.yaml and projects/screw.yaml"}
+    together = _refusals(_judge(seed(), _promotion(version) | {path: BOLT}))
+    assert together == {"scope": f"{path} and a model change together"}
 
 
 def test_without_bars_nothing_passes(version: ModelVersion) -> None:
@@ -295,7 +333,7 @@ def test_the_slow_question_is_asked_last_and_only_if_needed(version: ModelVersio
 
     def ask(files: Files) -> dict[str, str]:
         new = seed() | files
-        return _refusals(judge(Change(tuple(files), seed().get, new.get, PROJECT), schema, lambda _: None))
+        return _refusals(judge(Change(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
 
     settings = {LOCAL: seed()[LOCAL].replace("max_replicas: 2", "max_replicas: 3")}
     assert ask(settings) == {"schema": f"{LOCAL}: no"}

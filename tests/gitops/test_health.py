@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gitops.errors import ContractError
-from gitops.health import Answers, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
-from gitops.manifest import Canary, ServedModel, UserConfig
+from gitops.health import Answers, FleetAnswer, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
+from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.serve_api import Application, ServeDetails
 from gitops.status import HealthCode
 
@@ -118,8 +118,44 @@ def test_where_the_model_stands_in_a_configuration() -> None:
     assert slot_of(config({"model": None})) == Slot(deployment="Classifier", wanted=UserConfig())
     assert slot_of(config({})) is None
     assert slot_of({"name": "screw"}) is None
-    with pytest.raises(ContractError, match=r"user_config of screw.Classifier"):
+    with pytest.raises(ContractError, match="the cluster: the user_config of application screw"):
         slot_of(config({"model": {"name": "screw"}}))
+
+
+def held(served: object = None, wanted: object = NEW, load_error: str | None = None) -> dict[str, Any]:
+    return {"wanted": wanted, "served": served, "load_error": load_error}
+
+
+@pytest.mark.parametrize(
+    ("models", "status", "message"),
+    [
+        ({"screw": held(), "nut": held()}, "Healthy", ""),
+        ({"screw": held(NEW), "nut": held()}, "Healthy", ""),
+        ({"screw": held(NEW)}, "Progressing", "0 of 1 replicas serve a fleet of 2 models"),
+        ({"screw": held(OLD, OLD), "nut": held()}, "Progressing", "0 of 1"),
+        ({"screw": held(OLD), "nut": held()}, "Progressing", "0 of 1"),
+        ({"screw": held(OLD, NEW, "broken"), "nut": held()}, "Degraded", "screw version 2, but version 1 goes on"),
+        ({"screw": held(), "nut": held(None, NEW, "broken")}, "Degraded", "nut version 2, but no version answers: bro"),
+        ({"screw": held(), "nut": held(None, OLD, "an older one")}, "Progressing", "0 of 1"),
+    ],
+)
+def test_a_fleet_is_healthy_where_it_is_known_and_nothing_in_it_failed(
+    models: dict[str, Any], status: str, message: str
+) -> None:
+    wanted = FleetConfig(models={"screw": MODEL, "nut": MODEL.model_copy(update={"name": "nut"})})
+    answers = Answers({"a": FleetAnswer.parse({"replica": "a", "models": models}, "a test")})
+    found, text = verdict(running("a"), answers, Slot(deployment="Classifier", wanted=wanted))
+    assert found == status
+    assert message in text
+    assert message or not text
+
+
+def test_a_fleet_without_models_is_missing_them_and_a_refused_configuration_is_said() -> None:
+    empty = Slot(deployment="Classifier", wanted=FleetConfig())
+    assert verdict(running("a"), said(), empty) == ("Missing", "nothing promoted yet")
+    answers = Answers({"a": FleetAnswer(replica="a", load_error="no such key")})
+    slot = Slot(deployment="Classifier", wanted=FleetConfig(models={"screw": MODEL}))
+    assert verdict(running("a"), answers, slot)[0] == "Degraded"
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,30 @@ def test_a_shadow_can_become_a_canary_and_be_taken_away(
     )
 
 
+@pytest.mark.parametrize("manifest", [None, "model: of another time"])
+def test_an_abort_needs_no_manifest_of_what_is_served(
+    repository: Repository, candidate: ModelVersion, tmp_path: Path, manifest: str | None
+) -> None:
+    before = repository.read(MAIN, LOCAL)
+    try_beside(repository, candidate, "local", percent=5, merge=True)
+    git(tmp_path, "clone", "--quiet", str(repository.location), "work")
+    served = tmp_path / "work" / model_path("screw", "1")
+    if manifest is None:
+        served.unlink()
+    else:
+        served.write_text(manifest)
+    git(tmp_path / "work", "commit", "--quiet", "--all", "--message", "Spoilt by hand")
+    git(tmp_path / "work", "push", "--quiet", "origin", MAIN)
+    assert abort(repository, "local", "screw", merge=True).merged
+    assert repository.read(MAIN, LOCAL) == before
+    assert _message(repository, "abort/local/screw-2") == [
+        "End the canary of screw 2 in local",
+        "",
+        "This ends the canary of version 2 (5 %): screw 1 answers alone.",
+    ]
+    assert report_markdown(None, [], purpose="Why.").startswith("Why.\n\n| gate |")
+
+
 def test_while_a_version_is_tried_nothing_else_is_promoted(
     repository: Repository, version: ModelVersion, candidate: ModelVersion, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gitops.errors import DataError
 from gitops.manifest import Split
-from ray_jobs.decoded import FOLDER, SplitImages, load_split, read_samples
+from ray_jobs.decoded import FOLDER, SplitImages, discard_old, load_split, read_samples
 from ray_jobs.stage import Stage
 from tests.stages import HEIGHT, SIZES, WIDTH, make_stage
 
@@ -98,3 +98,22 @@ def test_processes_that_ask_at_once_share_one_file(stage: Stage) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         found = pool.map(_sum_of, [stage] * 6)
     assert len(set(found)) == 1
+
+
+def test_what_no_project_reads_any_more_takes_no_room(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, new = make_stage(tmp_path / "old"), make_stage(tmp_path / "new")
+    held = load(old)
+    pixels = np.array(held.images)
+    load(new)
+    file = folder_of(old) / FOLDER / "train.npy"
+    for stage in (old, new):
+        discard_old(stage.state.datasets)
+        assert (folder_of(stage) / FOLDER / "train.npy").exists(), "it is the project's dataset"
+    old.dataset_pointer.write_text("0" * 64)
+    discard_old(old.state.datasets)
+    assert not file.exists()
+    np.testing.assert_array_equal(held.images, pixels)
+    old.dataset_pointer.write_text(file.parents[1].name)
+    np.testing.assert_array_equal(load(old).images, pixels)

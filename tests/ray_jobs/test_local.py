@@ -1,4 +1,4 @@
-"""What `mergeline up` promotes: the newest version, and nothing while one is on trial."""
+"""What `mergeline up` promotes, and nothing while a version is on trial; how a second project joins the first."""
 
 import io
 from pathlib import Path
@@ -7,11 +7,19 @@ import pytest
 from rich.console import Console
 
 from gitops import promotion
-from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
-from gitops.manifest import ModelVersion
+from gitops.environment import (
+    PROJECT_PATH,
+    Environment,
+    project_path,
+    seed_environment,
+    serve_config_path,
+    with_application,
+)
+from gitops.errors import GateError
+from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.state import write_atomically
-from ray_jobs.local import Options, _promote
+from ray_jobs.local import Options, _join, _promote
 from ray_jobs.stage import Stage
 from tests.gitops.deployments import make_version
 from tests.stages import make_stage
@@ -51,3 +59,41 @@ def test_a_trial_goes_on_as_whoever_began_it_left_it(stage: Stage) -> None:
     version, commit, said = up(stage)
     assert (version, commit) == (first, tip)
     assert "not promoting screw 2: local has a canary of version 2 (10 %); finish or abort it first" in said
+
+
+def test_a_second_project_joins_the_first_at_a_route_of_its_own(stage: Stage, tmp_path: Path) -> None:
+    repository, said = Repository(stage.state.repository), io.StringIO()
+    text = stage.project.model_copy(update={"name": "bolt"}).to_json()
+    (tmp_path / "bolt.yaml").write_text(text)
+    second = Stage(Project.read(tmp_path / "bolt.yaml"), tmp_path / "bolt.yaml", stage.state)
+    before = repository.read(MAIN, serve_config_path("local"))
+    for _ in range(2):
+        for joining in (stage, second):
+            _join(joining, Options("local"), repository, Console(file=said, width=200))
+    assert said.getvalue() == "added bolt beside screw, at the route /bolt\n"
+    after = repository.read(MAIN, serve_config_path("local"))
+    assert after.startswith(before.rstrip())
+    served = Environment.parse(after, "x")
+    assert {name: app.route_prefix for name, app in served.applications.items()} == {"screw": "/", "bolt": "/bolt"}
+    arguments = served.applications["bolt"].config["args"]
+    assert arguments["feedback"] == str(stage.state.feedback / "local" / "bolt")
+    assert repository.read(MAIN, project_path("bolt")) == text
+
+    made = make_version(tmp_path / "bolts", "1")
+    made = made.model_copy(update={"model": made.model.model_copy(update={"name": "bolt"})})
+    write_atomically(stage.state.models / "bolt" / "1.yaml", promotion.to_yaml(made))
+    with pytest.raises(GateError, match="is a model of screw, not bolt"):  # its bundle: all else passes
+        _promote(second, Options("local"), repository, Console(file=said))
+    assert up(stage)[0].model.version == "2"
+
+
+def test_an_application_that_is_there_already_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
+    repository, path = Repository(stage.state.repository), serve_config_path("local")
+    there = with_application(repository.read(MAIN, path), "bolt", "local")
+    repository.commit(MAIN, "by-hand", {path: there}, "Bolts")
+    repository.merge("by-hand", MAIN, "Merge")
+    (tmp_path / "bolt.yaml").write_text(stage.project.model_copy(update={"name": "bolt"}).to_json())
+    second = Stage(Project.read(tmp_path / "bolt.yaml"), tmp_path / "bolt.yaml", stage.state)
+    _join(second, Options("local"), repository, Console(file=io.StringIO()))
+    assert repository.read(MAIN, path) == there
+    assert repository.exists(MAIN, project_path("bolt"))

@@ -16,10 +16,10 @@ from typer.testing import CliRunner, Result
 import mergeline
 from gitops.environment import seed_environment, serve_config_path
 from gitops.errors import MergelineError
-from gitops.manifest import ServedModel
+from gitops.manifest import Canary, ServedModel
 from gitops.repository import create_bare
 from gitops.state import State
-from serve.asking import Asking, heatmap_name, is_loopback, label_at, photographs
+from serve.asking import Asking, default_client, heatmap_name, is_loopback, label_at, photographs
 from tests.bundles import make_bundle
 from tests.serve.site import site
 from tests.test_mergeline import ROOT
@@ -159,6 +159,31 @@ def test_the_url_is_that_of_the_environment(tmp_path: Path, folder: Path) -> Non
     assert "nothing answers at http://127.0.0.1:9/inspection" in str(result.exception)
     result = predict(folder, "--project", ROOT / "project.yaml", "--state", tmp_path / "nowhere")
     assert "give --repo" in str(result.exception)
+
+
+def test_a_canary_judges_all_of_a_client_s_files_or_none(folder: Path, tmp_path: Path) -> None:
+    places = {version: tmp_path / version for version in "12"}
+    model, candidate = (
+        ServedModel(
+            name="screw",
+            version=version,
+            sha256=make_bundle(place, align="none", version_salt=int(version) / 10),
+            uri=place.as_uri(),
+        )
+        for version, place in places.items()
+    )
+
+    def versions(*arguments: object) -> set[str]:
+        result = predict(folder, "--url", url, "--json", *arguments)
+        return {answer["model_version"] for answer in json.loads(result.stdout)}
+
+    with site(model, tmp_path, trial=Canary(percent=50, model=candidate)) as url:
+        found = [versions("--client", f"line-{number}") for number in range(12)]
+        assert all(len(versions) == 1 for versions in found)
+        assert set.union(*found) == {"1", "2"}
+        mine = versions()
+        assert len(mine) == 1
+        assert versions() == mine == versions("--client", default_client())
 
 
 READY = b'{"ready": true, "name": "screw", "version": "1"}'

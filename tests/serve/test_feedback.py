@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gitops.manifest import Feedback, ServedModel
+from gitops.manifest import Canary, Feedback, ServedModel
 from serve.endpoints import Endpoints, application
 from serve.feedback import LINES, FeedbackFolder, add_feedback
 from serve.protocol import RequestError
@@ -148,6 +148,29 @@ async def test_without_a_model_nobody_knows_the_classes(tmp_path: Path, folder: 
     async with serving(tmp_path, FeedbackFolder(folder), with_model=False) as client:
         assert_error(await client.post("/feedback", **form()), 503, "no model is wanted")
     assert not folder.exists()
+
+
+async def test_a_candidate_has_classes_of_its_own(tmp_path: Path, folder: Path) -> None:
+    slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
+    names = {"1": ("good", "defective"), "2": ("good", "scratch")}
+    digests = {version: make_bundle(tmp_path / version, classes=classes) for version, classes in names.items()}
+    model, candidate = (
+        ServedModel(name="screw", version=version, sha256=digest, uri=(tmp_path / version).as_uri())
+        for version, digest in digests.items()
+    )
+    await slot.want(model, Canary(percent=50, model=candidate))
+    with ThreadPoolExecutor(2) as pool:
+        endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
+        app = application(endpoints)
+        add_feedback(app, endpoints, FeedbackFolder(folder), pool)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
+            kept = await client.post("/feedback", **form(label="scratch", model_version="2"))
+            assert kept.status_code == 201, kept.text
+            refused = await client.post("/feedback", **form(label="scratch", model_version="1"))
+            assert_error(refused, 400, "'scratch' is no class of the model: it has good, defective")
+            for gone in ("9", None):  # nobody knows any more which of the two it was
+                assert (await client.post("/feedback", **form(label="scratch", model_version=gone))).status_code == 201
+            await slot.want(model.model_copy(update={"version": "3", "uri": "file:///nowhere", "sha256": "0" * 64}))
 
 
 async def test_who_lost_the_answer_and_says_it_again_says_it_once(client: httpx.AsyncClient, folder: Path) -> None:

@@ -5,6 +5,8 @@ import json
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,13 +14,15 @@ import pytest
 
 from gitops.manifest import Canary, ServedModel, Shadow
 from monitoring import metrics
+from serve.assembly import assemble
+from serve.endpoints import Endpoints
 from serve.predictor import Judgement
 from serve.preprocess import ImageError
 from serve.protocol import FormAnswer, ImageAnswer
 from serve.shadow import MOST_WAITING
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
-from tests.serve.conftest import Tally, encoded
+from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import shadow as make_shadow
 
 pytestmark = pytest.mark.anyio
@@ -180,6 +184,20 @@ async def test_without_a_model_a_candidate_answers_nobody(
     assert {(await empty.post("/predict", content=encoded())).status_code for _ in range(10)} == {503}
 
 
+async def test_a_candidate_can_be_asked_for_while_the_model_is_not_there(
+    empty: httpx.AsyncClient, slot: ModelSlot, model: ServedModel, candidate: ServedModel
+) -> None:
+    missing = model.model_copy(update={"version": "3", "uri": "file:///nowhere"})
+    await slot.want(missing, Canary(percent=99, model=candidate))
+    kinds: list[dict[str, Any]] = [{"content": encoded()}, {"files": {"files": ("a.png", encoded())}}]
+    for kind in kinds:
+        named = await empty.post("/predict", headers={"X-Model-Version": "2"}, **kind)
+        assert (named.status_code, named.json()["model_version"]) == (200, "2")
+    refused = await empty.post("/predict", content=encoded(), headers={"X-Model-Version": "3"})
+    assert refused.status_code == 503
+    assert "screw version 3 from file:///nowhere does not load" in refused.json()["error"]["reason"]
+
+
 # --- a shadow ---------------------------------------------------------------------------------------------------------
 
 
@@ -273,12 +291,47 @@ async def test_a_shadow_drops_what_it_has_no_time_for(
     assert await counted(tally, 3) == {"dropped": 3}
     go_on.set()
     assert await counted(tally, MOST_WAITING + 3) == {"dropped": 3, "agreed": MOST_WAITING}
-    with judging.making_way(), judging.making_way():  # as many requests are judged as there are threads
-        judging.compare(loaded, [(b"", said)])
+    requests: list[Future[None]] = [Future(), Future()]  # as many are judged as there are threads
+    for request in requests:
+        judging.make_way(request)
+    judging.compare(loaded, [(b"", said)])
     assert await counted(tally, MOST_WAITING + 4) == {"dropped": 4, "agreed": MOST_WAITING}
-    with judging.making_way():
-        judging.compare(loaded, [(b"", said)])
-        assert await counted(tally, MOST_WAITING + 5) == {"dropped": 4, "agreed": MOST_WAITING + 1}
+    requests[0].set_result(None)
+    judging.compare(loaded, [(b"", said)])
+    assert await counted(tally, MOST_WAITING + 5) == {"dropped": 4, "agreed": MOST_WAITING + 1}
+
+
+async def test_a_cancelled_request_is_counted_while_its_thread_works(
+    slot: ModelSlot, model: ServedModel, candidate: ServedModel, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slot.want(model, Shadow(model=candidate))
+    assert slot.loaded
+    assert slot.candidate.loaded
+    begun, go_on, judging = threading.Event(), threading.Event(), make_shadow(tally)
+    said = Judgement("good", 0.1, 0.5, {"good": 0.9, "defective": 0.1}, part_found=True)
+
+    def judge(images: list[bytes], *, max_pixels: int) -> list[Judgement]:
+        begun.set()
+        go_on.wait()
+        return [said]
+
+    monkeypatch.setattr(slot.loaded.predictor, "judge", judge)
+    with ThreadPoolExecutor(2) as pool:
+        endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", judging)
+        app = assemble(endpoints, "screw", journal=None, feedback=None)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
+            requests = [asyncio.create_task(client.post("/predict", content=encoded())) for _ in range(2)]
+            while judging.requests < len(requests):
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(begun.wait)
+            for request in requests:
+                request.cancel()
+            await asyncio.wait(requests)
+        assert judging.requests == 2
+        judging.compare(slot.candidate.loaded, [(b"", said)])
+        assert await counted(tally, 1) == {"dropped": 1}
+        go_on.set()
+    assert judging.requests == 0
 
 
 async def test_a_request_does_not_wait_for_the_shadow(

@@ -1,0 +1,225 @@
+"""Many models in one Ray Serve application: `import_path: serve.fleet:build` in an environment's `serve-config.yaml`.
+
+Each model has the whole interface of `serve.app` below `/models/{name}`; `/v2/models/{name}` and
+`/predict?model={name}` lead there too. It is loaded by the first request for it; as many as `max_models` stay in a
+replica's memory.
+"""
+
+import html
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+from fastapi import FastAPI, Request, Response
+from pydantic import Field
+from ray import serve
+from starlette.responses import RedirectResponse
+from starlette.types import Receive, Scope, Send
+
+from gitops.environment import MEMBERS
+from gitops.errors import ContractError
+from gitops.manifest import Contract, FleetConfig
+from gitops.status import Journal
+from monitoring.metrics import MODEL_LOADS, SERVING, Meters
+from serve.app import ApplicationArguments, RayMeters, blank_predicted, opener, session_folder
+from serve.assembly import assemble
+from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
+from serve.feedback import FeedbackFolder
+from serve.grpc_service import InferenceService
+from serve.members import Loader, Member, MemberFacts, Members
+from serve.protocol import Liveness, RequestError, ServerMetadata
+from serve.shadow import ShadowJudge
+from serve.slot import ModelSlot
+
+DEPLOYMENT = "Fleet"
+"""The deployment's name; environments configure it by this."""
+_METHODS = ["GET", "HEAD", "POST"]
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
+
+
+class FleetArguments(ApplicationArguments):
+    """`args` of the application: a change restarts its replicas."""
+
+    max_models: int = Field(default=8, ge=1, description="Most models that a replica holds in memory.")
+
+
+class FleetMetadata(Contract):
+    """What one replica says of its fleet: the reconciler compares it with what Git wants."""
+
+    replica: str = Field(description="The replica that answered, as Ray Serve's REST API lists it.")
+    max_models: int
+    models: dict[str, MemberFacts]
+    load_error: str | None = Field(description="Why the last configuration was not followed.")
+
+
+class Fleet(InferenceService):
+    """A replica: judges what it is sent with the model that a request names, of those that `user_config` names."""
+
+    def __init__(self, arguments: FleetArguments) -> None:
+        context = serve.get_replica_context()
+        self._arguments, self._name, self._replica = arguments, context.app_name, context.replica_tag
+        self._folder = session_folder()
+        self._open_bundle = opener(arguments, self._folder)
+        self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        self._health = ThreadPoolExecutor(1, "health")
+        self._meters = RayMeters(SERVING, model="")
+        self._members = Members(self._member, self._multiplexed)
+        cv2.setNumThreads(1)  # the pool's threads are the parallelism
+
+    def _multiplexed(self, load: Loader) -> Loader:
+        """Ray Serve's own keeping of models: bounded, and the least recently used goes first."""
+
+        async def load_model(name: str) -> Member:
+            return await load(name)
+
+        kept: Loader = serve.multiplexed(max_num_models_per_replica=self._arguments.max_models)(load_model)
+        return kept
+
+    def _member(self, name: str) -> Member:
+        """A member without a model yet."""
+        meters, arguments = self._meters.with_labels(model=name), self._arguments
+        slot = ModelSlot(
+            self._open_bundle,
+            memory=self._folder / f"{self._name}-{DEPLOYMENT}-{name}.json",
+            on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
+        )
+        limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
+        shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
+        endpoints = Endpoints(slot, limits, self._pool, meters, self._replica, shadow)
+        app = assemble(
+            endpoints,
+            f"{self._name}/{name}",
+            journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
+            feedback=FeedbackFolder(Path(arguments.feedback).expanduser() / name) if arguments.feedback else None,
+        )
+        return Member(slot, endpoints, app)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve after the constructor."""
+        return application(self._members, self._meters, self._replica, self._arguments.max_models)
+
+    async def reconfigure(self, user_config: Mapping[str, object]) -> None:
+        """Serve what `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
+        try:
+            config = FleetConfig.parse(user_config, "user_config of Fleet")
+        except ContractError as error:
+            self._members.load_error = str(error)
+            return
+        await self._members.want(config.models)
+
+    async def check_health(self) -> None:
+        """Raise if the model that was asked for last no longer answers; a replica without one is healthy."""
+        member = self._members.latest
+        loaded = member.slot.loaded if member else None
+        if member and loaded:
+            await member.slot.remember()
+            await blank_predicted(loaded.predictor, self._health)
+
+    # --- gRPC ---------------------------------------------------------------------------------------------------------
+
+    async def endpoints_of(self, name: str) -> Endpoints:
+        """What answers for a model, loaded if need be."""
+        return (await self._members.get(name)).endpoints
+
+    def is_ready(self) -> bool:
+        """Whether there are models to ask for."""
+        return bool(self._members.wanted)
+
+    @property
+    def meters(self) -> Meters:
+        """Where refusals are counted that no model has to do with."""
+        return self._meters
+
+
+class _HandedOn(Response):
+    """An answer that a member's own application gives."""
+
+    def __init__(self, member: Member, root_path: str) -> None:
+        super().__init__()
+        self._member = member
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._member.app({**scope, "root_path": self._root_path, "path_params": {}}, receive, send)
+
+
+def application(members: Members, meters: Meters, replica: str, max_models: int) -> FastAPI:
+    """The ASGI application over a replica's members."""
+    app = new_application(
+        f"Judges photographs of parts, with many models: each has the whole interface below {MEMBERS}/{{name}}, "
+        f"described at {MEMBERS}/{{name}}/docs."
+    )
+
+    async def fleet() -> FleetMetadata:
+        """The models of the fleet, and which of them are in memory here; none is loaded for it."""
+        return FleetMetadata(
+            replica=replica, max_models=max_models, models=members.facts(), load_error=members.load_error
+        )
+
+    async def live() -> Liveness:
+        """Whether the process answers."""
+        return Liveness()
+
+    async def ready() -> Response:
+        """Whether there are models to ask for; 503 if not."""
+        if not members.wanted:
+            raise RequestError(503, members.load_error or "no model is wanted here: promote one to this environment")
+        return Response('{"ready":true}', media_type="application/json")
+
+    async def server() -> ServerMetadata:
+        """What this server is."""
+        return server_metadata()
+
+    async def index() -> Response:
+        links = "".join(f'<li><a href="models/{html.escape(name)}/">{html.escape(name)}</a>' for name in members.wanted)
+        title = "<!doctype html><html lang=en><meta charset=utf-8><title>Mergeline</title><h1>Models</h1>"
+        text = f"{title}<ul>{links}</ul>"
+        return Response(text, 200, _PAGE_HEADERS, "text/html; charset=utf-8")
+
+    async def of_model(request: Request, name: str) -> Response:
+        """The same as the model's own application answers."""
+        return _HandedOn(await members.get(name), request.scope.get("root_path", ""))
+
+    async def below(request: Request, name: str) -> Response:
+        member = await members.get(name)
+        return _HandedOn(member, f"{request.scope.get('root_path', '')}{MEMBERS}/{name}")
+
+    async def to_page(name: str) -> Response:
+        return RedirectResponse(f"{name}/", 307)
+
+    async def named(request: Request, model: str = "") -> Response:
+        """Judge photographs, or take feedback on one, as the model `model` does."""
+        if not model:
+            path = request.scope["path"]
+            raise RequestError(400, f"say which model is meant: {path}?model=NAME; GET /fleet lists them")
+        return _HandedOn(await members.get(model), request.scope.get("root_path", ""))
+
+    app.add_api_route("/fleet", fleet, methods=["GET"])
+    app.add_api_route(PROTOCOL, server, methods=["GET"])
+    app.add_api_route(f"{PROTOCOL}/health/live", live, methods=["GET"])
+    app.add_api_route(f"{PROTOCOL}/health/ready", ready, methods=["GET"])
+    app.add_api_route("/predict", named, methods=["POST"], openapi_extra={"requestBody": REQUEST_BODY})
+    app.add_api_route("/feedback", named, methods=["POST"])
+    hidden: dict[str, Any] = {"methods": _METHODS, "include_in_schema": False}
+    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route(f"{PROTOCOL}/models/{{name}}", of_model, **hidden)
+    app.add_api_route(f"{PROTOCOL}/models/{{name}}/{{rest:path}}", of_model, **hidden)
+    app.add_api_route(f"{MEMBERS}/{{name}}", to_page, **hidden)
+    app.add_api_route(f"{MEMBERS}/{{name}}/{{rest:path}}", below, **hidden)
+    answer_errors(app, meters, lambda: None)
+    return app
+
+
+def build(args: Mapping[str, object]) -> serve.Application:
+    """The application of an environment's `args`.
+
+    Raises:
+        ContractError: an argument is unknown or wrong.
+    """
+    arguments = FleetArguments.parse(args, "args of serve.fleet:build")
+    # The surge keeps the old replica answering where the constructor of a new one fails.
+    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)
+    deployment: serve.Deployment = as_deployment(serve.ingress()(Fleet))
+    return deployment.bind(arguments)

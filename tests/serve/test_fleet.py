@@ -1,0 +1,211 @@
+"""A fleet in this process: models that come when they are asked for, change, fail, and leave the others alone."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gitops.errors import ContractError
+from gitops.manifest import ServedModel
+from monitoring import metrics
+from serve.assembly import assemble
+from serve.endpoints import Endpoints
+from serve.members import Loader, Member, Members
+from serve.slot import ModelSlot
+from tests.bundles import make_bundle
+from tests.serve.conftest import LIMITS, Tally, encoded
+from tests.serve.site import open_bundle, shadow
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Using extra keyword arguments"),  # Ray's own models, when first imported
+]
+MAX_MODELS = 2
+
+
+def bounded(load: Loader) -> Loader:
+    """Keeps models as Ray Serve's multiplexing does, which works in a replica only."""
+    kept: OrderedDict[str, Member] = OrderedDict()
+
+    async def get(name: str) -> Member:
+        if name not in kept:
+            if len(kept) == MAX_MODELS:
+                kept.popitem(last=False)
+            kept[name] = await load(name)
+        kept.move_to_end(name)
+        return kept[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
+    folder, models = tmp_path_factory.mktemp("fleet"), {}
+    for name in ("bolt", "nut", "screw"):
+        digest = make_bundle(folder / name, name=name, classes=("good", f"bad-{name}"))
+        models[name] = ServedModel(name=name, version="1", uri=(folder / name).as_uri(), sha256=digest)
+    return models
+
+
+@pytest.fixture
+def members(tmp_path: Path, pool: ThreadPoolExecutor, tally: Tally) -> Members:
+    def make(name: str) -> Member:
+        slot = ModelSlot(open_bundle, tmp_path / f"{name}.json", lambda succeeded: None)
+        endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+        return Member(slot, endpoints, assemble(endpoints, f"parts/{name}", journal=None, feedback=None))
+
+    return Members(make, bounded)
+
+
+@pytest.fixture
+async def client(members: Members, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
+    from serve.fleet import application
+
+    app = application(members, tally, "a-replica", MAX_MODELS)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
+        yield client
+
+
+async def loaded(client: httpx.AsyncClient) -> set[str]:
+    return {name for name, facts in (await client.get("/fleet")).json()["models"].items() if facts["served"]}
+
+
+async def test_a_model_comes_when_it_is_asked_for_and_the_least_recently_used_goes(
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel]
+) -> None:
+    await members.want(models)
+    assert await loaded(client) == set()
+    for name, there in (("bolt", {"bolt"}), ("nut", {"bolt", "nut"}), ("bolt", {"bolt", "nut"})):
+        answer = (await client.post("/predict", params={"model": name}, content=encoded())).json()
+        assert (answer["model_name"], set(answer["probabilities"])) == (name, {"good", f"bad-{name}"})
+        assert await loaded(client) == there
+    await client.post("/predict", params={"model": "screw"}, content=encoded())
+    assert await loaded(client) == {"bolt", "screw"}
+    said = (await client.get("/fleet")).json()
+    assert (said["replica"], said["max_models"]) == ("a-replica", MAX_MODELS)
+
+
+async def test_each_model_has_the_whole_interface(
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], tally: Tally
+) -> None:
+    await members.want(models)
+    for path in ("/predict?model=nut", "/models/nut/predict"):
+        response = await client.post(path, content=encoded(), headers={"X-Request-Id": "part-42"})
+        assert (response.json()["id"], response.headers["x-model-version"]) == ("part-42", "1")
+        response = await client.post(path, content=encoded())
+        assert response.headers.get_list("x-request-id") == [response.json()["id"]]
+    for base in ("", "/models/nut"):
+        metadata = (await client.get(f"{base}/v2/models/nut")).json()
+        assert (metadata["name"], metadata["version"], metadata["replica"]) == ("nut", "1", "a-replica")
+        assert (await client.get(f"{base}/v2/models/nut/ready")).status_code == 200
+        refused = await client.post(f"{base}/v2/models/nut/infer", content=b"{}")
+        assert (refused.status_code, set(refused.json())) == (400, {"error", "id"})
+        assert (await client.get(f"{base}/v2/health/ready")).status_code == 200
+        assert (await client.get(f"{base}/v2")).json()["name"] == "mergeline"
+    assert "page/page.js" in (await client.get("/models/nut/")).text
+    assert (await client.get("/models/nut/page/page.js")).status_code == 200
+    assert (await client.get("/models/nut/served")).json()["model"]["name"] == "nut"
+    assert (await client.get("/models/nut")).headers["location"] == "nut/"
+    assert '<a href="models/nut/">' in (await client.get("/")).text
+    assert tally.counts[metrics.JUDGEMENTS.name, "1", "good"] == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/predict", 400, "say which model is meant: /predict?model=NAME"),
+        ("/predict?model=gear", 404, "there is no model 'gear' here; known: bolt, nut, screw"),
+        ("/v2/models/gear/infer", 404, "known: bolt, nut, screw"),
+        ("/models/gear/predict", 404, "known: bolt, nut, screw"),
+        ("/elsewhere", 404, "there is nothing at /elsewhere"),
+        ("/fleet", 405, "POST is not possible at /fleet"),
+    ],
+)
+async def test_what_cannot_be_answered_is_said(
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], path: str, status: int, words: str
+) -> None:
+    await members.want(models)
+    response = await client.post(path, content=encoded())
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert words in (error if path.startswith("/v2/") else error["reason"])
+    assert response.json()["id"] == response.headers["x-request-id"]
+
+
+async def test_a_model_that_does_not_load_is_said_and_the_others_go_on(
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel]
+) -> None:
+    missing = models["nut"].model_copy(update={"uri": "file:///nowhere", "sha256": "0" * 64})
+    await members.want(models | {"nut": missing})
+    await client.post("/predict", params={"model": "bolt"}, content=encoded())
+    await client.post("/predict", params={"model": "screw"}, content=encoded())
+    for _ in range(5):  # the first one puts another model out; the others are told the same without
+        refused = await client.post("/predict", params={"model": "nut"}, content=encoded())
+        assert refused.status_code == 503
+        assert "nut version 1 from file:///nowhere does not load" in refused.json()["error"]["reason"]
+        assert int(refused.headers["retry-after"]) > 0
+    assert await loaded(client) == {"screw"}
+    said = (await client.get("/fleet")).json()["models"]
+    assert "file:///nowhere" in said["nut"]["load_error"]
+    assert said["bolt"]["load_error"] is None
+    assert (await client.post("/predict", params={"model": "bolt"}, content=encoded())).status_code == 200
+
+    await members.want(models)  # mended: it is tried again at once
+    assert (await client.get("/fleet")).json()["models"]["nut"]["load_error"] is None
+    assert (await client.post("/predict", params={"model": "nut"}, content=encoded())).status_code == 200
+
+
+async def test_a_promotion_changes_what_is_in_memory_and_what_comes_later(
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], tmp_path: Path
+) -> None:
+    await members.want(models)
+    await client.post("/predict", params={"model": "bolt"}, content=encoded())
+    newer = {}
+    for name in ("bolt", "nut"):
+        digest = make_bundle(tmp_path / name, name=name, version_salt=0.5)
+        newer[name] = ServedModel(name=name, version="2", uri=(tmp_path / name).as_uri(), sha256=digest)
+    await members.want(models | newer)
+    said = (await client.get("/fleet")).json()["models"]
+    assert said["bolt"]["served"] == said["bolt"]["wanted"] == {"version": "2", "sha256": newer["bolt"].sha256}
+    assert said["nut"]["served"] is None
+    for name in ("bolt", "nut"):
+        answer = (await client.post("/predict", params={"model": name}, content=encoded())).json()
+        assert answer["model_version"] == "2"
+
+    broken = newer["bolt"].model_copy(update={"version": "3", "uri": "file:///nowhere", "sha256": "0" * 64})
+    await members.want(models | newer | {"bolt": broken})
+    facts = (await client.get("/fleet")).json()["models"]["bolt"]
+    assert facts["served"]["version"] == "2"
+    assert "file:///nowhere" in facts["load_error"]
+    answer = (await client.post("/predict", params={"model": "bolt"}, content=encoded())).json()
+    assert answer["model_version"] == "2", "what was serving goes on serving"
+    for name in ("nut", "screw"):  # also when it has left memory meanwhile
+        await client.post("/predict", params={"model": name}, content=encoded())
+    assert "bolt" not in await loaded(client)
+    answer = (await client.post("/predict", params={"model": "bolt"}, content=encoded())).json()
+    assert answer["model_version"] == "2"
+
+    await members.want({"nut": newer["nut"]})
+    assert (await client.post("/predict", params={"model": "bolt"}, content=encoded())).status_code == 404
+
+
+async def test_without_models_nothing_is_ready(client: httpx.AsyncClient, members: Members) -> None:
+    response = await client.get("/v2/health/ready")
+    assert response.status_code == 503
+    assert "promote one" in response.json()["error"]
+    assert (await client.get("/v2/health/live")).status_code == 200
+    members.load_error = "no such key"
+    assert (await client.get("/fleet")).json()["load_error"] == "no such key"
+
+
+def test_unknown_or_wrong_arguments_are_refused() -> None:
+    from serve.fleet import build
+
+    for args in ({"max_model": 1}, {"max_models": 0}, {"threads": 0}):
+        with pytest.raises(ContractError, match="args of serve"):
+            build(args)
+    deployment = build({"max_models": 3})._bound_deployment
+    assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Fleet", 100)
