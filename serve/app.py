@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -12,17 +11,17 @@ import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
 from ray import serve
-from ray.serve import metrics as ray_metrics
 
 from gitops import bundle
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
-from monitoring.metrics import MODEL_LOADS, SERVING, Metric
+from monitoring.metrics import MODEL_LOADS, SERVING
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
+from serve.meters import RayMeters
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
 from serve.shadow import ShadowJudge
@@ -57,6 +56,12 @@ class ApplicationArguments(Contract):
         description="The reconciler's folder of this environment, <state>/reconciler/<environment>; unset: the page "
         "shows only what a replica knows by itself.",
     )
+    prometheus: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="URL of the Prometheus that has this service's metrics; unset: that of `mergeline monitor up` for "
+        "the journal's state folder, or else a replica's own figures.",
+    )
 
     @field_validator("journal")
     @classmethod
@@ -68,29 +73,6 @@ class ApplicationArguments(Contract):
             except ContractError as error:
                 raise ValueError(str(error)) from None
         return value
-
-
-class RayMeters:
-    """The declared metrics as Ray Serve's instruments, which Ray exports for each replica."""
-
-    def __init__(self, declared: tuple[Metric, ...]) -> None:
-        self._counters: dict[str, ray_metrics.Counter] = {}
-        self._histograms: dict[str, ray_metrics.Histogram] = {}
-        for metric in declared:
-            labels = cast("tuple[str]", metric.labels)  # Ray means a tuple of any length
-            if metric.kind == "counter":
-                self._counters[metric.name] = ray_metrics.Counter(metric.name, metric.help, labels)
-            else:
-                buckets = list(metric.buckets)
-                self._histograms[metric.name] = ray_metrics.Histogram(metric.name, metric.help, buckets, labels)
-
-    def count(self, metric: Metric, *labels: str) -> None:
-        """Add one to a counter; labels in the order of their declaration."""
-        self._counters[metric.name].inc(1, dict(zip(metric.labels, labels, strict=True)))
-
-    def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add a value to a histogram; labels in the order of their declaration."""
-        self._histograms[metric.name].observe(value, dict(zip(metric.labels, labels, strict=True)))
 
 
 class Classifier(InferenceService):
@@ -123,6 +105,7 @@ class Classifier(InferenceService):
             context.app_name,
             journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
             feedback=FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None,
+            prometheus=arguments.prometheus,
         )
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 

@@ -11,8 +11,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gitops.manifest import VERSION_HEADER
+from monitoring.metrics import Outcome
 from serve.protocol import RequestError
 from serve.slot import ModelSlot
+from serve.trace import Trace
 
 ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
@@ -25,14 +27,23 @@ class Envelope:
 
     Args:
         app: the routes.
-        slot: where the served version stands; `version` in the scope's state, the one that was chosen, goes before it.
+        slot: where the served version stands; the one that was chosen, as the `trace` in the scope's state has it,
+            goes before it.
         refuse: makes the answer to a request and an error; the request's id is `id` in the scope's state.
+        ended: told of each request that has a `trace` how it ended.
     """
 
-    def __init__(self, app: ASGIApp, slot: ModelSlot, refuse: Callable[[Scope, RequestError], Response]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        slot: ModelSlot,
+        refuse: Callable[[Scope, RequestError], Response],
+        ended: Callable[[Trace, Outcome], None],
+    ) -> None:
         self._app = app
         self._slot = slot
         self._refuse = refuse
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -48,17 +59,23 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                trace: Trace | None = state.get("trace")
+                if trace:
+                    self._ended(trace, Outcome.of(message["status"]))
                 headers = MutableHeaders(scope=message)
                 if not given:  # Ray Serve gives an id to a request without one, and repeats every id in the answer
                     headers[ID_HEADER] = request_id
                 # The version that judged, even if another one has taken its place meanwhile.
-                if version := state.get("version") or (self._slot.loaded and self._slot.loaded.model.version):
+                chosen = trace.version if trace else None
+                if version := chosen or (self._slot.loaded and self._slot.loaded.model.version):
                     headers[VERSION_HEADER] = version
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
+            if "trace" in state and not started:
+                self._ended(state["trace"], Outcome.GONE)
             log.info("The client of request %s went away before its body was complete.", request_id)
         except Exception:
             log.exception("Request %s failed.", request_id)

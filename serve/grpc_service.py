@@ -12,6 +12,7 @@ import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
+from monitoring.metrics import Outcome
 from serve.endpoints import CLIENT_HEADER, Endpoints
 from serve.inference import Answer, Asked
 from serve.open_inference_pb2 import (
@@ -41,6 +42,7 @@ from serve.tensors import (
     limited,
     refuse_parameters,
 )
+from serve.trace import Trace
 
 _CODES: Mapping[HTTPStatus, grpc.StatusCode] = {
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
@@ -110,27 +112,40 @@ class InferenceService:
         self, request: ModelInferRequest, grpc_context: RayServegRPCContext
     ) -> ModelInferResponse:
         """Judge photographs, each on its own."""
+        trace = Trace()
 
         async def answer() -> ModelInferResponse:
             chosen = self._endpoints.choose(
                 request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
             )
+            trace.version = chosen.model.model.version
             limits = self._endpoints.limits
             if request.ByteSize() > limits.max_request_bytes:
                 raise RequestError(413, f"the request is larger than {limits.max_request_bytes} bytes")
             return await self._endpoints.judge_tensors(
-                chosen, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
+                chosen, trace, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
             )
 
-        return await self._answered(answer, ModelInferResponse, grpc_context)
+        return await self._answered(answer, ModelInferResponse, grpc_context, trace)
 
     async def _answered(
-        self, answer: Callable[[], Awaitable[T]], empty: Callable[[], T], context: RayServegRPCContext
+        self,
+        answer: Callable[[], Awaitable[T]],
+        empty: Callable[[], T],
+        context: RayServegRPCContext,
+        trace: Trace | None = None,
     ) -> T:
-        """The answer; or an empty one, and the reason in the call's status."""
+        """The answer; or an empty one, and the reason in the call's status.
+
+        Args:
+            answer: makes it.
+            empty: makes an empty one.
+            context: takes the status.
+            trace: of a request to judge; None: it is another one.
+        """
         # Raising would have Ray Serve write a traceback into its log for every wrong request.
         try:
-            return await answer()
+            answered = await answer()
         except RequestError as error:
             status, reason = error.status, error.reason
             context.set_code(_CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT))
@@ -141,6 +156,12 @@ class InferenceService:
                 "an error of ours, not yours; the service's log tells more",
             )
             context.set_code(grpc.StatusCode.INTERNAL)
+        else:
+            if trace:
+                self._endpoints.ended(trace, Outcome.ANSWERED)
+            return answered
+        if trace:
+            self._endpoints.ended(trace, Outcome.of(status))
         context.set_details(reason[:_LONGEST_DETAILS])
         self._endpoints.meters.count(metrics.REFUSALS, str(int(status)))
         return empty()
