@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test browser hey bench bench-check check format lock proto clean
+.PHONY: install demo test browser prometheus hey bench bench-check check format lock proto clean
 
 install: .venv/installed
 
@@ -21,7 +21,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/mergeline up
 
-test: install browser
+test: install browser prometheus
 	$(BIN)/python -m pytest
 
 # The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
@@ -29,6 +29,12 @@ browser:
 	@if command -v "$${MERGELINE_CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser google-chrome >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; then echo "installed Chromium for the page's tests"; \
 	else echo "note: no Chromium here, so the page's tests in a browser are skipped; install it (Debian: apt-get install chromium), or name one with MERGELINE_CHROMIUM=/path/to/it"; fi
+
+# What `mergeline monitor` starts (RUNLEVEL=1: Debian does not start them by itself); who has none and cannot install it does without those tests.
+prometheus:
+	@if command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends prometheus prometheus-alertmanager >/dev/null; then echo "installed Prometheus and Alertmanager"; \
+	else echo "note: no Prometheus here, so the tests of alerts, and of dashboards' queries, are skipped; install it (Debian: apt-get install prometheus prometheus-alertmanager)"; fi
 
 # The load generator of the serving benchmarks.
 hey:
@@ -64,7 +70,7 @@ format: install
 
 # After a change of the dependencies in pyproject.toml.
 lock: install
-	$(UV) pip compile pyproject.toml --extra cpu --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+	$(UV) pip compile pyproject.toml --extra cpu --extra grafana --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
 
 # After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers
 # tie it to their own major version.

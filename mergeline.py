@@ -26,16 +26,20 @@ from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.environment import serve_config_path
 from gitops.errors import GateError, MergelineError
+from gitops.figures import Exporter
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
+from gitops.monitor import monitor_of
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
-from gitops.state import State
+from gitops.state import State, write_atomically
 from gitops.status import Deployed, Journal, Status
 from gitops.turn import is_watched, known_status
+from monitoring.metrics import Meters
 
 if TYPE_CHECKING:
     from ray_jobs.local import Served
+    from ray_jobs.monitor import MonitorStatus
     from ray_jobs.stage import Stage
     from serve.asking import Answer
 
@@ -48,6 +52,8 @@ app = typer.Typer(
 )
 label = typer.Typer(no_args_is_help=True, help="Labels that grow: take them in, and hand out what to label next.")
 app.add_typer(label, name="label")
+monitor = typer.Typer(no_args_is_help=True, help="Watch it: Prometheus, Alertmanager, and dashboards for Grafana.")
+app.add_typer(monitor, name="monitor")
 _PIPED_WIDTH = 200
 _NOT_GOOD = 3
 """Exit status of `predict` where a part is not good: 1 is an error, 2 a command line that cannot be read."""
@@ -490,14 +496,24 @@ def reconcile(
     prune: Prune = False,
     allow_empty: AllowEmpty = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 3.0,
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="HOST:PORT", help="Where --watch exports metrics; port 0: any.")
+    ] = "127.0.0.1:0",
 ) -> None:
     """Make the environment's commit true on the cluster, as Argo CD does on Kubernetes."""
     settings = Settings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
-    reconciler = _reconciler(project, state, env, repo, revision, address, settings)
-    if watch:
-        reconciler.watch()
+    if not watch:
+        _exit_with(_reconciler(project, state, env, repo, revision, address, settings).run_once())
         return
-    _exit_with(reconciler.run_once())
+    host, _, port = metrics.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise typer.BadParameter(
+            f"{metrics!r} is no address to listen on: write 127.0.0.1:9464", param_hint="--metrics"
+        )
+    exporter = Exporter(Journal(State.at(state), _environment(project, env)))
+    reconciler = _reconciler(project, state, env, repo, revision, address, settings, exporter.meters)
+    with exporter.listening(host, int(port)):
+        reconciler.watch()
 
 
 @app.command()
@@ -573,6 +589,92 @@ def history(
     out.print(table)
 
 
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+@monitor.command(name="up")
+def monitor_up(
+    state: StateFolder = STATE,
+    webhook: Annotated[
+        str | None, typer.Option("--webhook", help="URL that alerts are sent to; only shown if not given.")
+    ] = None,
+    retention: Annotated[str, typer.Option("--retention", help="How long samples are kept, as 12h or 15d.")] = "15d",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Prometheus's port, if it is free.")] = 9090,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the configuration for a Prometheus of your own; start nothing."),
+    ] = False,
+) -> None:
+    """Start Prometheus and Alertmanager for the state folder, on loopback; ones that run read their rules anew."""
+    from ray_jobs import monitor as monitoring
+
+    place = State.at(state)
+    if print_config:
+        for name, text in monitoring.configurations(place, "127.0.0.1:9093", webhook).items():
+            print(f"--- # {name}\n{text}", end="")
+        return
+    running = monitoring.up(place, webhook=webhook, retention=retention, port=port)
+    out.print(f"Prometheus    {running.prometheus}", markup=False, highlight=False)
+    out.print(f"Alertmanager  {running.alertmanager}", markup=False, highlight=False)
+
+
+@monitor.command(name="down")
+def monitor_down(state: StateFolder = STATE) -> None:
+    """End what `monitor up` started for the state folder; what was measured stays."""
+    from ray_jobs import monitor as monitoring
+
+    count = monitoring.down(State.at(state))
+    out.print(f"ended {count} processes" if count else f"nothing watches {state}")
+
+
+@monitor.command(name="status")
+def monitor_status(state: StateFolder = STATE, as_json: Json = False) -> None:
+    """Say what is scraped and which alerts there are; exit status 1 if something is not, or an alert fires."""
+    from ray_jobs import monitor as monitoring
+
+    found = monitoring.status(State.at(state))
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        _print_monitor(found)
+    if not all(target.up for target in found.targets) or any(alert.state == "firing" for alert in found.alerts):
+        raise typer.Exit(1)
+
+
+@monitor.command(name="dashboards")
+def monitor_dashboards(
+    folder: Annotated[Path, typer.Argument(help="Folder to write into: a JSON file for each.")],
+) -> None:
+    """Write the dashboards as JSON, for Grafana's provisioning or its sidecar."""
+    from monitoring.dashboards import dashboards
+
+    for dashboard in dashboards():
+        write_atomically(folder / f"{dashboard.uid}.json", dashboard.json)
+    out.print(f"written to {folder}", markup=False, highlight=False)
+
+
+@monitor.command(name="publish")
+def monitor_publish(
+    grafana: Annotated[str, typer.Option("--grafana", help="Grafana's URL; its token in GRAFANA_TOKEN.")],
+    prometheus: Annotated[
+        str | None,
+        typer.Option("--prometheus", help="Prometheus's URL as Grafana reaches it; the state folder's if not given."),
+    ] = None,
+    state: StateFolder = STATE,
+) -> None:
+    """Publish the dashboards, their folder and the data source to a Grafana; removes only what it once put there."""
+    from ray_jobs import grafana as publishing
+
+    running = None if prometheus else monitor_of(State.at(state))
+    url = prometheus or (running and running.prometheus)
+    if not url:
+        raise MergelineError(
+            f"no Prometheus is known for {state}: run `mergeline monitor up`, or give --prometheus URL"
+        )
+    for line in publishing.publish(grafana, os.environ.get(publishing.TOKEN_VARIABLE, ""), url):
+        out.print(line, markup=False, highlight=False)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -629,10 +731,11 @@ def _reconciler(
     revision: str,
     address: str | None,
     settings: Settings,
+    meters: Meters | None = None,
 ) -> Reconciler:
     place = State.at(state)
     api = ServeApi(_ray(state, address), ray_token())
-    return Reconciler(_repository(place, repo), revision, _environment(project, env), api, place, settings)
+    return Reconciler(_repository(place, repo), revision, _environment(project, env), api, place, settings, meters)
 
 
 def _served_url(project: Path, state: Path, env: str | None, repo: str | None) -> str:
@@ -656,6 +759,24 @@ def _print_answers(answers: list["Answer"]) -> None:
     bad, failed = sum(answer.good is False for answer in answers), sum(answer.error is not None for answer in answers)
     summary = f"{len(answers) - bad - failed} good, {bad} not good" + (f", {failed} not judged" if failed else "")
     err.print(summary, markup=False, highlight=False)
+
+
+def _print_monitor(found: "MonitorStatus") -> None:
+    out.print(f"Prometheus    {found.monitor.prometheus}", markup=False, highlight=False)
+    out.print(f"Alertmanager  {found.monitor.alertmanager}", markup=False, highlight=False)
+    table = Table("scraped", "address", "", box=None)
+    for target in found.targets:
+        said = "[green]up[/]" if target.up else f"[red]down[/] {escape(target.error)}"
+        table.add_row(target.job, target.address, said)
+    out.print(table)
+    if found.alerts:
+        table = Table("alert", "", "what", "what to do", box=None)
+        for alert in found.alerts:
+            color = "red" if alert.state == "firing" else "yellow"
+            table.add_row(alert.name, f"[{color}]{alert.state}[/]", escape(alert.summary), alert.runbook)
+        out.print(table)
+    else:
+        out.print("no alerts")
 
 
 def _print_json(value: object) -> None:

@@ -27,7 +27,7 @@ from gitops.bundle import MANIFEST, digest
 from gitops.manifest import BundleManifest, ServedModel
 from gitops.serve_api import ServeApi
 from gitops.state import State
-from ray_jobs import cluster
+from ray_jobs import cluster, processes
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".mergeline-peers"
@@ -308,7 +308,7 @@ class Mergeline:
     def processes(self) -> list[psutil.Process]:
         """All of Ray's."""
         session = cluster.session_of(self.state)
-        return cluster.processes(session) if session else []
+        return processes.of(session.id) if session else []
 
     def pause(self) -> None:
         """Stop Ray's processes where they are: at rest they take a tenth of a core, which a peer should have."""

@@ -27,7 +27,7 @@ from gitops.manifest import BundleManifest, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import Repository, create_bare
 from gitops.state import State
-from ray_jobs import cluster
+from ray_jobs import cluster, processes
 
 MERGES, STARTS, CLIENTS = 5, 3, 2
 _DEADLINE_SECONDS = 120
@@ -167,4 +167,4 @@ def test_a_replica(benchmark: BenchmarkFixture, served: Mergeline) -> None:
 def _replicas(served: Mergeline) -> list[psutil.Process]:
     session = cluster.session_of(served.state)
     assert session is not None
-    return [process for process in cluster.processes(session) if "ServeReplica:" in " ".join(process.cmdline())]
+    return [process for process in processes.of(session.id) if "ServeReplica:" in " ".join(process.cmdline())]

@@ -26,12 +26,21 @@ from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
-from gitops.status import Deployed, Journal, OperationState, Status, now
+from gitops.status import Deployed, Journal, OperationState, Phase, Status, now
 from gitops.turn import Turn, stopping_by_signal
+from monitoring import metrics
+from monitoring.metrics import AttemptOutcome, Meters
 
 # An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
 _ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _TICK_SECONDS = 0.2  # how soon the watcher notices a poke, a request or the end
+# An operation that runs on after an attempt waits for the next one.
+_OUTCOMES: Mapping[Phase, AttemptOutcome] = {
+    "Succeeded": AttemptOutcome.SUCCEEDED,
+    "Running": AttemptOutcome.RETRYING,
+    "Failed": AttemptOutcome.FAILED,
+    "Error": AttemptOutcome.INTERRUPTED,
+}
 Step = Callable[[Pass], None]
 
 
@@ -49,6 +58,7 @@ class Reconciler:
         api: Serve's REST API on the cluster.
         state: the state folder, for status, history, lock and bundles copied from afar.
         settings: how to go about it.
+        meters: where its attempts are measured; None: nowhere.
     """
 
     def __init__(
@@ -59,12 +69,14 @@ class Reconciler:
         api: ServeApi,
         state: State,
         settings: Settings | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.repository = repository
         self.revision = revision
         self.environment = environment
         self.api = api
         self.settings = settings or Settings()
+        self._meters = meters
         self.journal = Journal(state, environment)
         self._turn = Turn(self.journal.folder)
         self._bundles = state.bundles
@@ -161,6 +173,7 @@ class Reconciler:
     def _operate(self, found: Pass, error: MergelineError | None) -> None:
         """Attempt the commit, and keep in `found.operation` how that went."""
         found.operation = operation = self._begin(found)
+        begun = time.monotonic()
         try:
             if error is None:
                 self._publish(found)
@@ -171,6 +184,7 @@ class Reconciler:
             message = f"interrupted: {reason}; the next start attempts this commit again"
             found.operation = operation.model_copy(update={"phase": "Error", "message": message, "finished_at": now()})
             self._publish(found)
+            self._measure(found.operation, begun)
             raise
         if error is not None:
             found.operation = fail(operation, error, self.settings, now(), retrying=found.retrying)
@@ -181,6 +195,13 @@ class Reconciler:
             if self.settings.prune:
                 found.tracked = frozenset(applications(found.desired))
             self._record(found, found.operation)
+        self._measure(found.operation, begun)
+
+    def _measure(self, operation: OperationState, begun: float) -> None:
+        """Measure an attempt that began at `begun`, on the monotonic clock."""
+        if self._meters:
+            self._meters.count(metrics.SYNC_ATTEMPTS, self.environment, _OUTCOMES[operation.phase])
+            self._meters.observe(metrics.SYNC_SECONDS, time.monotonic() - begun, self.environment)
 
     def _success(self, found: Pass) -> str:
         kept = [] if self.settings.prune else found.prunable

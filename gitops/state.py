@@ -45,6 +45,11 @@ class State:
         return self.root / "runs"
 
     @property
+    def stages(self) -> Path:
+        """How the runs of the stages went: `<project>/<stage>.json`."""
+        return self.root / "stages"
+
+    @property
     def bundles(self) -> Path:
         """Model bundles by digest."""
         return self.root / "bundles"
@@ -78,6 +83,16 @@ class State:
     def feedback(self) -> Path:
         """What users said of judgements, with the photographs: one folder an environment."""
         return self.root / "feedback"
+
+    @property
+    def monitoring(self) -> Path:
+        """Prometheus's and Alertmanager's configuration and data, and in `targets` what there is to scrape."""
+        return self.root / "monitoring"
+
+    @property
+    def targets(self) -> Path:
+        """Files for Prometheus's service discovery: `<who exports>.json`."""
+        return self.monitoring / "targets"
 
     @property
     def session(self) -> Path:

@@ -8,22 +8,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import psutil
 from pydantic import Field
 
 from gitops.errors import MergelineError
 from gitops.manifest import Contract
 from gitops.state import State, write_atomically
-from ray_jobs import ingress
+from monitoring.configuration import targets
+from ray_jobs import ingress, processes
 
-SESSION_VARIABLE = "MERGELINE_SESSION"
-"""Set for every process that a session starts and inherited by their children: how they are found again."""
 _START_SECONDS = 180
-_STOP_SECONDS = 20
 _POLL_SECONDS = 0.2
 _FOLDER_PREFIX = "mergeline-ray-"
 _HEAD_NODE = "ray.scripts.scripts"  # what the command `ray` runs
@@ -141,9 +137,11 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
     if session.without_haproxy:
         with log.open("a") as lines:
             lines.write(f"Ray Serve's own, slower proxy takes requests: {session.without_haproxy}\n")
-    head = spawn(session, command, log, ingress.variables(Path(folder), free_port) | variables)
+    chosen = ingress.variables(Path(folder), free_port) | variables
+    head = spawn(session, command, log, chosen)
     try:
         _await_answer(session, head, log)
+        _publish_targets(state, session, chosen.get(ingress.METRICS_PORT))
     except BaseException:
         stop(state)
         raise
@@ -160,60 +158,28 @@ def _await_answer(session: Session, head: int, log: Path) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def spawn(session: Session, command: list[str], log: Path, variables: Mapping[str, str] | None = None) -> int:
-    """Start a process of the session in the background: out of reach of the terminal's Ctrl-C, its output in a file.
+def _target_files(state: State) -> tuple[Path, Path]:
+    """Where Prometheus finds Ray's metrics, and HAProxy's own."""
+    return state.targets / "ray.json", state.targets / "haproxy.json"
 
-    Returns:
-        Its process id.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | session.environment() | {SESSION_VARIABLE: session.id} | dict(variables or {})
+
+def _publish_targets(state: State, session: Session, haproxy_port: str | None) -> None:
+    """Let Prometheus find what this session exports."""
+    ray, haproxy = _target_files(state)
+    ray.parent.mkdir(parents=True, exist_ok=True)
+    ray.unlink(missing_ok=True)
+    # Ray keeps this file up to date: nodes come and go.
+    ray.symlink_to(Path(session.folder) / "session_latest" / "prom_metrics_service_discovery.json")
+    if haproxy_port:
+        write_atomically(haproxy, targets(f"127.0.0.1:{haproxy_port}", "haproxy"))
+
+
+def spawn(session: Session, command: list[str], log: Path, variables: Mapping[str, str] | None = None) -> int:
+    """Start a process of the session in the background, with what it needs to use this Ray; returns its id."""
+    environment = os.environ | session.environment() | dict(variables or {})
     if _HEAD_NODE in command:  # it must not look for another Ray to join
         environment.pop("RAY_ADDRESS")
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    files = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    # Not subprocess.Popen, which wants to be waited for: this process outlives the one that starts it.
-    return os.posix_spawn(command[0], command, environment, file_actions=files, setsid=True)
-
-
-def processes(session: Session) -> list[psutil.Process]:
-    """Every living process of the session but the one that asks."""
-    mark = f"{SESSION_VARIABLE}={session.id}".encode()
-    living = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_alive(process)]
-    marked = [process for process in living if mark in _environment_of(process)]
-    # Ray's processes rename themselves, which may overwrite their environment; but `spawn` gave them a POSIX session of
-    # their own, that no process from elsewhere can join.
-    groups = {_posix_session(process) for process in marked} - {None, _posix_session(psutil.Process())}
-    return [process for process in living if process in marked or _posix_session(process) in groups]
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _environment_of(process: psutil.Process) -> bytes:
-    """What a process was started with. psutil's own reading stops where a process has overwritten a part."""
-    try:
-        file = Path(f"/proc/{process.pid}/environ")
-        if file.exists():
-            return file.read_bytes()
-        return "\0".join(f"{name}={value}" for name, value in process.environ().items()).encode()
-    except (psutil.Error, OSError):
-        return b""  # gone, or another user's: then it is none of ours
-
-
-def _posix_session(process: psutil.Process) -> int | None:
-    try:
-        return os.getsid(process.pid)
-    except OSError:
-        return None
+    return processes.spawn(session.id, command, log, environment)
 
 
 def stop(state: State) -> int:
@@ -221,31 +187,12 @@ def stop(state: State) -> int:
     session = session_of(state)
     if session is None:
         return 0
-    ours = processes(session)
-    # The parents end their children themselves; what they leave after the grace is ended by force.
-    roots = [process for process in ours if not any(parent in ours for parent in _parents(process))]
-    for process in roots:
-        _signal(process, force=False)
-    psutil.wait_procs(roots, timeout=_STOP_SECONDS)
-    left = processes(session)
-    for process in left:
-        _signal(process, force=True)
-    psutil.wait_procs(left, timeout=_STOP_SECONDS)
+    count = processes.end(session.id)
     shutil.rmtree(session.folder, ignore_errors=True)
     (state.session / "session.json").unlink(missing_ok=True)
-    return len(ours)
-
-
-def _parents(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.parents()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal(process: psutil.Process, *, force: bool) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.kill() if force else process.terminate()
+    for file in _target_files(state):
+        file.unlink(missing_ok=True)
+    return count
 
 
 def free_port(preferred: int) -> int:

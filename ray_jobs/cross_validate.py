@@ -19,13 +19,14 @@ from gitops.manifest import CrossValidationResult, OutOfFold
 from gitops.state import write_atomically
 from ray_jobs.decoded import load_split
 from ray_jobs.learner import Assignment, Images, Learner, Progress
-from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
+from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
 from ray_jobs.train import assigned_folds, one_at_a_time
 
 # As for a training's workers, Ray counts little: two folds side by side on this machine, beside what is served.
 _CPUS_PER_FOLD = 1.5
 
 
+@recorded("cross_validate")
 def cross_validate(stage: Stage, use_gpu: bool = False) -> CrossValidationResult | None:
     """Judge every training image by a model that has not seen it; the folds are Ray tasks.
 

@@ -24,7 +24,7 @@ from ray_jobs import render
 from ray_jobs.folders import class_of_folder, name_at, usual_depth
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
-from ray_jobs.stage import Stage, arguments, open_stage, run_main
+from ray_jobs.stage import Stage, arguments, open_stage, recorded, run_main
 from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
 
 TABLE = "train.csv"
@@ -98,6 +98,7 @@ def read_listing(stage: Stage) -> Listing:
     return Listing.read(listing_file(stage))
 
 
+@recorded("dataset")
 def extract(stage: Stage, data: str | None = None) -> Listing:
     """Fetch and list the photographs.
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from gitops.manifest import Contract
 from gitops.state import State
-from ray_jobs import cluster, ingress
+from ray_jobs import cluster, ingress, monitor
 
 _GIB = 2**30
 _LEAST_MEMORY, _LEAST_DISK, _LEAST_SHARED_MEMORY = 6 * _GIB, 5 * _GIB, 1 * _GIB
@@ -132,6 +132,9 @@ def _optional() -> Iterator[Check]:
     github = shutil.which("gh") or ("GITHUB_TOKEN" if os.environ.get("GITHUB_TOKEN") else "")
     remedy = "install gh or set GITHUB_TOKEN to open pull requests on GitHub"
     yield _check("GitHub", bool(github), github or "none", remedy, Level.OPTIONAL)
+    prometheus = all(map(shutil.which, (monitor.PROMETHEUS, monitor.ALERTMANAGER)))
+    remedy = f"for `mergeline monitor up`: install {monitor.PROMETHEUS} and {monitor.ALERTMANAGER}"
+    yield _check("Prometheus", prometheus, "installed" if prometheus else "none", remedy, Level.OPTIONAL)
 
 
 def _kaggle_credentials() -> str:

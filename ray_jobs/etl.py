@@ -25,7 +25,7 @@ from ray_jobs.dataset import Listing, Photograph, read_listing
 from ray_jobs.decoded import discard_old
 from ray_jobs.lineage import Image, Parent
 from ray_jobs.split import Sample
-from ray_jobs.stage import Stage, arguments, open_stage, ray_session, report_progress, run_main
+from ray_jobs.stage import Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
 from serve import preprocess
 from serve.preprocess import ImageError, Pixels, align, decode
 
@@ -56,6 +56,7 @@ _SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
 _STAGED = pa.schema([field for field in _SCHEMA if field.name != "split"] + [pa.field("error", pa.string())])
 
 
+@recorded("etl")
 def run(stage: Stage) -> DatasetManifest:
     """Make a dataset of the extracted photographs, or find the one that was made of the same before.
 

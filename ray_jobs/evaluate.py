@@ -30,7 +30,7 @@ from ray_jobs.cross_validate import result_of
 from ray_jobs.dataset import read_listing
 from ray_jobs.decision import calibrated_probabilities
 from ray_jobs.decoded import SplitImages, load_split
-from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
+from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, report_progress, run_main
 from serve.predictor import GOOD, Predictor, decide, scores_of
 from serve.preprocess import ImageError
 
@@ -48,6 +48,7 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
 
+@recorded("evaluate")
 def evaluate(stage: Stage) -> EvaluationReport:
     """Judge the test split with the current run's bundle.
 

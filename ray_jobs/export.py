@@ -38,7 +38,7 @@ from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
 from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
-from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
+from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, report_progress, run_main
 from serve.predictor import GOOD, Judgement, Predictor
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ _FRAMEWORKS = {
 _DIGITS = 5
 
 
+@recorded("export")
 def export(stage: Stage) -> str:
     """Make the bundle of the current run's best checkpoint.
 

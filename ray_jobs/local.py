@@ -15,7 +15,7 @@ from gitops import environment, gates, promotion, status
 from gitops.errors import MergelineError
 from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
-from ray_jobs import cluster, doctor, submit
+from ray_jobs import cluster, doctor, processes, submit
 from ray_jobs.cluster import ClusterError, Session
 from ray_jobs.stage import Stage
 
@@ -134,7 +134,7 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
         *["--address", session.dashboard, "--project", str(stage.project_file)],
         *(["--self-heal"] if options.self_heal else []),
     ]
-    for process in cluster.processes(session):
+    for process in processes.of(session.id):
         try:
             if process.cmdline()[1:6] == command[1:6]:
                 if process.cmdline() == command:

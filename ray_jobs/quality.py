@@ -18,7 +18,7 @@ from ray_jobs import quality_page
 from ray_jobs.measures import DatasetMeasures, Measures
 from ray_jobs.quality_page import describe
 from ray_jobs.split import Sample, groups_of_lookalikes
-from ray_jobs.stage import Stage, arguments, open_stage, report_progress, run_main
+from ray_jobs.stage import Stage, arguments, open_stage, recorded, report_progress, run_main
 
 _NAMED_IMAGES = 10
 
@@ -102,6 +102,7 @@ def _within(value: float, assertion: Assertion) -> bool:
 # --- the stage --------------------------------------------------------------------------------------------------------
 
 
+@recorded("quality")
 def run(stage: Stage) -> QualityReport:
     """Profile the current dataset, write `quality.json` and `quality.html` beside it, and check its assertions.
 

@@ -15,7 +15,7 @@ from gitops.promotion import to_yaml
 from gitops.state import State, locked, write_atomically
 from ray_jobs import tracking
 from ray_jobs.evaluate import bundle_of, evaluation_of
-from ray_jobs.stage import Run, Stage, arguments, open_stage, run_main
+from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, run_main
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +29,7 @@ BUNDLE_ARTIFACTS = "bundle"
 _SERVABLE_SCHEMES = {"s3", "gs", "abfs", "abfss", "hdfs"}
 
 
+@recorded("register")
 def register(stage: Stage) -> ModelVersion:
     """Register the current run's bundle; one that is registered already keeps its version.
 

@@ -1,6 +1,7 @@
 """What every stage has in common: its options, its Ray, its progress, and the names of what it leaves behind."""
 
 import argparse
+import functools
 import hashlib
 import json
 import logging
@@ -8,19 +9,30 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from gitops import interrupt
 from gitops.errors import DataError, MergelineError, StageError
 from gitops.manifest import DatasetManifest, Project
+from gitops.stage_record import StageRecorder
 from gitops.state import State, stable_json, write_atomically
+from monitoring.metrics import StageOutcome
 
 PROGRESS_MARK = "::progress "
 """Begins a line of output that `mergeline submit` draws as a bar; the rest is JSON with done, total and text."""
 
+_RECORD_SECONDS = 10.0
+"""Progress is told many times a second, and written down once in so many seconds."""
 _ATTEMPTS = 3  # Ray gives its processes 30 s to come up, which a busy machine exceeds
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_recorders: list[StageRecorder] = []
+"""Of the stages that run in this process."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,45 @@ def open_stage(options: argparse.Namespace) -> Stage:
 def report_progress(done: int, total: int, text: str) -> None:
     """Tell whoever follows how far the stage is."""
     print(PROGRESS_MARK + json.dumps({"done": done, "total": total, "text": text}), flush=True)
+    for recorder in _recorders:
+        with suppress(OSError):  # a stage does not fail because it cannot be watched
+            recorder.progress(_RECORD_SECONDS)
+
+
+def recorded(name: str) -> Callable[[Callable[Concatenate[Stage, P], T]], Callable[Concatenate[Stage, P], T]]:
+    """Write down in the state folder how each run of a stage goes.
+
+    Args:
+        name: the stage's.
+    """
+
+    def decorate(run: Callable[Concatenate[Stage, P], T]) -> Callable[Concatenate[Stage, P], T]:
+        @functools.wraps(run)
+        def watched(stage: Stage, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with _recording(stage, name):
+                return run(stage, *args, **kwargs)
+
+        return watched
+
+    return decorate
+
+
+@contextmanager
+def _recording(stage: Stage, name: str) -> Iterator[None]:
+    try:
+        recorder = StageRecorder(stage.state, stage.project.name, name)
+    except OSError:  # the stage itself will say that it cannot write there
+        yield
+        return
+    _recorders.append(recorder)
+    outcome = StageOutcome.FAILED
+    try:
+        yield
+        outcome = StageOutcome.SUCCEEDED
+    finally:
+        _recorders.remove(recorder)
+        with suppress(OSError):
+            recorder.end(outcome)
 
 
 @contextmanager

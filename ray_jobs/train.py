@@ -24,7 +24,7 @@ from ray_jobs import tracking
 from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
 from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
-from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, report_progress, run_main
+from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -39,6 +39,7 @@ _CPUS_PER_WORKER = 0.5
 _WATCH_SECONDS = 0.5
 
 
+@recorded("train")
 def train(stage: Stage, workers: int | None = None, use_gpu: bool = False) -> TrainingResult:
     """Train the model that the project asks for on its current dataset.
 

@@ -1,11 +1,9 @@
 """The Ray Serve application: `import_path: serve.app:build` in an environment's `serve-config.yaml`."""
 
 import asyncio
-import copy
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -13,17 +11,17 @@ import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
 from ray import serve
-from ray.serve import metrics as ray_metrics
 
 from gitops import bundle
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
-from monitoring.metrics import MODEL_LOADS, SERVING, Metric
+from monitoring.metrics import MODEL_LOADS, SERVING
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
+from serve.meters import RayMeters
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
 from serve.shadow import ShadowJudge
@@ -58,6 +56,12 @@ class ApplicationArguments(Contract):
         description="The reconciler's folder of this environment, <state>/reconciler/<environment>; unset: the page "
         "shows only what a replica knows by itself.",
     )
+    prometheus: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="URL of the Prometheus that has this service's metrics; unset: that of `mergeline monitor up` for "
+        "the journal's state folder, or else a replica's own figures.",
+    )
 
     @field_validator("journal")
     @classmethod
@@ -69,44 +73,6 @@ class ApplicationArguments(Contract):
             except ContractError as error:
                 raise ValueError(str(error)) from None
         return value
-
-
-class RayMeters:
-    """The declared metrics as Ray Serve's instruments, which Ray exports for each replica.
-
-    Args:
-        declared: what is measured.
-        further: a label that all of them have besides their own, each with its value.
-    """
-
-    def __init__(self, declared: tuple[Metric, ...], **further: str) -> None:
-        self._further = further
-        self._counters: dict[str, ray_metrics.Counter] = {}
-        self._histograms: dict[str, ray_metrics.Histogram] = {}
-        for metric in declared:
-            labels = cast("tuple[str]", (*metric.labels, *further))  # Ray means a tuple of any length
-            if metric.kind == "counter":
-                self._counters[metric.name] = ray_metrics.Counter(metric.name, metric.help, labels)
-            else:
-                buckets = list(metric.buckets)
-                self._histograms[metric.name] = ray_metrics.Histogram(metric.name, metric.help, buckets, labels)
-
-    def with_labels(self, **further: str) -> "RayMeters":
-        """The same instruments, with these values of the further labels."""
-        other = copy.copy(self)
-        other._further = further
-        return other
-
-    def count(self, metric: Metric, *labels: str) -> None:
-        """Add one to a counter; labels in the order of their declaration."""
-        self._counters[metric.name].inc(1, self._tags(metric, labels))
-
-    def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add a value to a histogram; labels in the order of their declaration."""
-        self._histograms[metric.name].observe(value, self._tags(metric, labels))
-
-    def _tags(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
-        return {**dict(zip(metric.labels, labels, strict=True)), **self._further}
 
 
 def session_folder() -> Path:
@@ -161,6 +127,7 @@ class Classifier(InferenceService):
             context.app_name,
             journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
             feedback=FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None,
+            prometheus=arguments.prometheus,
         )
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 

@@ -5,11 +5,19 @@ from fastapi import FastAPI
 from gitops.status import Journal
 from serve.endpoints import Endpoints, application
 from serve.feedback import FeedbackFolder, add_feedback
+from serve.figures import ServiceFigures, add_figures
 from serve.pages import add_page
 from serve.served import Served, add_served
 
 
-def assemble(endpoints: Endpoints, name: str, *, journal: Journal | None, feedback: FeedbackFolder | None) -> FastAPI:
+def assemble(
+    endpoints: Endpoints,
+    name: str,
+    *,
+    journal: Journal | None,
+    feedback: FeedbackFolder | None,
+    prometheus: str | None = None,
+) -> FastAPI:
     """The whole ASGI application of a replica.
 
     Args:
@@ -17,9 +25,11 @@ def assemble(endpoints: Endpoints, name: str, *, journal: Journal | None, feedba
         name: the application's in the environment.
         journal: what the reconciler wrote; None: unknown here.
         feedback: where feedback goes; None: it is off.
+        prometheus: URL of the one that has this service's metrics; None: the journal's, if there is one.
     """
     app = application(endpoints)
     add_page(app)
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
+    add_figures(app, ServiceFigures(name, endpoints.recent, journal, prometheus))
     add_feedback(app, endpoints, feedback, endpoints.pool)
     return app

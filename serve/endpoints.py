@@ -2,10 +2,10 @@
 
 import asyncio
 import base64
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version as package_version
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from starlette.types import Message, Scope
 
 from gitops.manifest import VERSION_HEADER, Contract, ServedModel
 from monitoring import metrics
-from monitoring.metrics import Meters
+from monitoring.metrics import Meters, Outcome, RequestStage
 from serve import inference, tensors
 from serve.envelope import Envelope
 from serve.inference import Answer, Asked, InferenceAnswer
@@ -42,9 +42,11 @@ from serve.protocol import (
     TrialMetadata,
     WantedModel,
 )
+from serve.recent import Recent
 from serve.shadow import ShadowJudge
 from serve.slot import Chosen, Loaded, ModelSlot, Slot
 from serve.tensors import Verdict
+from serve.trace import Trace
 
 T = TypeVar("T")
 
@@ -116,9 +118,12 @@ class Endpoints:
     """This replica's id, as Ray Serve's REST API lists it."""
     shadow: ShadowJudge
     """Judges afterwards what a shadow shall see."""
+    recent: Recent = field(default_factory=Recent)
+    """What became of the latest requests."""
 
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
+        request.state.trace = trace = Trace()
         self.served(*self._named(request))  # without who shall judge there is no need to read the body
         explained = _explanation_asked(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -129,20 +134,21 @@ class Endpoints:
         if kind.startswith("multipart/"):
             raise RequestError(415, f"{kind} is not accepted: send multipart/form-data, or the image's bytes alone")
         data = await limited(request, self.limits.max_bytes).body()
+        trace.lap(RequestStage.READ)
         chosen = self._chosen(request)
         if explained:
             return await self._explain(request, chosen, data)
-        outcome = (await self._judge(chosen, [data]))[0]
+        outcome = (await self._judge(chosen, [data], trace))[0]
         if isinstance(outcome, ImageError):
             raise RequestError(outcome.status, str(outcome))
         return _json(ImageAnswer(**_identity(request, chosen.model), **asdict(outcome)))
 
     async def _explain(self, request: Request, chosen: Chosen, data: bytes) -> Response:
         """The heat-map as a picture, or inside of the JSON answer for who asks for JSON."""
-        predictor = chosen.model.predictor
+        predictor, trace = chosen.model.predictor, request.state.trace
         try:
             judgement, evidence = await self._work(
-                chosen, lambda: predictor.explain(data, max_pixels=self.limits.max_pixels)
+                trace, lambda: predictor.explain(data, max_pixels=self.limits.max_pixels, trace=trace)
             )
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
@@ -168,8 +174,10 @@ class Endpoints:
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:
             raise RequestError(400, "the form holds no file: send each photograph as a part with a filename")
+        trace: Trace = request.state.trace
+        trace.lap(RequestStage.READ)
         chosen = self._chosen(request)
-        judged = iter(await self._judge(chosen, [data for data in contents if data is not None]))
+        judged = iter(await self._judge(chosen, [data for data in contents if data is not None], trace))
         too_large = ImageError(413, f"the file is larger than {self.limits.max_bytes} bytes")
         outcomes = [too_large if data is None else next(judged) for data in contents]
         entries = tuple(_entry(file.filename or "", item) for file, item in zip(files, outcomes, strict=True))
@@ -180,45 +188,73 @@ class Endpoints:
         answer = FormAnswer(**_identity(request, chosen.model), predictions=entries, error=error)
         return _json(answer, error.status if error else 200)
 
-    async def _judge(self, chosen: Chosen, images: list[bytes]) -> list[Judgement | ImageError]:
+    async def _judge(self, chosen: Chosen, images: list[bytes], trace: Trace) -> list[Judgement | ImageError]:
         predictor = chosen.model.predictor
-        outcomes = await self._work(chosen, lambda: predictor.judge(images, max_pixels=self.limits.max_pixels))
+        outcomes = await self._work(
+            trace, lambda: predictor.judge(images, max_pixels=self.limits.max_pixels, trace=trace)
+        )
         self._count(chosen, images, outcomes)
         return outcomes
 
-    async def _work(self, chosen: Chosen, work: Callable[[], T]) -> T:
-        """Let the pool do a request's work, and measure how long it took.
+    async def _work(self, trace: Trace, work: Callable[[], T]) -> T:
+        """Let the pool do a request's work.
 
         Raises:
             ImageError, RequestError: whatever the work raises.
         """
-        start, version = time.perf_counter(), chosen.model.model.version
-        working = self.pool.submit(work)
+
+        def begun() -> T:
+            trace.lap(RequestStage.QUEUE)
+            return work()
+
+        working = self.pool.submit(begun)
         self.shadow.make_way(working)
+        return await asyncio.wrap_future(working)
+
+    @contextmanager
+    def measured(self, trace: Trace) -> Iterator[None]:
+        """Measure a request to judge that does not come over HTTP, where the answer's status says how it ended."""
+        outcome = Outcome.of(500)
         try:
-            done = await asyncio.wrap_future(working)
-        except (ImageError, RequestError):
+            yield
+            outcome = Outcome.ANSWERED
+        except RequestError as error:
+            outcome = Outcome.of(error.status)
             raise
-        except Exception:
-            self.meters.count(metrics.FAILURES, version)
+        except asyncio.CancelledError:
+            outcome = Outcome.GONE
             raise
-        self.meters.observe(metrics.JUDGING_SECONDS, time.perf_counter() - start, version)
-        return done
+        finally:
+            self.ended(trace, outcome)
+
+    def ended(self, trace: Trace, outcome: Outcome) -> None:
+        """Measure a request to judge whose answer begins, or for whose answer nobody waits any more."""
+        loaded, seconds = self.slot.loaded, trace.elapsed()
+        version = trace.version or (loaded.model.version if loaded else "none")
+        self.recent.add(outcome, seconds)
+        self.meters.count(metrics.REQUESTS, outcome, version)
+        if outcome is Outcome.ANSWERED:
+            self.meters.observe(metrics.REQUEST_SECONDS, seconds, version)
+            for stage, spent in trace.seconds.items():
+                self.meters.observe(metrics.REQUEST_STAGE_SECONDS, spent, stage, version)
 
     def _count(
         self, chosen: Chosen, images: Sequence[bytes | ImageError], outcomes: Sequence[Judgement | ImageError]
     ) -> None:
         """Count the judgements of images, and let the shadow compare its own."""
-        for outcome in outcomes:
-            if isinstance(outcome, Judgement):
-                self.meters.count(metrics.JUDGEMENTS, chosen.model.model.version, outcome.label)
+        version, judged = chosen.model.model.version, [found for found in outcomes if isinstance(found, Judgement)]
+        for found in judged:
+            self.meters.count(metrics.JUDGEMENTS, version, found.label)
+            self.meters.observe(metrics.SCORES, found.score, version)
+        if judged:
+            self.meters.observe(metrics.REQUEST_PHOTOGRAPHS, len(judged))
         if chosen.shadow:
-            judged = [
+            answered = [
                 (image, outcome)
                 for image, outcome in zip(images, outcomes, strict=True)
                 if isinstance(image, bytes) and isinstance(outcome, Judgement)
             ]
-            self.shadow.compare(chosen.shadow, judged)
+            self.shadow.compare(chosen.shadow, answered)
 
     def _chosen(self, request: Request, name: str = "", version: str = "") -> Chosen:
         """Who judges a request; whatever it is answered from now on bears the version of that model.
@@ -233,7 +269,7 @@ class Endpoints:
         """
         name, version = self._named(request, name, version)
         chosen = self.choose(name, version, lambda: request.headers.get(CLIENT_HEADER))
-        request.state.version = chosen.model.model.version
+        request.state.trace.version = chosen.model.model.version
         return chosen
 
     def _named(self, request: Request, name: str = "", version: str = "") -> tuple[str, str]:
@@ -270,16 +306,19 @@ class Endpoints:
         return await self._infer(request, name, version)
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
+        request.state.trace = trace = Trace()
         self.served(name, version)  # else there is no need to read the body
         encoding = request.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise RequestError(415, f"the content encoding {encoding} is not accepted: send the request as it is")
         body = await limited(request, self.limits.max_request_bytes).body()
+        trace.lap(RequestStage.READ)
         json_length = request.headers.get(inference.LENGTH_HEADER)
         limits = self.limits
         chosen = self._chosen(request, name, version)
         content, json_length_of_answer = await self.judge_tensors(
             chosen,
+            trace,
             lambda: inference.read(body, json_length, max_files=limits.max_files, max_bytes=limits.max_bytes),
             lambda answer: inference.write(answer, request.state.id),
         )
@@ -288,11 +327,14 @@ class Endpoints:
         headers = {inference.LENGTH_HEADER: str(json_length_of_answer)}
         return Response(content, 200, headers, "application/octet-stream")
 
-    async def judge_tensors(self, chosen: Chosen, read: Callable[[], Asked], write: Callable[[Answer], T]) -> T:
+    async def judge_tensors(
+        self, chosen: Chosen, trace: Trace, read: Callable[[], Asked], write: Callable[[Answer], T]
+    ) -> T:
         """Judge the photographs of an inference request.
 
         Args:
             chosen: who shall judge.
+            trace: is told what took how long.
             read: makes the request of what came; it runs in the pool, as does `write`.
             write: makes what goes out of the answer.
 
@@ -303,11 +345,12 @@ class Endpoints:
 
         def work() -> tuple[Asked, list[Verdict | ImageError], T]:
             asked = read()
-            outcomes = inference.verdicts(predictor, asked, self.limits.max_pixels)
+            trace.lap(RequestStage.READ)
+            outcomes = inference.verdicts(predictor, asked, self.limits.max_pixels, trace)
             found = tensors.tensors(outcomes, predictor.manifest.classes, asked.outputs)
             return asked, outcomes, write(Answer(asked, model, found))
 
-        asked, outcomes, written = await self._work(chosen, work)
+        asked, outcomes, written = await self._work(trace, work)
         said = [outcome.judgement if isinstance(outcome, Verdict) else outcome for outcome in outcomes]
         self._count(chosen, asked.images, said)
         refused = [outcome for outcome in said if isinstance(outcome, ImageError)]
@@ -485,17 +528,23 @@ def application(endpoints: Endpoints) -> FastAPI:
         )
 
     slot = endpoints.slot
-    answer_errors(app, endpoints.meters, lambda: slot.loaded.model.version if slot.loaded else None)
+    answer_errors(app, endpoints.meters, lambda: slot.loaded.model.version if slot.loaded else None, endpoints.ended)
     return app
 
 
-def answer_errors(app: FastAPI, meters: Meters, version: Callable[[], str | None]) -> None:
+def answer_errors(
+    app: FastAPI,
+    meters: Meters,
+    version: Callable[[], str | None],
+    ended: Callable[[Trace, Outcome], None] | None = None,
+) -> None:
     """Let an application answer every error in our form, and bear the headers of every answer.
 
     Args:
         app: what was made by `new_application`.
         meters: where refusals are counted.
         version: the one that serves, for answers without a judgement; None: none.
+        ended: told of each request to judge how it ended; None: there are none.
     """
 
     def refuse(scope: Scope, error: RequestError) -> Response:
@@ -514,7 +563,7 @@ def answer_errors(app: FastAPI, meters: Meters, version: Callable[[], str | None
     async def refuse_theirs(request: Request, error: HTTPException) -> Response:
         return refuse(request.scope, _explained(request, error))
 
-    app.add_middleware(Envelope, version=version, refuse=refuse)
+    app.add_middleware(Envelope, version=version, refuse=refuse, ended=ended)
 
 
 def _explained(request: Request, error: HTTPException) -> RequestError:

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gitops.manifest import VERSION_HEADER
+from monitoring.metrics import Outcome
 from serve.protocol import RequestError
+from serve.trace import Trace
 
 ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
@@ -24,16 +26,23 @@ class Envelope:
 
     Args:
         app: the routes.
-        version: the one that serves, if there is one; `version` in the scope's state, that was chosen, goes before it.
+        version: the one that serves, if there is one; the one that was chosen, as the `trace` in the scope's state has
+            it, goes before it.
         refuse: makes the answer to a request and an error; the request's id is `id` in the scope's state.
+        ended: told of each request that has a `trace` how it ended; None: none has one.
     """
 
     def __init__(
-        self, app: ASGIApp, version: Callable[[], str | None], refuse: Callable[[Scope, RequestError], Response]
+        self,
+        app: ASGIApp,
+        version: Callable[[], str | None],
+        refuse: Callable[[Scope, RequestError], Response],
+        ended: Callable[[Trace, Outcome], None] | None,
     ) -> None:
         self._app = app
         self._version = version
         self._refuse = refuse
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -50,17 +59,22 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                trace: Trace | None = state.get("trace")
+                if trace and self._ended:
+                    self._ended(trace, Outcome.of(message["status"]))
                 headers = MutableHeaders(scope=message)
                 if not given:  # Ray Serve gives an id to a request without one, and repeats every id in the answer
                     headers[ID_HEADER] = request_id
                 # The version that judged, even if another one has taken its place meanwhile.
-                if version := state.get("version") or self._version():
+                if version := (trace and trace.version) or self._version():
                     headers[VERSION_HEADER] = version
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
+            if self._ended and "trace" in state and not started:
+                self._ended(state["trace"], Outcome.GONE)
             log.info("The client of request %s went away before its body was complete.", request_id)
         except Exception:
             log.exception("Request %s failed.", request_id)

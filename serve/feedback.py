@@ -17,6 +17,8 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, Feedback, Sha256
 from gitops.state import locked, sync_folder, write_atomically
 from gitops.status import now
+from monitoring import metrics
+from monitoring.metrics import Agreement
 from serve.endpoints import Endpoints, limited
 from serve.preprocess import ImageError, decode, suffix_of
 from serve.protocol import ErrorAnswer, RequestError
@@ -170,6 +172,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
         kept = await asyncio.to_thread(folder.keep, said, photograph)  # a slow disk must not keep photographs waiting
+        endpoints.meters.count(metrics.FEEDBACK, said.model_version or "unknown", _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
     texts = {name: {"type": "string"} for name in _FIELDS}
@@ -190,6 +193,12 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         },
         openapi_extra={"requestBody": body},
     )
+
+
+def _agreement(said: Feedback) -> Agreement:
+    if said.said is None:
+        return Agreement.UNKNOWN
+    return Agreement.CONFIRMED if said.said == said.label else Agreement.CORRECTED
 
 
 def _is_foreign(request: Request) -> bool:

@@ -23,12 +23,13 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, SERVING, Meters
-from serve.app import ApplicationArguments, RayMeters, blank_predicted, opener, session_folder
+from serve.app import ApplicationArguments, blank_predicted, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
 from serve.members import Loader, Member, MemberFacts, Members
+from serve.meters import RayMeters
 from serve.protocol import Liveness, RequestError, ServerMetadata
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
@@ -93,6 +94,7 @@ class Fleet(InferenceService):
             f"{self._name}/{name}",
             journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
             feedback=FeedbackFolder(Path(arguments.feedback).expanduser() / name) if arguments.feedback else None,
+            prometheus=arguments.prometheus,
         )
         return Member(slot, endpoints, app)
 

@@ -42,6 +42,7 @@ from serve.tensors import (
     limited,
     refuse_parameters,
 )
+from serve.trace import Trace
 
 _CODES: Mapping[HTTPStatus, grpc.StatusCode] = {
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
@@ -128,18 +129,21 @@ class InferenceService:
         self, request: ModelInferRequest, grpc_context: RayServegRPCContext
     ) -> ModelInferResponse:
         """Judge photographs, each on its own."""
+        trace = Trace()
 
         async def answer() -> ModelInferResponse:
             endpoints = await self.endpoints_of(request.model_name)
-            chosen = endpoints.choose(
-                request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
-            )
-            limits = endpoints.limits
-            if request.ByteSize() > limits.max_request_bytes:
-                raise RequestError(413, f"the request is larger than {limits.max_request_bytes} bytes")
-            return await endpoints.judge_tensors(
-                chosen, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
-            )
+            with endpoints.measured(trace):
+                chosen = endpoints.choose(
+                    request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
+                )
+                trace.version = chosen.model.model.version
+                limits = endpoints.limits
+                if request.ByteSize() > limits.max_request_bytes:
+                    raise RequestError(413, f"the request is larger than {limits.max_request_bytes} bytes")
+                return await endpoints.judge_tensors(
+                    chosen, trace, lambda: read(request, max_files=limits.max_files, max_bytes=limits.max_bytes), write
+                )
 
         return await self._answered(answer, ModelInferResponse, grpc_context)
 

@@ -27,6 +27,7 @@ from serve.tensors import (
     limited,
     refuse_parameters,
 )
+from serve.trace import Trace
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """How many bytes of the body are JSON; what follows are tensors."""
@@ -59,7 +60,7 @@ class Answer:
     tensors: tuple[Tensor, ...]
 
 
-def verdicts(predictor: Predictor, asked: Asked, max_pixels: int) -> list[Verdict | ImageError]:
+def verdicts(predictor: Predictor, asked: Asked, max_pixels: int, trace: Trace) -> list[Verdict | ImageError]:
     """Judge the photographs of a request, and look for the evidence if an output shows it.
 
     Returns:
@@ -71,7 +72,7 @@ def verdicts(predictor: Predictor, asked: Asked, max_pixels: int) -> list[Verdic
     """
     if not {HEATMAP, EVIDENCE_POINT} & set(asked.outputs):
         usable = [image for image in asked.images if isinstance(image, bytes)]
-        judged = iter(predictor.judge(usable, max_pixels=max_pixels))
+        judged = iter(predictor.judge(usable, max_pixels=max_pixels, trace=trace))
         found = [image if isinstance(image, ImageError) else next(judged) for image in asked.images]
         return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in found]
     if len(asked.images) > 1:
@@ -81,12 +82,12 @@ def verdicts(predictor: Predictor, asked: Asked, max_pixels: int) -> list[Verdic
             f"{len(asked.images)} images",
         )
     (image,) = asked.images
-    return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels)]
+    return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels, trace)]
 
 
-def _explained(predictor: Predictor, image: bytes, max_pixels: int) -> Verdict | ImageError:
+def _explained(predictor: Predictor, image: bytes, max_pixels: int, trace: Trace) -> Verdict | ImageError:
     try:
-        return Verdict(*predictor.explain(image, max_pixels=max_pixels))
+        return Verdict(*predictor.explain(image, max_pixels=max_pixels, trace=trace))
     except ImageError as error:
         return error
 

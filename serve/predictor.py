@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from gitops import bundle
 from gitops.errors import BundleError
 from gitops.manifest import BundleManifest
+from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
-from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode, preprocess
+from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode
+from serve.trace import Trace
 
 if TYPE_CHECKING:
     import openvino
@@ -151,41 +153,51 @@ class Predictor:
         with self._call():
             return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
 
-    def explain(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Judgement, Evidence]:
+    def explain(
+        self, data: bytes, *, max_pixels: int = MAX_PIXELS, trace: Trace | None = None
+    ) -> tuple[Judgement, Evidence]:
         """Judge a photograph, and show on it where the evidence is.
 
         Args:
             data: the bytes of a PNG, JPEG, BMP or TIFF file.
             max_pixels: larger photographs are refused.
+            trace: is told what took how long; None: nobody asks.
 
         Raises:
             ImageError: it cannot be used.
         """
+        trace = trace or Trace()
         with self._call():
-            photograph = decode(data, self.manifest.preprocessing.channels, max_pixels=max_pixels)
-            aligned = align(photograph, self.manifest.preprocessing)
+            photograph, aligned = self._prepare(data, max_pixels, trace)
             outputs = self._infer(aligned.pixels[None])
         judgement = self._judgements(outputs[OUTPUT], [aligned])[0]
-        return judgement, show(photograph, aligned, outputs[EVIDENCE][0], self.manifest.evidence)
+        evidence = show(photograph, aligned, outputs[EVIDENCE][0], self.manifest.evidence)
+        trace.lap(RequestStage.INFER)
+        return judgement, evidence
 
-    def judge(self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS) -> list[Judgement | ImageError]:
+    def judge(
+        self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS, trace: Trace | None = None
+    ) -> list[Judgement | ImageError]:
         """Judge photographs; one that cannot be used gets its error, and the others their judgement.
 
         Args:
             images: the bytes of PNG, JPEG, BMP or TIFF files.
             max_pixels: larger photographs are refused.
+            trace: is told what took how long; None: nobody asks.
 
         Returns:
             One entry an image, in their order.
         """
+        trace = trace or Trace()
         with self._call():
-            prepared = [self._prepare(data, max_pixels) for data in images]
+            prepared = [self._prepared(data, max_pixels, trace) for data in images]
             usable = [item for item in prepared if isinstance(item, Aligned)]
             settings = self.manifest.preprocessing
             batch = np.empty((len(usable), settings.height, settings.width, settings.channels), np.uint8)
             for row, item in enumerate(usable):
                 batch[row] = item.pixels
             judgements = iter(self._judgements(self._probabilities(batch), usable))
+            trace.lap(RequestStage.INFER)
         return [item if isinstance(item, ImageError) else next(judgements) for item in prepared]
 
     def probe(self) -> float:
@@ -211,11 +223,22 @@ class Predictor:
             )
         return answer.score
 
-    def _prepare(self, data: bytes, max_pixels: int) -> Aligned | ImageError:
+    def _prepared(self, data: bytes, max_pixels: int, trace: Trace) -> Aligned | ImageError:
         try:
-            return preprocess(data, self.manifest.preprocessing, max_pixels=max_pixels)
+            return self._prepare(data, max_pixels, trace)[1]
         except ImageError as error:
             return error
+
+    def _prepare(self, data: bytes, max_pixels: int, trace: Trace) -> tuple[Pixels, Aligned]:
+        """The photograph, and the network's input."""
+        settings = self.manifest.preprocessing
+        try:
+            photograph = decode(data, settings.channels, max_pixels=max_pixels)
+        finally:
+            trace.lap(RequestStage.DECODE)
+        aligned = align(photograph, settings)
+        trace.lap(RequestStage.PREPROCESS)
+        return photograph, aligned
 
     def _judgements(self, probabilities: NDArray[np.float32], images: Sequence[Aligned]) -> list[Judgement]:
         classes, threshold = self.manifest.classes, self.manifest.threshold.value

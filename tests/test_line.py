@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from gitops.state import State
-from ray_jobs import cluster
+from ray_jobs import cluster, processes
 
 PROJECT = """\
 name: bolt
@@ -235,9 +235,9 @@ def test_down_ends_everything_that_up_started_and_nothing_else(line: Line) -> No
     assert session is not None
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "ray", "reconcile", "--watch"])
     try:
-        assert cluster.processes(session)
+        assert processes.of(session.id)
         line.run("down")
-        assert cluster.processes(session) == []
+        assert processes.of(session.id) == []
         assert bystander.poll() is None
         assert not any(str(line.folder) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
     finally:

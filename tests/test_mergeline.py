@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -119,6 +120,37 @@ def test_a_number_out_of_range_is_refused(arguments: list[str]) -> None:
     assert result.returncode == 2
     assert "Invalid value for" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["monitor", "status"], "run `mergeline monitor up`"),
+        (["monitor", "publish", "--grafana", "http://127.0.0.1:9"], "give --prometheus URL"),
+        (["monitor", "publish", "--grafana", "http://127.0.0.1:9", "--prometheus", "http://a"], "set GRAFANA_TOKEN"),
+        (["reconcile", "--watch", "--metrics", "nowhere"], "is no address to listen on"),
+    ],
+)
+def test_what_cannot_be_watched_is_said_with_a_reason(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = run(*arguments, "--state", str(tmp_path / "state"))
+    assert result.returncode in (1, 2)
+    assert said in " ".join(result.stderr.split()).replace("│ ", "").replace(" │", "")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_configuration_and_the_dashboards_can_be_had_without_starting_anything(tmp_path: Path) -> None:
+    result = run("monitor", "up", "--print-config", "--webhook", "http://127.0.0.1:1/alert", "--state", str(tmp_path))
+    prometheus, alertmanager = YAML(typ="safe").load_all(result.stdout)
+    assert prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"] == [f"{tmp_path}/monitoring/targets/*.json"]
+    assert all(Path(file).exists() for file in prometheus["rule_files"])
+    assert alertmanager["receivers"][0]["webhook_configs"][0]["url"] == "http://127.0.0.1:1/alert"
+    assert list(tmp_path.iterdir()) == []
+    assert "nothing watches" in run("monitor", "down", "--state", str(tmp_path)).stdout
+    assert run("monitor", "dashboards", str(tmp_path / "boards")).returncode == 0
+    names = {file.stem: json.loads(file.read_text())["uid"] for file in (tmp_path / "boards").glob("*.json")}
+    assert len(names) == 5
+    assert all(name == uid for name, uid in names.items())
 
 
 def test_a_status_that_nobody_keeps_up_is_unknown(tmp_path: Path) -> None:

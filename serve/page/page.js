@@ -5,7 +5,7 @@ import { Item } from "./card.js";
 import { csv, figure, isGood, sorter } from "./judgement.js";
 import { ask } from "./report.js";
 import * as servedView from "./served.js";
-import { judge, Queue, served } from "./service.js";
+import { figures, judge, Queue, served } from "./service.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -412,6 +412,7 @@ $("cards").addEventListener("click", (event) => {
 
 let looking = false;
 let lookedAt = 0;
+let lately = null;
 async function look() {
   if (looking) return;
   looking = true;
@@ -427,7 +428,11 @@ async function look() {
     for (const item of items) item.straightened = model?.straightened ?? false;
     if (model && !moved) setThreshold(model.threshold, false);
     else setThreshold(threshold, moved);
-    servedView.draw(facts);
+    servedView.draw(facts, lately);
+    if (!$("served").hidden) {
+      lately = await figures();
+      servedView.draw(facts, lately);
+    }
   } catch (error) {
     $("model").textContent = "not reachable";
     servedView.drawError(error);

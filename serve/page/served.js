@@ -103,6 +103,25 @@ function evaluationBox(found) {
   return element("section", "box wide", element("div", "row", heading, element("span", "grow"), link), element("div", "tiles", ...tiles), element("div", "scroll", table));
 }
 
+const milliseconds = (seconds) => (seconds === null || seconds === undefined ? "–" : `${(1000 * seconds).toFixed(seconds < 0.1 ? 1 : 0)} ms`);
+const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(value && value < 0.01 ? 2 : 1)} %`);
+
+/** How the service does lately; null: it is not known. */
+function latelyBox(found) {
+  if (!found) return null;
+  const { drift } = found;
+  const span = `over ${Math.round(found.figures.seconds / 60) || 1} min`;
+  const drifted = drift && Object.keys(drift).filter((kind) => drift[kind] && kind !== "any");
+  const tiles = [
+    tile("requests", `${found.figures.requests_per_second.toFixed(1)}/s`, span),
+    tile("half are answered within", milliseconds(found.figures.p50_seconds), `99 %: ${milliseconds(found.figures.p99_seconds)}`),
+    tile("errors", percent(found.figures.error_share), "of the requests"),
+    ...(drift ? [tile("drift", drift.any ? "yes" : "no", drifted.length ? drifted.join(", ") : "nothing has changed")] : []),
+  ];
+  const source = found.source === "prometheus" ? "By Prometheus, of all replicas." : `Of this replica alone${found.problem ? `: ${found.problem}` : ""}.`;
+  return element("section", "box wide", element("h2", "", "Lately"), element("div", "tiles", ...tiles), element("p", "soft", source));
+}
+
 function historyBox(environment, current) {
   if (!environment) return null;
   const rows = environment.history.map((entry) => {
@@ -124,8 +143,8 @@ function historyBox(environment, current) {
   return element("section", "box wide", element("h2", "", "History"), body);
 }
 
-/** Draws the view from the answer of GET /served. */
-export function draw(found) {
+/** Draws the view from the answers of GET /served and of GET /served/figures; `lately` is null where there is none. */
+export function draw(found, lately) {
   const { model } = found;
   const problem = found.load_error ?? (found.wanted && !model ? "the model is being loaded" : null);
   const title = model ? `${model.name} version ${model.version}` : "No model is served";
@@ -137,7 +156,7 @@ export function draw(found) {
       ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
     ),
     ...[problem && element("p", "notice", problem), model && trialLine(found.trial, model)].filter(Boolean),
-    element("div", "grid", ...[evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
+    element("div", "grid", ...[latelyBox(lately), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
   );
 }
 

@@ -84,6 +84,15 @@ export async function served() {
   return (await send("served", { headers: { Accept: "application/json" } })).json();
 }
 
+/** How the service does lately; null where nobody can say. */
+export async function figures() {
+  try {
+    return await (await send("served/figures", { headers: { Accept: "application/json" } })).json();
+  } catch {
+    return null;
+  }
+}
+
 /** Works through items a few at a time, in order; `work` must not throw. */
 export class Queue {
   #waiting = [];

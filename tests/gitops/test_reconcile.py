@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gitops import bundle
 from gitops.attempt import Settings
@@ -32,6 +33,9 @@ from gitops.serve_api import Application, ServeApi
 from gitops.state import State
 from gitops.status import Status, history, status
 from gitops.turn import is_watched
+from monitoring import metrics
+from monitoring.exporter import ProcessMeters
+from monitoring.metrics import AttemptOutcome
 from ray_jobs.cluster import free_port
 from tests.conftest import RayCluster
 
@@ -104,6 +108,11 @@ class Line:
     port: int
     state: State
     models: dict[str, ServedModel] = field(default_factory=dict)
+    measured: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """What all of its reconcilers measured."""
+
+    def __post_init__(self) -> None:
+        self.meters = ProcessMeters((metrics.SYNC_ATTEMPTS, metrics.SYNC_SECONDS), self.measured)
 
     def model(self, version: str, **behaviour: Any) -> ServedModel:
         if version not in self.models:
@@ -121,7 +130,11 @@ class Line:
 
     def reconciler(self, state: State | None = None, **settings: Any) -> Reconciler:
         chosen = QUICK.model_copy(update=settings)
-        return Reconciler(self.repository, MAIN, ENVIRONMENT, self.api, state or self.state, chosen)
+        return Reconciler(self.repository, MAIN, ENVIRONMENT, self.api, state or self.state, chosen, self.meters)
+
+    def attempts(self, outcome: AttemptOutcome) -> float:
+        labels = {"environment": ENVIRONMENT, "outcome": str(outcome)}
+        return self.measured.get_sample_value(metrics.SYNC_ATTEMPTS.exported, labels) or 0
 
     def serve(self, version: str = "1") -> Status:
         """Merge a version and make it so."""
@@ -303,6 +316,8 @@ def test_what_cannot_be_applied_is_not_put(line: Line, spoil: Callable[[str], st
 
 def test_a_wrong_digest_is_not_put(line: Line) -> None:
     line.serve()
+    succeeded, failed = (line.attempts(outcome) for outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED))
+    assert succeeded > 0
     before = put_time(line)
     other = line.model("1").model_copy(update={"version": "9", "sha256": "9" * 64})
     line.merge(application("tiny", other))
@@ -310,6 +325,7 @@ def test_a_wrong_digest_is_not_put(line: Line) -> None:
     assert (found.sync.status, found.health.status) == ("OutOfSync", "Degraded")
     assert "has the digest" in found.health.message
     assert put_time(line) == before
+    assert (line.attempts(AttemptOutcome.SUCCEEDED), line.attempts(AttemptOutcome.FAILED)) == (succeeded, failed + 1)
 
 
 def test_an_empty_environment_is_refused(line: Line) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import re
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ import pytest
 
 from gitops.errors import ContractError
 from gitops.manifest import ServedModel
+from monitoring import metrics
+from monitoring.configuration import rule_files
+from monitoring.dashboards import dashboards
 from serve.protocol import ErrorAnswer, ImageAnswer, InferenceError
 from serve.served import ServedAnswer
 from serve.slot import ModelSlot
@@ -176,15 +180,47 @@ def test_the_declared_metrics_are_exported(url: str, ray_cluster: RayCluster) ->
     httpx.post(f"{url}/predict", content=PART)
     httpx.post(f"{url}/predict", content=b"")
     wanted = {
-        r'ray_mergeline_judgements_total\{.*label="good".*version="1"',
+        r'ray_mergeline_judgements_total\{.*label="good".*model_version="1"',
         r'ray_mergeline_refusals_total\{.*status="400"',
         r'ray_mergeline_model_loads_total\{.*outcome="loaded"',
-        r"ray_mergeline_judging_seconds_bucket\{",
+        r'ray_mergeline_requests_total\{.*model_version="1".*outcome="answered"',
+        r'ray_mergeline_request_seconds_bucket\{.*le="0.5"',
+        r'ray_mergeline_request_stage_seconds_bucket\{.*stage="infer"',
+        r"ray_mergeline_request_photographs_bucket\{",
+        r"ray_mergeline_scores_bucket\{",
     }
     deadline = time.monotonic() + DEADLINE_SECONDS
     while missing := {pattern for pattern in wanted if not re.search(pattern, scraped(ray_cluster))}:
         assert time.monotonic() < deadline, missing
         time.sleep(0.5)  # Ray exports every few seconds
+
+
+def test_ray_exports_what_the_dashboards_and_alerts_ask_for(url: str, ray_cluster: RayCluster) -> None:
+    """Under the names and labels that the queries have; what needs a GPU, a trial or feedback is not looked for."""
+    httpx.post(f"{url}/predict", content=PART)
+    httpx.post(f"{url}/predict", content=b"")
+    queries = [query.expression for board in dashboards() for panel in board.panels for query in panel.queries]
+    asked = " ".join([*queries, *(file.read_text() for file in rule_files())])
+    names = set(re.findall(r"\b(?:ray|haproxy)_\w+", asked))
+    absent = {"ray_node_gpus_utilization", metrics.FEEDBACK.exported, metrics.SHADOW_PHOTOGRAPHS.exported}
+    names = {name for name in names - absent if not re.match("ray_mergeline_(drift|live)_", name)}
+    patterns = {rf"^{name}[{{ ]" for name in names} | {
+        r'^ray_serve_num_http_requests_total\{.*application="inspection".*method="POST".*status_code="200"',
+        r'^ray_serve_http_request_latency_ms_bucket\{.*application="inspection".*le="500\.0".*method="POST"',
+        r'^ray_serve_deployment_replica_healthy\{.*application="inspection".*deployment="Classifier".*\} 1',
+        r'^ray_mergeline_requests_total\{.*application="inspection"',
+        r'^haproxy_frontend_current_sessions\{proxy="http_frontend"',
+        r'^ray_resources\{.*Name="object_store_memory"',
+    }
+    (haproxy,) = json.loads((ray_cluster.state.targets / "haproxy.json").read_text())
+    assert json.loads((ray_cluster.state.targets / "ray.json").read_text())
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        text = scraped(ray_cluster) + httpx.get(f"http://{haproxy['targets'][0]}/metrics").text
+        if not (missing := {pattern for pattern in patterns if not re.search(pattern, text, re.MULTILINE)}):
+            return
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.5)
 
 
 def scraped(ray_cluster: RayCluster) -> str:

@@ -18,8 +18,10 @@ from PIL import Image
 
 from gitops.manifest import ServedModel
 from monitoring import metrics
+from monitoring.metrics import RequestStage
 from serve.protocol import ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, InferenceError, ModelMetadata
 from serve.slot import ModelSlot
+from serve.trace import Trace
 from tests.bundles import THRESHOLD
 from tests.serve.conftest import LIMITS, Tally, encoded, photograph
 
@@ -120,7 +122,7 @@ async def test_what_cannot_be_judged_is_refused_with_a_reason(
     client: httpx.AsyncClient, tally: Tally, data: bytes, status: int, words: str
 ) -> None:
     assert_error(await client.post("/predict", content=data), status, words)
-    assert tally.counts == {(metrics.REFUSALS.name, str(status)): 1}
+    assert tally.of(metrics.REFUSALS) == {(str(status),): 1}
 
 
 async def test_a_body_of_the_largest_size_is_taken_and_a_larger_one_is_not(client: httpx.AsyncClient) -> None:
@@ -280,7 +282,7 @@ async def test_a_sane_request_id_is_kept_and_another_one_replaced(client: httpx.
 async def test_an_error_of_ours_is_a_500_that_tells_the_log_and_not_the_client(
     client: httpx.AsyncClient, slot: ModelSlot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(images: object, *, max_pixels: int) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
     assert slot.loaded
@@ -303,11 +305,11 @@ async def test_the_event_loop_answers_while_photographs_are_judged(
     loop = asyncio.get_running_loop()
     healthy = False
 
-    def wait_for_health(images: list[bytes], *, max_pixels: int) -> object:
+    def wait_for_health(images: list[bytes], *, max_pixels: int, trace: Trace) -> object:
         loop.call_soon_threadsafe(began.set)
         while not healthy:
             time.sleep(0.005)
-        return judge(images, max_pixels=max_pixels)
+        return judge(images, max_pixels=max_pixels, trace=trace)
 
     monkeypatch.setattr(predictor, "judge", wait_for_health)
     judging = asyncio.create_task(client.post("/predict", content=encoded()))
@@ -359,3 +361,22 @@ async def test_what_cannot_be_explained_says_why(client: httpx.AsyncClient) -> N
     assert_error(await client.post("/predict?explain=heatmap", content=b"text"), 400, "not an image")
     form = {"files": ("a.png", encoded())}
     assert_error(await client.post("/predict?explain=heatmap", files=form), 400, "send them one by one")
+
+
+async def test_requests_to_judge_are_measured_by_outcome_and_stage(
+    client: httpx.AsyncClient, empty: httpx.AsyncClient, slot: ModelSlot, tally: Tally
+) -> None:
+    await client.post("/predict", content=encoded())
+    await client.post("/predict", content=b"no image")
+    await client.get("/v2")  # asks for no judgement
+    await slot.want(None)
+    await empty.post("/predict", content=encoded())
+    outcomes = {("answered", "1"): 1, ("refused", "1"): 1, ("unavailable", "none"): 1}
+    assert tally.of(metrics.REQUESTS) == outcomes
+    (seconds,) = tally.observed[metrics.REQUEST_SECONDS.name]
+    stages = tally.observed[metrics.REQUEST_STAGE_SECONDS.name]
+    assert len(stages) == len(RequestStage)
+    assert all(spent > 0 for spent in stages)
+    assert sum(stages) <= seconds
+    assert tally.observed[metrics.REQUEST_PHOTOGRAPHS.name] == [1]
+    assert len(tally.observed[metrics.SCORES.name]) == 1

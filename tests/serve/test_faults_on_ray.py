@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from gitops.manifest import ServedModel
-from ray_jobs import cluster
+from ray_jobs import cluster, processes
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import DEADLINE_SECONDS, Service, encoded
@@ -88,12 +88,12 @@ def load(service: Service, tmp_path: Path) -> Iterator[Load]:
     load.stop()
 
 
-def processes(ray_cluster: RayCluster, name: str) -> dict[int, psutil.Process]:
+def processes_named(ray_cluster: RayCluster, name: str) -> dict[int, psutil.Process]:
     """Processes of this test's own Ray by their ids; Ray gives its own longer names than the system has room for."""
     session = cluster.session_of(ray_cluster.state)
     assert session
     found = {}
-    for process in cluster.processes(session):
+    for process in processes.of(session.id):
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.name() == name or "".join(process.cmdline()).startswith(name):
                 found[process.pid] = process
@@ -107,7 +107,7 @@ def outage(found: list[tuple[float, str]]) -> tuple[int, float]:
 
 
 def test_of_two_replicas_one_is_killed(service: Service, ray_cluster: RayCluster, load: Load) -> None:
-    before, replicas = service.running(), processes(ray_cluster, "ray::ServeReplica:inspection:Classifier")
+    before, replicas = service.running(), processes_named(ray_cluster, "ray::ServeReplica:inspection:Classifier")
     assert len(replicas) == len(before) == REPLICAS
     moment = time.monotonic()
     next(iter(replicas.values())).kill()
@@ -126,13 +126,13 @@ def test_of_two_replicas_one_is_killed(service: Service, ray_cluster: RayCluster
 
 @pytest.mark.parametrize("name", ["ray::HAProxyManager", "haproxy"])
 def test_the_proxy_is_killed(name: str, ray_cluster: RayCluster, load: Load) -> None:
-    before, manager = processes(ray_cluster, "haproxy"), processes(ray_cluster, "ray::HAProxyManager")
+    before, manager = processes_named(ray_cluster, "haproxy"), processes_named(ray_cluster, "ray::HAProxyManager")
     assert before
     assert manager
     moment = time.monotonic()
-    for process in processes(ray_cluster, name).values():
+    for process in processes_named(ray_cluster, name).values():
         process.kill()
-    while not processes(ray_cluster, "haproxy").keys() - before.keys():
+    while not processes_named(ray_cluster, "haproxy").keys() - before.keys():
         assert time.monotonic() - moment < DEADLINE_SECONDS
         time.sleep(0.2)
     restarted = time.monotonic() - moment
@@ -140,4 +140,4 @@ def test_the_proxy_is_killed(name: str, ray_cluster: RayCluster, load: Load) -> 
     failed, seconds = outage(asked := load.since(moment))
     errors = Counter(error for _, error in asked if error)
     print(f"{name}: {failed} of {len(asked)} failed within {seconds:.2f} s; another after {restarted:.1f} s: {errors}")
-    assert processes(ray_cluster, "ray::HAProxyManager").keys() != manager.keys()
+    assert processes_named(ray_cluster, "ray::HAProxyManager").keys() != manager.keys()

@@ -17,7 +17,7 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import ServeApi
 from gitops.state import State
-from ray_jobs import cluster
+from ray_jobs import cluster, processes
 from serve.preprocess import preprocess
 from tests.bundles import expected_score, make_bundle
 from tests.conftest import RayCluster
@@ -161,7 +161,7 @@ def test_a_hundred_models_share_a_replica_s_memory(
         assert session
         (replica,) = (
             process
-            for process in cluster.processes(session)
+            for process in processes.of(session.id)
             if "ServeReplica:hundred:Fleet" in "".join(process.cmdline())
         )
         memory = {}

@@ -334,6 +334,33 @@ def test_what_is_served_without_a_journal(page: Page) -> None:
     expect(page.locator("#served")).to_contain_text("args.journal")
 
 
+def test_how_the_service_does_lately(page: Page) -> None:
+    page.click("#tab-served")
+    lately = page.locator("#served section", has_text="Lately")
+    expect(lately).to_contain_text("Of this replica alone.")
+    expect(lately.locator(".tile")).to_have_count(3)
+    found = {
+        "source": "prometheus",
+        "figures": {
+            "seconds": 300,
+            "requests_per_second": 12.5,
+            "error_share": 0.004,
+            "p50_seconds": 0.02,
+            "p99_seconds": 1.5,
+        },
+        "drift": {"image": True, "label": False, "any": True},
+        "problem": None,
+    }
+    page.route("**/served/figures", lambda route: route.fulfill(json=found))
+    page.click("#tab-inspect")
+    page.click("#tab-served")
+    expect(lately).to_contain_text("By Prometheus, of all replicas.")
+    tiles = ["12.5/s", "20.0 ms", "0.40 %", "yes"]
+    expect(lately.locator(".tile strong")).to_have_text(tiles)
+    expect(lately).to_contain_text("99 %: 1500 ms")
+    expect(lately.locator(".tile").last).to_contain_text("image")
+
+
 def test_what_is_served_with_a_journal(browser: Browser, place: Place, tmp_path: Path) -> None:
     journal = Journal.at(tmp_path / "state/reconciler/local")
     older = place.model.model_copy(update={"version": "6", "sha256": "6" * 64})

@@ -136,16 +136,14 @@ async def test_an_error_names_the_version_that_found_it(
         refused = await client.post(path, content=json.dumps(INFER))
         assert (refused.status_code, refused.headers["x-model-version"]) == (400, version)
 
-    def fail(images: list[bytes], *, max_pixels: int) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the engine is gone")
 
     assert slot.candidate.loaded
     monkeypatch.setattr(slot.candidate.loaded.predictor, "judge", fail)
     failed = await client.post("/predict", content=encoded(), headers={"X-Model-Version": "2"})
     assert (failed.status_code, failed.headers["x-model-version"]) == (500, "2")
-    assert {key: count for key, count in tally.counts.items() if key[0] == metrics.FAILURES.name} == {
-        (metrics.FAILURES.name, "2"): 1
-    }
+    assert tally.of(metrics.REQUESTS)["failed", "2"] == 1
 
 
 async def test_what_is_tried_is_said(

@@ -1,0 +1,25 @@
+"""What is measured of one request to judge: the time of each stage, and who judged."""
+
+import time
+
+from monitoring.metrics import RequestStage
+
+
+class Trace:
+    """A clock that is started by making it; a request's threads use it one after the other."""
+
+    def __init__(self) -> None:
+        self.version: str | None = None
+        """The version that judges, once it is chosen."""
+        self.seconds: dict[RequestStage, float] = dict.fromkeys(RequestStage, 0.0)
+        self.begun = self._last = time.perf_counter()
+
+    def lap(self, stage: RequestStage) -> None:
+        """Say that the time since the last lap was spent in a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.begun

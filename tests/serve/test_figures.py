@@ -1,0 +1,104 @@
+"""How the service does lately: by Prometheus, or by the replica itself."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from gitops.monitor import Monitor, monitor_file
+from gitops.state import State, write_atomically
+from gitops.status import Journal
+from monitoring.metrics import Outcome
+from serve.figures import ServiceFigures, queries
+from serve.recent import Recent
+
+pytestmark = pytest.mark.anyio
+APPLICATION = "screw"
+
+
+@pytest.fixture
+def recent() -> Recent:
+    recent = Recent()
+    recent.add(Outcome.ANSWERED, 0.1)
+    return recent
+
+
+@pytest.fixture
+def prometheus() -> Iterator[tuple[str, dict[str, list[object]]]]:
+    """Its URL, and what it answers to each query; whether the queries are right is seen in tests/monitoring."""
+    answers: dict[str, list[object]] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            (query,) = parse_qs(urlsplit(self.path).query)["query"]
+            body = json.dumps({"status": "success", "data": {"result": answers[query]}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", answers
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sample(value: float, **labels: str) -> object:
+    return {"metric": labels, "value": [0, str(value)]}
+
+
+async def test_without_prometheus_a_replica_tells_its_own(recent: Recent) -> None:
+    answer = await ServiceFigures(APPLICATION, recent, None, None).answer()
+    assert (answer.source, answer.problem, answer.drift) == ("replica", None, None)
+    assert answer.figures.p50_seconds == 0.1
+
+
+@pytest.mark.parametrize("told", ["by the argument", "by the state folder"])
+async def test_prometheus_is_asked_where_it_is_known(
+    recent: Recent, prometheus: tuple[str, dict[str, list[object]]], tmp_path: Path, told: str
+) -> None:
+    url, answers = prometheus
+    asked = queries(APPLICATION)
+    values = {"requests_per_second": 12.5, "error_share": 0.25, "p50_seconds": 0.02, "p99_seconds": 0.5}
+    answers |= {asked[name]: [sample(value)] for name, value in values.items()}
+    answers[asked["drift"]] = [sample(1, kind="image"), sample(0, kind="label"), sample(1, kind="any")]
+    journal = None
+    if told == "by the state folder":
+        state = State.at(tmp_path)
+        journal = Journal(state, "local")
+        write_atomically(monitor_file(state), Monitor(id="x", prometheus=url, alertmanager=url).to_json())
+    figures = ServiceFigures(APPLICATION, recent, journal, None if journal else url)
+    answer = await figures.answer()
+    assert (answer.source, answer.problem) == ("prometheus", None)
+    assert {name: getattr(answer.figures, name) for name in values} == values
+    assert answer.drift == {"image": True, "label": False, "any": True}
+
+
+async def test_what_prometheus_does_not_know_is_none(
+    recent: Recent, prometheus: tuple[str, dict[str, list[object]]]
+) -> None:
+    url, answers = prometheus
+    answers |= {query: [] for query in queries(APPLICATION).values()}
+    answers[queries(APPLICATION)["p99_seconds"]] = [sample(float("nan"))]
+    answer = await ServiceFigures(APPLICATION, recent, None, url).answer()
+    assert (answer.source, answer.drift) == ("prometheus", None)
+    assert (answer.figures.requests_per_second, answer.figures.error_share, answer.figures.p99_seconds) == (
+        0,
+        None,
+        None,
+    )
+
+
+async def test_where_prometheus_is_away_the_replica_tells_its_own_and_says_so(recent: Recent) -> None:
+    answer = await ServiceFigures(APPLICATION, recent, None, "http://127.0.0.1:9").answer()
+    assert (answer.source, answer.problem) == ("replica", "Prometheus could not be asked (ConnectError)")
+    assert answer.figures.p50_seconds == 0.1
