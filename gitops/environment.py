@@ -658,7 +658,9 @@ def _scalar(value: str | int) -> str:
     if isinstance(value, int):
         return str(value)
     try:
-        plain = YAML(typ="safe", pure=True).load(f"[{value}]") == [value]
+        # In flow and in block style, which differ: a lone colon is a text in the one only.
+        plain = YAML(typ="safe", pure=True).load(f"[{value}]\n") == [value]
+        plain = plain and YAML(typ="safe", pure=True).load(f"key: {value}\n") == {"key": value}
     except (YAMLError, ValueError):
         plain = False
     return value if plain else json.dumps(value, ensure_ascii=False)

@@ -11,13 +11,16 @@ class Phase(StrEnum):
 
     SUCCESS = "success"
     FAILURE = "failure"
+    SKIPPED = "skipped"
+    """What it would decide upon is not to be had here."""
 
 
 class Finding(Contract):
     """What one gate says of a change."""
 
     key: str
-    """The gate: environment, schema, scope, history, project, manifest, bundle, report, or a metric for its bar."""
+    """The gate: environment, schema, scope, history, project, manifest, bundle, report, or a metric for its bar; of an
+    overlay also overlay, kubernetes, policies, image, limits, secret, upgrade, working-dir, http."""
     phase: Phase
     reason: str
     """Which object, and what was found."""
@@ -26,7 +29,7 @@ class Finding(Contract):
 
     def __str__(self) -> str:
         """The finding for a person to read."""
-        word = "passed " if self.phase is Phase.SUCCESS else "REFUSED"
+        word = {Phase.SUCCESS: "passed ", Phase.FAILURE: "REFUSED", Phase.SKIPPED: "skipped"}[self.phase]
         return f"{word} {self.key}: {self.reason}" + (f"\n        to do: {self.remedy}" if self.remedy else "")
 
 
@@ -40,12 +43,18 @@ def refuse(key: str, reason: str, remedy: str) -> Finding:
     return Finding(key=key, phase=Phase.FAILURE, reason=reason, remedy=remedy)
 
 
+def skip(key: str, reason: str, remedy: str) -> Finding:
+    """A gate that could not decide."""
+    return Finding(key=key, phase=Phase.SKIPPED, reason=reason, remedy=remedy)
+
+
 def failed(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that stand against a merge."""
     return [finding for finding in findings if finding.phase is Phase.FAILURE]
 
 
 def explain(findings: Iterable[Finding]) -> str:
-    """Findings for a person to read: what was refused first, each with its remedy."""
-    ordered = sorted(findings, key=lambda finding: finding.phase is Phase.SUCCESS)
+    """Findings for a person to read: what was refused first, what passed last, each with its remedy."""
+    order = (Phase.FAILURE, Phase.SKIPPED, Phase.SUCCESS)
+    ordered = sorted(findings, key=lambda finding: order.index(finding.phase))
     return "\n".join(str(finding) for finding in ordered)

@@ -37,8 +37,11 @@ _PROMPT = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "35",  # longer than the environment's request_timeout_s
 }
 
+SETTINGS = _LEAN | _QUIET | _PROMPT
+"""What is set wherever Ray runs: here, and for the pods in gitops/base/rayservice.yaml."""
 METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 """The variable that says where HAProxy answers `GET /metrics`; Ray's service discovery does not list it."""
+
 # HAProxy takes paths of sockets of up to 97 characters, and Ray puts a node's id of 56 between folder and name.
 _LONGEST_FOLDER = 97 - len(f"/{'n' * 56}/a.sock")
 
@@ -72,9 +75,7 @@ def variables(folder: Path, free_port: Callable[[int], int]) -> dict[str, str]:
     if obstacle(folder):
         return {}
     chosen = {
-        **_LEAN,
-        **_QUIET,
-        **_PROMPT,
+        **SETTINGS,
         # Figures to read, on all interfaces, without a setting to change that. No port is preferred: they are bound
         # when Serve starts, and two sessions that start close together must not share one.
         METRICS_PORT: str(free_port(0)),

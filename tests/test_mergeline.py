@@ -91,6 +91,7 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
         (["label", "import", "/nowhere.json"], "cannot read the labels /nowhere.json"),
         (["submit", "etl"], "no Ray runs"),
         (["submit", "cook"], "there is no stage 'cook'"),
+        (["submit", "etl", "--target", "kubernetes"], "--target kubernetes needs --image"),
         (["status", "--env", "moon"], "has no environment 'moon'"),
         (["sync", "--repo", "/nowhere", "--address", "http://127.0.0.1:1"], "/nowhere"),
         (["status", "--project", "/nowhere/project.yaml"], "cannot read /nowhere/project.yaml"),
@@ -285,6 +286,54 @@ def test_labels_are_imported_and_counted(tmp_path: Path) -> None:
     assert [item["filename"] for item in taken["new"]] == ["b.png"]
     assert taken["written"]
     assert list((tmp_path / "state/labels").glob("*.json")) == [tmp_path / "state/labels/screw.json"]
+
+
+# --- clusters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def for_a_cluster(tmp_path: Path) -> list[str]:
+    """The options that name a repository with the packaged overlays; its branch `change` promotes and builds anew."""
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "gitops").rglob("*.yaml")}
+    create_bare(tmp_path / "deployments.git", {PROJECT_PATH: (ROOT / "project.yaml").read_text(), **texts}, {})
+    overlay = "gitops/environments/production/kustomization.yaml"
+    config = serve_config_path("production")
+    changed = {
+        overlay: texts[overlay].replace("0" * 64, "5c1f" * 16),
+        config: texts[config].replace("max_queued_requests: 128", "max_queued_requests: 64"),
+    }
+    Repository(tmp_path / "deployments.git").commit("main", "change", changed, "Another image")
+    return ["--repo", str(tmp_path / "deployments.git"), "--state", str(tmp_path / "state")]
+
+
+def test_gates_judge_an_overlay_that_is_named(runner: CliRunner, for_a_cluster: list[str]) -> None:
+    shown = runner.invoke(mergeline.app, ["gates", "--head", "main", "--env", "production", *for_a_cluster])
+    assert shown.exit_code == 1
+    assert "REFUSED image: RayService mergeline" in shown.output
+    assert "skipped kubernetes: not compared with a schema" in shown.output
+    shown = runner.invoke(mergeline.app, ["gates", "--head", "change", "--env", "production", *for_a_cluster])
+    assert shown.exit_code == 0, shown.output
+    assert "Ray's ServeDeploySchema takes gitops/environments/production/serve-config.yaml" in shown.output
+
+
+def test_diff_says_what_a_merge_will_do(runner: CliRunner, for_a_cluster: list[str]) -> None:
+    options = ["diff", "--base", "main", "--env", "production", "--project", str(ROOT / "project.yaml"), *for_a_cluster]
+    shown = runner.invoke(mergeline.app, [*options, "--revision", "change"], catch_exceptions=False)
+    assert shown.exit_code == 1
+    lines = shown.output.splitlines()
+    assert lines[0].startswith("production: new cluster (KubeRay starts a second cluster")
+    assert "  in place: serve-config.yaml: applications.screw.deployments.Classifier.max_queued_requests" in lines
+    assert "  new cluster: rayClusterConfig.headGroupSpec.template.spec.containers.0.image" in lines
+    shown = runner.invoke(mergeline.app, [*options, "--revision", "main"], catch_exceptions=False)
+    assert (shown.exit_code, shown.output) == (0, "production: nothing changes\n")
+
+
+def test_a_stage_is_printed_as_a_ray_job(runner: CliRunner) -> None:
+    arguments = ["submit", "train", "--target", "kubernetes", "--image", "mergeline@sha256:a", "--workers", "3"]
+    shown = runner.invoke(mergeline.app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert "kind: RayJob" in shown.output
+    assert "replicas: 3" in shown.output
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -435,6 +435,7 @@ def test_a_trial_needs_a_model_beside_it() -> None:
         Environment.parse(f"{alone[:start]}          model: null\n{alone[end:]}", "x")
 
 
+@example(uri=":", percent=1, text=promote(BLOCK, None, MODEL), first=None)  # a text in flow style only
 @given(
     uri=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40),
     percent=st.integers(1, 99) | st.none(),

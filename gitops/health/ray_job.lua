@@ -1,0 +1,21 @@
+-- Health of a RayJob for Argo CD: how the job ended, not whether its cluster stands.
+local status = obj.status or {}
+local deployment = status.jobDeploymentStatus or ""
+local message = status.message or ""
+if (status.reason or "") ~= "" then
+  message = status.reason .. ": " .. message
+end
+
+if deployment == "Failed" or deployment == "ValidationFailed" or status.jobStatus == "FAILED" then
+  return {status = "Degraded", message = message}
+end
+if status.jobStatus == "STOPPED" then
+  return {status = "Degraded", message = "somebody stopped it. " .. message}
+end
+if deployment == "Complete" then
+  return {status = "Healthy", message = ""}
+end
+if deployment == "Suspended" or deployment == "Suspending" then
+  return {status = "Suspended", message = "suspended: it has no cluster"}
+end
+return {status = "Progressing", message = deployment == "" and "KubeRay has not seen it yet" or deployment}

@@ -1,0 +1,127 @@
+-- Health of a RayService for Argo CD, from what KubeRay 1.7 was seen to write. `Ready=True` says only that some pod takes
+-- requests: it stays True while an application fails beside the old one, while a new cluster does not come up, and while
+-- KubeRay cannot read the change at all. Argo CD gives scripts no string library.
+
+local BROKEN = {
+  CrashLoopBackOff = true,
+  CreateContainerConfigError = true,
+  CreateContainerError = true,
+  ErrImagePull = true,
+  Error = true,
+  ImagePullBackOff = true,
+  InvalidImageName = true,
+  OOMKilled = true,
+}
+
+local function health(status, message)
+  return {status = status, message = message}
+end
+
+local function condition(status, name)
+  for _, found in ipairs(status.conditions or {}) do
+    if found.type == name then
+      return found
+    end
+  end
+  return {}
+end
+
+-- The names of a table's entries in the order of the alphabet: the same status must give the same message.
+local function names(entries)
+  local found = {}
+  for name in pairs(entries or {}) do
+    table.insert(found, name)
+  end
+  table.sort(found)
+  return found
+end
+
+-- What keeps a cluster's head from starting, or nil.
+local function broken_head(service)
+  local head = condition(service.rayClusterStatus or {}, "HeadPodReady")
+  if head.status == "False" and BROKEN[head.reason] then
+    return head.reason .. ": " .. (head.message or "")
+  end
+end
+
+-- The applications of a cluster: what failed, and what is under way; nil where there is no such.
+local function applications(service)
+  local failed, busy
+  for _, name in ipairs(names(service.applicationStatuses)) do
+    local app = service.applicationStatuses[name]
+    local said = name .. " is " .. (app.status or "not started")
+    if app.message and app.message ~= "" then
+      said = said .. ": " .. app.message
+    end
+    if app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
+      failed = failed or said
+    elseif app.status ~= "RUNNING" then
+      busy = busy or said
+    end
+    for _, deployment in ipairs(names(app.serveDeploymentStatuses)) do
+      local found = app.serveDeploymentStatuses[deployment]
+      if found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED" then
+        failed = failed or (name .. ": " .. deployment .. " is " .. found.status .. ": " .. (found.message or ""))
+      end
+    end
+  end
+  return failed, busy
+end
+
+local function judge()
+  local status = obj.status
+  if status == nil or status.conditions == nil then
+    return health("Progressing", "KubeRay has not seen it yet")
+  end
+  if condition(status, "Suspended").status == "True" or condition(status, "Suspending").status == "True" then
+    return health("Suspended", "suspended: it has no cluster")
+  end
+
+  local ready = condition(status, "Ready")
+  if ready.reason == "ValidationFailed" then
+    return health("Degraded", "KubeRay refuses it, and goes on with what was there: " .. (ready.message or ""))
+  end
+  if ready.reason == "InitializingTimeout" then
+    return health("Degraded", "for good: delete the RayService, and it is made anew. " .. (ready.message or ""))
+  end
+
+  local active, pending = status.activeServiceStatus or {}, status.pendingServiceStatus or {}
+  local failed, busy = applications(active)
+  if failed then
+    return health("Degraded", failed)
+  end
+
+  if (pending.rayClusterName or "") ~= "" then
+    local coming = pending.rayClusterName
+    local failing = broken_head(pending) or applications(pending)
+    local old = ready.status == "True" and "; the old cluster answers" or ""
+    if failing then
+      return health("Degraded", "the new cluster " .. coming .. " does not come up: " .. failing .. old)
+    end
+    if condition(status, "RollbackInProgress").status == "True" then
+      return health("Progressing", "requests go back to the cluster before " .. coming)
+    end
+    return health("Progressing", "the new cluster " .. coming .. " starts" .. old)
+  end
+
+  local seen, wanted = status.observedGeneration or 0, obj.metadata.generation or 0
+  if seen < wanted then
+    return health("Progressing", "KubeRay is at generation " .. tostring(seen) .. " of " .. tostring(wanted)
+      .. "; if it stays there, it cannot read serveConfigV2 or does not reach Ray: its events say which")
+  end
+  if ready.status ~= "True" then
+    if ready.reason == "ZeroServeEndpoints" then
+      return health("Degraded", "nothing answers: " .. (ready.message or ""))
+    end
+    return health("Progressing", ready.message or "it starts")
+  end
+  if busy then
+    return health("Progressing", busy)
+  end
+  if next(active.applicationStatuses or {}) == nil then
+    return health("Progressing", "KubeRay does not know the applications: Ray's head does not answer it")
+  end
+  return health("Healthy", "")
+end
+
+return judge()

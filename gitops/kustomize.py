@@ -1,0 +1,73 @@
+"""Renders an environment's overlay with the real kustomize, which kubectl carries."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from gitops.environment import ENVIRONMENTS
+from gitops.errors import ContractError, MergelineError
+
+FOLDERS = ("gitops", "monitoring")
+"""What an overlay may refer to, below the repository's root."""
+Object = dict[str, Any]
+"""A Kubernetes object, as JSON has it."""
+_SECONDS = 120
+_SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
+
+
+def overlay_path(environment: str) -> str:
+    """Where an environment for a cluster says what it is made of."""
+    return f"{ENVIRONMENTS}/{environment}/kustomization.yaml"
+
+
+def render(files: Mapping[str, str], environment: str) -> list[Object]:
+    """The objects of an environment, in kustomize's order.
+
+    Args:
+        files: paths and texts of a repository, of FOLDERS at least.
+        environment: which one.
+
+    Raises:
+        ContractError: there is no overlay, or kustomize cannot render it; its own words are the message.
+        MergelineError: there is no kubectl.
+    """
+    if overlay_path(environment) not in files:
+        raise ContractError(f"{overlay_path(environment)} is missing: {environment} is no environment for a cluster")
+    with tempfile.TemporaryDirectory(prefix="mergeline-overlay-") as folder:
+        for path, text in files.items():
+            target = Path(folder, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        rendered = _kustomize(Path(folder, ENVIRONMENTS, environment))
+    objects = [item for item in YAML(typ="safe", pure=True).load_all(rendered) if item is not None]
+    if not objects:
+        raise ContractError(f"{overlay_path(environment)} renders no object: name ../../base among its resources")
+    return objects
+
+
+def search_path() -> str:
+    """Where kubectl is looked for: beside this Python first, where `make kubectl` puts it."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def _kustomize(folder: Path) -> str:
+    kubectl = shutil.which("kubectl", path=search_path())
+    if kubectl is None:
+        raise MergelineError("the command kubectl was not found: install it, or run `make kubectl`")
+    try:
+        done = subprocess.run(
+            [kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ContractError(f"kustomize did not finish in {_SECONDS} s; does the overlay name a URL?") from error
+    if done.returncode:
+        raise ContractError(_SCRATCH.sub("", done.stderr.strip()).removeprefix("error: "))
+    return done.stdout

@@ -1,0 +1,145 @@
+"""Judges what an environment would be on a cluster: rendered, compared with the schemas, and asked for our policies."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gitops import kustomize, policies, schemas, upgrade
+from gitops.environment import Environment, serve_config_path
+from gitops.errors import ContractError
+from gitops.findings import Finding, accept, refuse, skip
+from gitops.gates import serve_schema
+from gitops.repository import Repository
+from gitops.upgrade import Forecast
+
+RAY_SERVICE = "RayService"
+
+
+def files_at(repository: Repository, commit: str) -> dict[str, str]:
+    """Paths and texts of all that an overlay may refer to, at a commit."""
+    paths = [path for folder in kustomize.FOLDERS for path in repository.list(commit, folder)]
+    return {path: repository.read(commit, path) for path in paths}
+
+
+def check(
+    files: Mapping[str, str],
+    environment: str,
+    crds: Path | None = None,
+    schema: Callable[[Mapping[str, Any]], str | None] = serve_schema,
+) -> list[Finding]:
+    """Every finding on an environment's overlay.
+
+    Args:
+        files: what `files_at` returns.
+        environment: which one.
+        crds: CustomResourceDefinitions, as `schemas.read_crds` takes them; None: kinds that need them go unchecked.
+        schema: says what is wrong with a Serve configuration.
+
+    Raises:
+        MergelineError: kubectl or Kubernetes' schemas are not installed, or `crds` cannot be read.
+    """
+    known = schemas.read_crds(crds) if crds else {}
+    try:
+        objects = kustomize.render(files, environment)
+        config = embedded(objects, files.get(serve_config_path(environment)), environment)
+    except ContractError as error:
+        remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
+        return [refuse("overlay", str(error), remedy)]
+    return [
+        accept("overlay", f"kustomize renders {len(objects)} objects of {environment}"),
+        *_schemas(objects, known),
+        *_serve(config, environment, schema),
+        *policies.check(objects, config, environment),
+    ]
+
+
+def forecast(before: Mapping[str, str], after: Mapping[str, str], environment: str) -> Forecast:
+    """What the change from one state of the repository to another will do to an environment.
+
+    Args:
+        before: what `files_at` returns.
+        after: the same, with the change.
+        environment: which one; one without an overlay is one machine's.
+
+    Raises:
+        ContractError: one of the two cannot be read or rendered.
+    """
+    path = serve_config_path(environment)
+    for files in (before, after):
+        if path not in files:
+            raise ContractError(f"{path} is missing on one side: there is nothing to compare")
+    old, new = (Environment.parse(files[path], path).config for files in (before, after))
+    if not all(kustomize.overlay_path(environment) in files for files in (before, after)):
+        return upgrade.forecast(environment, (old, new), None)
+    one, other = (_service(kustomize.render(files, environment), environment) for files in (before, after))
+    return upgrade.forecast(environment, (old, new), (one, other))
+
+
+def embedded(objects: Sequence[Mapping[str, Any]], text: str | None, environment: str) -> dict[str, Any]:
+    """The Serve configuration of an environment's RayService.
+
+    Args:
+        objects: what kustomize rendered.
+        text: the environment's serve-config.yaml; None: there is none.
+        environment: named in errors.
+
+    Raises:
+        ContractError: there is not one RayService, it holds another text, or that cannot be read.
+    """
+    service, where = _service(objects, environment), serve_config_path(environment)
+    if text is None:
+        raise ContractError(f"{where} is missing")
+    if service["spec"].get("serveConfigV2") != text:
+        raise ContractError(
+            f"spec.serveConfigV2 of {policies.name_of(service)} is not {where}: a promotion would change nothing; "
+            f"see `replacements` in {kustomize.overlay_path('staging')}"
+        )
+    return Environment.parse(text, where).config
+
+
+def _service(objects: Sequence[Mapping[str, Any]], environment: str) -> Mapping[str, Any]:
+    found = [item for item in objects if item["kind"] == RAY_SERVICE]
+    if len(found) != 1:
+        raise ContractError(f"{environment} renders {len(found)} objects of kind {RAY_SERVICE}; it must be one")
+    try:
+        cluster = found[0]["spec"]["rayClusterConfig"]
+        for group in (cluster["headGroupSpec"], *(cluster.get("workerGroupSpecs") or ())):
+            group["template"]["spec"]["containers"][0]["name"]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ContractError(
+            f"spec.rayClusterConfig of {policies.name_of(found[0])} does not say its pods: each group needs "
+            f"template.spec.containers ({type(error).__name__}: {error})"
+        ) from error
+    return found[0]
+
+
+def _schemas(
+    objects: Sequence[Mapping[str, Any]], known: Mapping[schemas.KindVersion, schemas.Schema]
+) -> Iterator[Finding]:
+    unknown: Counter[str] = Counter()
+    checked = 0
+    for item in objects:
+        found = schemas.complaints(item, known)
+        if found is None:
+            unknown[f"{item['kind']} ({item['apiVersion']})"] += 1
+            continue
+        checked += 1
+        for complaint in found:
+            remedy = f"correct it as the schema of {item['apiVersion']} asks"
+            yield refuse("kubernetes", f"{policies.name_of(item)}: {complaint}", remedy)
+    if checked:
+        yield accept("kubernetes", f"{checked} of {len(objects)} objects were compared with the schemas of their kinds")
+    if unknown:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unknown.items()))
+        yield skip("kubernetes", f"not compared with a schema: {kinds}", "give their definitions with --crds")
+
+
+def _serve(
+    config: Mapping[str, Any], environment: str, schema: Callable[[Mapping[str, Any]], str | None]
+) -> Iterator[Finding]:
+    where = serve_config_path(environment)
+    if complaint := schema(config):
+        yield refuse("schema", f"{where}: {complaint}", "correct the file as Ray's ServeDeploySchema asks")
+    else:
+        yield accept("schema", f"Ray's ServeDeploySchema takes {where}")

@@ -1,0 +1,160 @@
+"""Says what a change of an environment will do to what runs, before it is merged: pure functions of two versions.
+
+On a cluster KubeRay (1.7) compares the RayService's two halves apart. A changed `serveConfigV2` is handed to Ray Serve
+in place; a changed `rayClusterConfig` starts a second cluster, but for what KubeRay leaves out of its comparison.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from gitops.difference import Difference, between
+from gitops.manifest import Contract
+
+RESTARTING = (
+    "import_path",
+    "runtime_env",
+    "args",
+    "ray_actor_options",
+    "placement_group_bundles",
+    "placement_group_strategy",
+    "placement_group_bundle_label_selector",
+    "max_replicas_per_node",
+    "gang_scheduling_config",
+    "deployment_actors",
+)
+"""Keys of an application or a deployment for which Ray Serve 2.60 replaces replicas; others it changes as they run."""
+AT_START = ("proxy_location", "http_options", "grpc_options", "controller_options")
+"""Keys of the top level that Ray Serve takes when it starts; later it accepts a change, and does not apply it."""
+# What KubeRay leaves out of its comparison, of worker groups and of all pods.
+_MUTED_GROUP = ("replicas", "minReplicas", "maxReplicas")
+_MUTED_POD = ("tolerations", "schedulingGates")
+
+
+class Upgrade(StrEnum):
+    """What a change does, from the least to the most."""
+
+    NONE = "nothing changes"
+    IN_PLACE = "in place"
+    RESTART = "in place, with new replicas"
+    NOT_APPLIED = "not applied"
+    NEW_CLUSTER = "new cluster"
+    INCREMENTAL = "new cluster, step by step"
+
+
+_MEANING = {
+    Upgrade.NONE: "",
+    Upgrade.IN_PLACE: "replicas take it as they run",
+    Upgrade.RESTART: "replicas are replaced, those that answer last",
+    Upgrade.NOT_APPLIED: "it is accepted, and has no effect until there is a new cluster for another reason",
+    Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
+    Upgrade.INCREMENTAL: "KubeRay starts a second cluster, and moves requests to it in steps",
+}
+
+
+class Change(Contract):
+    """One place that a change touches, and what that does."""
+
+    upgrade: Upgrade
+    where: str = Field(description="serve-config.yaml or rayClusterConfig, and the path in it.")
+
+    def __str__(self) -> str:
+        """A line as `mergeline diff` prints it."""
+        return f"{self.upgrade}: {self.where}"
+
+
+class Forecast(Contract):
+    """What the merge of a change will do to an environment."""
+
+    environment: str
+    upgrade: Upgrade = Field(description="The most that any place of the change does.")
+    changes: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        """The forecast for a person to read."""
+        meaning = _MEANING[self.upgrade]
+        head = f"{self.environment}: {self.upgrade}" + (f" ({meaning})" if meaning else "")
+        return "\n".join([head, *(f"  {change}" for change in self.changes)])
+
+
+def forecast(
+    environment: str,
+    config: tuple[Mapping[str, Any], Mapping[str, Any]],
+    service: tuple[Mapping[str, Any], Mapping[str, Any]] | None,
+) -> Forecast:
+    """What a change does.
+
+    Args:
+        environment: its name.
+        config: the Serve configuration before and after.
+        service: the RayService before and after; None: it runs on one machine.
+    """
+    changes = [*_of_config(*config), *(_of_cluster(*service) if service else ())]
+    order = list(Upgrade)
+    most = max((change.upgrade for change in changes), key=order.index, default=Upgrade.NONE)
+    return Forecast(environment=environment, upgrade=most, changes=tuple(changes))
+
+
+def _of_config(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    for path in AT_START:
+        if before.get(path) != after.get(path):
+            yield Change(upgrade=Upgrade.NOT_APPLIED, where=f"serve-config.yaml: {path}")
+    for difference in between(before, after):
+        where = ".".join(filter(None, ("applications", difference.application, difference.path)))
+        yield Change(upgrade=_of_difference(difference), where=f"serve-config.yaml: {where}")
+
+
+def _of_difference(difference: Difference) -> Upgrade:
+    steps = difference.path.split(".")
+    key = steps[2] if steps[0] == "deployments" and len(steps) > 2 else steps[0]
+    return Upgrade.RESTART if key in RESTARTING else Upgrade.IN_PLACE
+
+
+def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    old, new = _compared(before), _compared(after)
+    if old == new:
+        return
+    groups = len(old.get("workerGroupSpecs") or ())
+    if old == new | {"workerGroupSpecs": (new.get("workerGroupSpecs") or [])[:groups]}:
+        yield Change(upgrade=Upgrade.IN_PLACE, where="rayClusterConfig.workerGroupSpecs: groups are added at the end")
+        return
+    kind = ((after["spec"].get("upgradeStrategy") or {}).get("type")) or "NewCluster"
+    upgrade = {"None": Upgrade.NOT_APPLIED, "NewClusterWithIncrementalUpgrade": Upgrade.INCREMENTAL}
+    for path in _differing(old, new, "rayClusterConfig"):
+        yield Change(upgrade=upgrade.get(kind, Upgrade.NEW_CLUSTER), where=path)
+
+
+def _compared(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a RayService that makes KubeRay start another cluster when it differs."""
+    spec: dict[str, Any] = copy.deepcopy(service["spec"]["rayClusterConfig"])
+    for key in ("suspend", "upgradeStrategy"):
+        spec.pop(key, None)
+    groups = spec.get("workerGroupSpecs") or []
+    for group in groups:
+        for key in _MUTED_GROUP:
+            group.pop(key, None)
+        (group.get("scaleStrategy") or {}).pop("workersToDelete", None)
+    for group in (spec["headGroupSpec"], *groups):
+        for key in _MUTED_POD:
+            group["template"]["spec"].pop(key, None)
+    return spec
+
+
+def _differing(before: Any, after: Any, path: str) -> Iterator[str]:
+    """Where two values differ, as deep as both have the same shape."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differing(before.get(key), after.get(key), f"{path}.{key}")
+    elif _same_length(before, after):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differing(old, new, f"{path}.{index}")
+    elif before != after:
+        yield path
+
+
+def _same_length(before: Any, after: Any) -> bool:
+    both = isinstance(before, Sequence) and isinstance(after, Sequence)
+    return both and not isinstance(before, str) and not isinstance(after, str) and len(before) == len(after)

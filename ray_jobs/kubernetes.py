@@ -1,0 +1,141 @@
+"""A stage as a RayJob of KubeRay's: the same entry point, on a cluster that comes up for it and goes with it.
+
+The pods are those of the service in gitops/base/rayservice.yaml, without what only serving needs.
+"""
+
+import argparse
+import copy
+import importlib.resources
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import walk_tree
+
+from gitops.manifest import Project
+from ray_jobs.submit import entrypoint
+
+PROJECT_FOLDER = "/etc/mergeline"
+STATE_FOLDER = "/var/lib/mergeline"
+SECONDS_AFTER_END = 3600
+"""How long the cluster of a job that has ended stays, for its logs."""
+RETRIES = 2
+"""Each on a new cluster: a stage goes on where it was stopped."""
+
+_LIMITS = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "24Gi"}
+_SERVING_ONLY = ("lifecycle", "livenessProbe", "readinessProbe", "ports")
+_GPU = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a job shall run."""
+
+    image: str
+    """By digest; for GPUs one with the extra `gpu`."""
+    claim: str
+    """The PersistentVolumeClaim that holds the state folder; all pods mount it (ReadWriteMany)."""
+    namespace: str | None = None
+    """None: the one that kubectl is set to."""
+
+
+def render(stage: str, arguments: Sequence[str], project: Project, text: str, target: Target) -> list[dict[str, Any]]:
+    """The objects of a stage's job: its project file as a ConfigMap, and the RayJob.
+
+    Args:
+        stage: one of `submit.STAGES`.
+        arguments: further options of the stage; --workers and --use-gpu size the cluster too.
+        project: the project.
+        text: the project file itself.
+        target: where.
+    """
+    name = f"{stage.replace('_', '-')}-{time.strftime('%Y%m%dt%H%M%S')}"
+    metadata = {"name": name, **({"namespace": target.namespace} if target.namespace else {})}
+    paths = ["--project", f"{PROJECT_FOLDER}/project.yaml", "--state", STATE_FOLDER]
+    spec = {
+        "entrypoint": entrypoint("python", stage, [*paths, *arguments]),
+        # KubeRay submits it itself: a pod of its own for that would not be let into a `restricted` namespace.
+        "submissionMode": "HTTPMode",
+        "backoffLimit": RETRIES,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": SECONDS_AFTER_END,
+        "rayClusterSpec": _cluster(name, _workers(arguments, project), "--use-gpu" in arguments, target),
+    }
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"project.yaml": text}}
+    return [config, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}]
+
+
+def to_yaml(objects: Sequence[dict[str, Any]]) -> str:
+    """The objects as `kubectl apply -f -` takes them."""
+    yaml = YAML()
+    yaml.explicit_start = True
+    yaml.width = 4096
+    yaml.representer.ignore_aliases = lambda *_: True
+    plain = copy.deepcopy(list(objects))
+    walk_tree(plain)  # texts of several lines as such
+    stream = StringIO()
+    yaml.dump_all(plain, stream)
+    return stream.getvalue()
+
+
+def _workers(arguments: Sequence[str], project: Project) -> int:
+    """As many as the stage will ask for; it reads the same options."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--workers", type=int, default=project.training.workers)
+    return int(parser.parse_known_args(arguments)[0].workers)
+
+
+def _cluster(name: str, workers: int, use_gpu: bool, target: Target) -> dict[str, Any]:
+    base = importlib.resources.files("gitops") / "base" / "rayservice.yaml"
+    served = YAML(typ="safe", pure=True).load(base.read_text())["spec"]["rayClusterConfig"]
+    head, worker = served["headGroupSpec"], served["workerGroupSpecs"][0]
+    group = {
+        "groupName": "training",
+        "replicas": workers,
+        "minReplicas": workers,
+        "maxReplicas": workers,
+        "numOfHosts": 1,
+        "rayStartParams": {},
+        "template": _pod(worker["template"], "training-worker", name, target, {_GPU: "1"} if use_gpu else {}),
+    }
+    return {
+        "rayVersion": served["rayVersion"],
+        "authOptions": served["authOptions"],
+        "headGroupSpec": {
+            "rayStartParams": head["rayStartParams"],
+            "template": _pod(head["template"], "training-head", name, target, {}),
+        },
+        "workerGroupSpecs": [group],
+    }
+
+
+def _pod(template: dict[str, Any], component: str, name: str, target: Target, accelerator: dict[str, str]) -> Any:
+    """A pod of the service's, for training: other labels, so that nothing takes it for one that serves."""
+    spec = template["spec"]
+    container = {key: value for key, value in spec["containers"][0].items() if key not in _SERVING_ONLY}
+    sized = {**_LIMITS, **accelerator}
+    mounts = [
+        {"name": "project", "mountPath": PROJECT_FOLDER, "readOnly": True},
+        {"name": "state", "mountPath": STATE_FOLDER},
+    ]
+    container |= {
+        "image": target.image,
+        "env": [entry for entry in container["env"] if not entry["name"].startswith("RAY_SERVE_")],
+        "envFrom": [*container["envFrom"], {"secretRef": {"name": "training", "optional": True}}],
+        "resources": {"requests": sized, "limits": sized},
+        "volumeMounts": [*container["volumeMounts"], *mounts],
+    }
+    volumes = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "project", "configMap": {"name": name}},
+        {"name": "state", "persistentVolumeClaim": {"claimName": target.claim}},
+    ]
+    kept = {"securityContext": spec["securityContext"], "serviceAccountName": "ray-worker"}
+    labels = template["metadata"]["labels"] | {"app.kubernetes.io/component": component}
+    return {
+        "metadata": {"labels": labels},
+        "spec": {**kept, "automountServiceAccountToken": False, "containers": [container], "volumes": volumes},
+    }

@@ -1,0 +1,275 @@
+"""Argo CD's health checks in Lua, on statuses as KubeRay 1.7 writes them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lupa.lua51 import LuaRuntime
+
+CHECKS = Path(__file__).parents[2] / "gitops" / "health"
+OLD, NEW = "mergeline-2xkqp", "mergeline-7hd4w"
+RUNNING = {"screw": {"status": "RUNNING", "serveDeploymentStatuses": {"Classifier": {"status": "HEALTHY"}}}}
+
+
+def health(check: str, obj: dict[str, Any]) -> tuple[str, str]:
+    """Status and message that Argo CD would show; its Lua has the libraries `base` and `table`, and no other."""
+    lua = LuaRuntime(unpack_returned_tuples=True)
+    lua.execute('getmetatable("").__index = nil')
+    lua.execute("for _, name in ipairs({'string', 'math', 'io', 'os', 'debug', 'python'}) do _G[name] = nil end")
+    lua.globals().obj = lua.table_from(obj, recursive=True)
+    found = lua.execute((CHECKS / f"{check}.lua").read_text())
+    assert set(found.keys()) == {"status", "message"}
+    return found.status, found.message
+
+
+def condition(name: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"type": name, "status": status, "reason": reason, "message": message, "observedGeneration": 3}
+
+
+READY = condition("Ready", "True", "NonZeroServeEndpoints", "Number of serve endpoints is greater than 0")
+STILL = condition("UpgradeInProgress", "False", "NoPendingCluster")
+UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist")
+
+
+def cluster(name: str, head: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    head = head or condition("HeadPodReady", "True", "HeadPodRunningAndReady")
+    return {"rayClusterName": name, "rayClusterStatus": {"conditions": [head]}, **status}
+
+
+def service(
+    *conditions: dict[str, Any],
+    active: dict[str, Any] | None = None,
+    pending: dict[str, Any] | None = None,
+    generation: int = 3,
+) -> dict[str, Any]:
+    status = {"conditions": list(conditions), "observedGeneration": 3, "numServeEndpoints": 2}
+    status |= {"activeServiceStatus": active or {}, "pendingServiceStatus": pending or {}}
+    return {"kind": "RayService", "metadata": {"generation": generation}, "status": status}
+
+
+def failing(status: str, message: str, deployment: str = "HEALTHY") -> dict[str, Any]:
+    deployments = {"Classifier": {"status": deployment, "message": message}}
+    return {"screw": {"status": status, "message": message, "serveDeploymentStatuses": deployments}}
+
+
+PULLING = condition(
+    "HeadPodReady", "False", "ImagePullBackOff", 'ray-head: Back-off pulling image "mergeline@sha256:…"'
+)
+
+SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "new": ({"metadata": {"generation": 1}}, "Progressing", "not seen it yet"),
+    "starting": (
+        service(
+            condition("Ready", "False", "Initializing", "RayService is initializing"),
+            condition("UpgradeInProgress", "False", "Initializing"),
+            pending=cluster(OLD, condition("HeadPodReady", "False", "ContainersNotReady")),
+        ),
+        "Progressing",
+        f"the new cluster {OLD} starts",
+    ),
+    "serving": (service(READY, STILL, active=cluster(OLD, applicationStatuses=RUNNING)), "Healthy", ""),
+    "the application's import or builder raises, and the old one answers": (
+        service(
+            READY,
+            STILL,
+            active=cluster(OLD, applicationStatuses=failing("DEPLOY_FAILED", "No module named 'serve.ap'")),
+        ),
+        "Degraded",
+        "screw is DEPLOY_FAILED: No module named 'serve.ap'",
+    ),
+    "reconfigure() raises, and every request fails": (
+        service(
+            READY,
+            STILL,
+            active=cluster(OLD, applicationStatuses=failing("DEPLOY_FAILED", "ValueError", "DEPLOY_FAILED")),
+        ),
+        "Degraded",
+        "screw is DEPLOY_FAILED: ValueError",
+    ),
+    "a deployment is unhealthy while its application is called running": (
+        service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("RUNNING", "no replica", "UNHEALTHY"))),
+        "Degraded",
+        "UNHEALTHY: no replica",
+    ),
+    "serveConfigV2 cannot be read": (
+        service(READY, STILL, active=cluster(OLD, applicationStatuses=RUNNING), generation=4),
+        "Progressing",
+        "KubeRay is at generation 3 of 4; if it stays there, it cannot read serveConfigV2",
+    ),
+    "an upgrade strategy that does not exist": (
+        service(
+            condition("Ready", "False", "ValidationFailed", "Spec.UpgradeStrategy.Type value Bogus is invalid"),
+            STILL,
+            active=cluster(OLD, applicationStatuses=RUNNING),
+            generation=4,
+        ),
+        "Degraded",
+        "KubeRay refuses it, and goes on with what was there: Spec.UpgradeStrategy.Type value Bogus is invalid",
+    ),
+    "an image that cannot be pulled": (
+        service(READY, UPGRADING, active=cluster(OLD), pending=cluster(NEW, PULLING)),
+        "Degraded",
+        f"the new cluster {NEW} does not come up: ImagePullBackOff",
+    ),
+    "the new cluster's application fails": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOY_FAILED", "no such module")),
+        ),
+        "Degraded",
+        "screw is DEPLOY_FAILED: no such module; the old cluster answers",
+    ),
+    "an upgrade, or the third cluster after a revert": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, condition("HeadPodReady", "False", "ContainersNotReady")),
+        ),
+        "Progressing",
+        f"the new cluster {NEW} starts; the old cluster answers",
+    ),
+    "an incremental upgrade that goes back": (
+        service(
+            READY,
+            UPGRADING,
+            condition("RollbackInProgress", "True", "DesiredClusterSpecChanged"),
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=RUNNING),
+        ),
+        "Progressing",
+        "requests go back",
+    ),
+    "the initializing timeout": (
+        service(
+            condition("Ready", "False", "InitializingTimeout", "RayService failed to become ready within 5m0s"),
+            condition("UpgradeInProgress", "Unknown", "NoActiveCluster"),
+        ),
+        "Degraded",
+        "for good: delete the RayService",
+    ),
+    "no endpoint is left": (
+        service(
+            condition("Ready", "False", "ZeroServeEndpoints", "Number of serve endpoints dropped to 0"),
+            STILL,
+            active=cluster(OLD, applicationStatuses=RUNNING),
+        ),
+        "Degraded",
+        "nothing answers: Number of serve endpoints dropped to 0",
+    ),
+    "an application is being deployed": (
+        service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("DEPLOYING", "", "UPDATING"))),
+        "Progressing",
+        "screw is DEPLOYING",
+    ),
+    "the head does not answer": (
+        service(READY, STILL, active=cluster(OLD)),
+        "Progressing",
+        "Ray's head does not answer",
+    ),
+    "suspended": (
+        service(condition("Suspended", "True", "SuspendComplete"), condition("Ready", "False", "SuspendComplete")),
+        "Suspended",
+        "no cluster",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SERVICES)
+def test_a_ray_service_is_as_well_as_it_is(case: str) -> None:
+    obj, status, message = SERVICES[case]
+    assert health("ray_service", obj)[0] == status
+    assert message in health("ray_service", obj)[1]
+
+
+def test_the_cases_are_told_apart() -> None:
+    said = [health("ray_service", obj) for obj, _, _ in SERVICES.values()]
+    assert len(set(said)) == len(said)
+
+
+JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "new": ({}, "Progressing", "not seen it yet"),
+    "waiting for its cluster": ({"jobDeploymentStatus": "Initializing"}, "Progressing", "Initializing"),
+    "running": ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "Progressing", "Running"),
+    "retrying": ({"jobDeploymentStatus": "Retrying", "jobStatus": ""}, "Progressing", "Retrying"),
+    "done": ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "Healthy", ""),
+    "failed": (
+        {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "exit code 1"},
+        "Degraded",
+        "AppFailed: exit code 1",
+    ),
+    "too late": (
+        {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded"},
+        "Degraded",
+        "DeadlineExceeded",
+    ),
+    "refused": (
+        {"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed", "message": "no entrypoint"},
+        "Degraded",
+        "no entrypoint",
+    ),
+    "stopped": ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "Degraded", "somebody stopped it"),
+    "suspended": ({"jobDeploymentStatus": "Suspended"}, "Suspended", "no cluster"),
+}
+
+
+@pytest.mark.parametrize("case", JOBS)
+def test_a_ray_job_is_what_became_of_the_job(case: str) -> None:
+    status, expected, message = JOBS[case]
+    found = health("ray_job", {"metadata": {"generation": 1}, "status": status})
+    assert found[0] == expected
+    assert message in found[1]
+
+
+PROVISIONED = condition("RayClusterProvisioned", "True", "AllPodRunningAndReadyFirstTime")
+HEAD = condition("HeadPodReady", "True", "HeadPodRunningAndReady")
+
+CLUSTERS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
+    "new": ([], "Progressing", "not seen it yet"),
+    "pods are made": (
+        [condition("RayClusterProvisioned", "False", "RayClusterPodsProvisioning"), HEAD],
+        "Progressing",
+        "",
+    ),
+    "ready": ([HEAD, PROVISIONED], "Healthy", ""),
+    "the head is gone": (
+        [condition("HeadPodReady", "False", "HeadPodNotFound", "Head Pod not found"), PROVISIONED],
+        "Progressing",
+        "Head Pod not found",
+    ),
+    "an image that cannot be pulled": ([PULLING], "Degraded", "ImagePullBackOff"),
+    "a quota": (
+        [HEAD, condition("ReplicaFailure", "True", "FailedCreateWorkerPod", "exceeded quota")],
+        "Degraded",
+        "exceeded quota",
+    ),
+    "suspended": ([condition("RayClusterSuspended", "True", "RayClusterSuspended")], "Suspended", "no pods"),
+}
+
+
+@pytest.mark.parametrize("case", CLUSTERS)
+def test_a_ray_cluster_is_as_well_as_its_pods(case: str) -> None:
+    conditions, expected, message = CLUSTERS[case]
+    status = {"conditions": conditions, "observedGeneration": 1}
+    found = health("ray_cluster", {"metadata": {"generation": 1}, "status": status})
+    assert found[0] == expected
+    assert message in found[1]
+
+
+def test_a_ray_cluster_whose_change_was_not_taken_is_progressing() -> None:
+    status = {"conditions": [HEAD, PROVISIONED], "observedGeneration": 1}
+    assert health("ray_cluster", {"metadata": {"generation": 2}, "status": status})[0] == "Progressing"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({}, ("Progressing", "")),
+        ({"health": {"status": "Healthy"}}, ("Healthy", "")),
+        ({"health": {"status": "Degraded", "message": "a pod fails"}}, ("Degraded", "a pod fails")),
+    ],
+)
+def test_an_application_in_an_application_has_its_own_health(status: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert health("application", {"status": status}) == expected

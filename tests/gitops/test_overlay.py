@@ -1,0 +1,414 @@
+"""The overlays for a cluster: what they render to, and that a bad one is refused in words that help."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gitops import kustomize, overlay, policies, schemas
+from gitops.errors import ContractError
+from gitops.findings import Finding, Phase, failed
+from ray_jobs import ingress
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "5c1f" * 16
+ENVIRONMENTS = ("staging", "production")
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl", path=kustomize.search_path()) is None, reason="no kubectl here")
+
+
+def no_complaint(_: Mapping[str, Any]) -> None:
+    """In place of Ray's schema, which takes seconds to import."""
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, str]:
+    """The packaged overlays, with an image that somebody has built."""
+    paths = [path for path in (ROOT / "gitops").rglob("*") if path.suffix in (".yaml", ".lua")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
+    return {path: text.replace(policies.NO_DIGEST, DIGEST) for path, text in texts.items()}
+
+
+@pytest.fixture(scope="module")
+def rendered(files: dict[str, str]) -> dict[str, list[kustomize.Object]]:
+    return {name: kustomize.render(files, name) for name in ENVIRONMENTS}
+
+
+def service(objects: list[kustomize.Object]) -> kustomize.Object:
+    return next(item for item in objects if item["kind"] == "RayService")
+
+
+def pods(objects: list[kustomize.Object]) -> list[dict[str, Any]]:
+    cluster = service(objects)["spec"]["rayClusterConfig"]
+    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+# --- what is packaged -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_overlay_passes_and_says_what_was_not_compared(files: dict[str, str], name: str) -> None:
+    findings = overlay.check(files, name)
+    assert failed(findings) == []
+    skipped = [finding for finding in findings if finding.phase is Phase.SKIPPED]
+    assert [str(finding) for finding in skipped] == [
+        "skipped kubernetes: not compared with a schema: 1 GRPCRoute (gateway.networking.k8s.io/v1), "
+        "1 Gateway (gateway.networking.k8s.io/v1), 1 HTTPRoute (gateway.networking.k8s.io/v1), "
+        "2 PodMonitor (monitoring.coreos.com/v1), 1 RayService (ray.io/v1)\n"
+        "        to do: give their definitions with --crds"
+    ]
+    assert f"Ray's ServeDeploySchema takes gitops/environments/{name}/serve-config.yaml" in str(findings)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_the_service_gets_the_very_file_that_promotions_edit(
+    files: dict[str, str], rendered: dict[str, list[kustomize.Object]], name: str
+) -> None:
+    placed = service(rendered[name])["spec"]["serveConfigV2"]
+    assert placed == files[f"gitops/environments/{name}/serve-config.yaml"]
+    assert not [item for item in rendered[name] if item["kind"] == "ConfigMap"]
+    assert {item["metadata"]["namespace"] for item in rendered[name]} == {f"mergeline-{name}"}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_worker_holds_a_replica_and_there_may_be_as_many(
+    files: dict[str, str], rendered: dict[str, list[kustomize.Object]], name: str
+) -> None:
+    config = overlay.embedded(rendered[name], files[f"gitops/environments/{name}/serve-config.yaml"], name)
+    deployment = config["applications"][0]["deployments"][0]
+    group = service(rendered[name])["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert group["rayStartParams"]["num-cpus"] == str(deployment["ray_actor_options"]["num_cpus"])
+    scaling = deployment["autoscaling_config"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (scaling["min_replicas"], scaling["max_replicas"])
+
+
+def test_ray_has_the_settings_of_one_machine_everywhere(rendered: dict[str, list[kustomize.Object]]) -> None:
+    for pod in pods(rendered["production"]):
+        variables = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+        assert ingress.SETTINGS.items() <= variables.items()
+        assert {name for name in variables if name.startswith("RAY_SERVE")} == set(ingress.SETTINGS)
+
+
+def test_no_pod_runs_as_root_or_writes_beside_its_volumes(rendered: dict[str, list[kustomize.Object]]) -> None:
+    for pod in pods(rendered["production"]):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        container = pod["containers"][0]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str, list[kustomize.Object]]) -> None:
+    """A selector that fits nothing would close nothing, and nothing would say so."""
+    objects = rendered["production"]
+    cluster = service(objects)["spec"]["rayClusterConfig"]
+    groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    added = ({"ray.io/node-type": "head"}, {"ray.io/node-type": "worker"})  # by KubeRay
+    labels = [group["template"]["metadata"]["labels"] | more for group, more in zip(groups, added, strict=True)]
+    ports = [
+        {port[key] for port in pod["containers"][0]["ports"] for key in ("name", "containerPort")}
+        for pod in pods(objects)
+    ]
+    for item in objects:
+        selector = item.get("spec", {}).get("podSelector") or item.get("spec", {}).get("selector")
+        if item["kind"] == "RayService" or selector is None:
+            continue
+        chosen = [i for i, found in enumerate(labels) if selector["matchLabels"].items() <= found.items()]
+        assert chosen, policies.name_of(item)
+        wanted = {endpoint["port"] for endpoint in item["spec"].get("podMetricsEndpoints", ())}
+        wanted |= {port["port"] for rule in item["spec"].get("ingress", ()) for port in rule.get("ports", ())}
+        assert wanted <= set().union(*(ports[i] for i in chosen)), policies.name_of(item)
+
+
+@pytest.mark.parametrize("component", ["ingress", "gcs-fault-tolerance", "incremental-upgrade", "gpu-workers"])
+def test_a_component_can_be_added(files: dict[str, str], component: str) -> None:
+    path = "gitops/environments/staging/kustomization.yaml"
+    text = files[path].replace("../../components/gateway", f"../../components/{component}")
+    findings = overlay.check(files | {path: text}, "staging", schema=no_complaint)
+    assert failed(findings) == []
+
+
+def test_a_gpu_worker_is_a_worker_with_a_gpu(files: dict[str, str]) -> None:
+    path = "gitops/environments/staging/kustomization.yaml"
+    text = files[path].replace("../../components/gateway", "../../components/gpu-workers")
+    cpu, gpu = pods(kustomize.render(files | {path: text}, "staging"))[1:]
+    assert gpu.pop("tolerations") == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    for kind in ("requests", "limits"):
+        assert gpu["containers"][0]["resources"][kind].pop("nvidia.com/gpu") == "1"
+    assert gpu == cpu
+
+
+def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> None:
+    path = "gitops/argocd/kustomization.yaml"
+    own = "https://git.example.com/line/deployments.git"
+    # The renderer is told where to look by an environment's name.
+    moved = {
+        f"gitops/environments/argocd/{name.removeprefix('gitops/argocd/')}": text
+        for name, text in files.items()
+        if name.startswith("gitops/argocd/")
+    }
+    edited = {
+        "gitops/environments/argocd/kustomization.yaml": files[path].replace(
+            "https://github.com/OWNER/REPOSITORY.git", own
+        )
+    }
+    objects = {item["kind"]: item for item in kustomize.render(moved | edited, "argocd")}
+    assert objects["AppProject"]["spec"]["sourceRepos"] == [own]
+    environments = objects["ApplicationSet"]["spec"]
+    assert environments["generators"][0]["git"]["repoURL"] == own
+    assert environments["template"]["spec"]["source"]["repoURL"] == own
+    steps = environments["strategy"]["rollingSync"]["steps"]
+    assert tuple(step["matchExpressions"][0]["values"][0] for step in steps) == ENVIRONMENTS
+    allowed = {(kind["group"], kind["kind"]) for kind in objects["AppProject"]["spec"]["namespaceResourceWhitelist"]}
+    for name in ENVIRONMENTS:
+        kinds = {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in kustomize.render(files, name)}
+        assert kinds <= allowed
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+OVERLAY = "gitops/environments/production/kustomization.yaml"
+CONFIG = "gitops/environments/production/serve-config.yaml"
+SERVICE = "gitops/base/rayservice.yaml"
+IMAGE = f"    newName: registry.example.com/mergeline\n    digest: sha256:{DIGEST}"
+
+BAD: dict[str, tuple[str, str, str, str, str]] = {
+    "latest": (OVERLAY, f"digest: sha256:{DIGEST}", "newTag: latest", "image", "mergeline:latest is `latest`"),
+    "no tag": (OVERLAY, IMAGE, "    newName: registry.example.com/mergeline", "image", "mergeline is `latest`"),
+    "no digest": (OVERLAY, f"digest: sha256:{DIGEST}", "newTag: 1.2.0", "image", "mergeline:1.2.0 has no digest"),
+    "the placeholder": (OVERLAY, DIGEST, policies.NO_DIGEST, "image", "the digest that stands for none yet"),
+    "working_dir": (
+        CONFIG,
+        "    import_path: serve.app:build\n",
+        "    import_path: serve.app:build\n    runtime_env: {working_dir: https://example.com/code.zip}\n",
+        "working-dir",
+        "applications.0.runtime_env: `working_dir` wins over the code in the image",
+    ),
+    "no limits": (
+        SERVICE,
+        '                limits: {cpu: "2", memory: 4Gi, ephemeral-storage: 12Gi}\n',
+        "                limits: {memory: 4Gi}\n",
+        "limits",
+        "container ray-head has no limit of cpu",
+    ),
+    "a token in clear": (
+        SERVICE,
+        '{name: RAY_USAGE_STATS_ENABLED, value: "0"}',
+        '{name: RAY_AUTH_TOKEN, value: "s3cr3t"}',
+        "secret",
+        "RAY_AUTH_TOKEN stands there in clear",
+    ),
+    "a key in the Serve configuration": (
+        CONFIG,
+        "          num_cpus: 2\n",
+        "          num_cpus: 2\n          runtime_env: {env_vars: {AWS_SECRET_ACCESS_KEY: abc}}\n",
+        "secret",
+        "AWS_SECRET_ACCESS_KEY stands there in clear",
+    ),
+    "an unknown strategy": (
+        SERVICE,
+        "type: NewCluster\n",
+        "type: Bogus\n",
+        "upgrade",
+        "'Bogus' is none that KubeRay knows",
+    ),
+    "an incremental upgrade without options": (
+        SERVICE,
+        "type: NewCluster\n",
+        "type: NewClusterWithIncrementalUpgrade\n",
+        "upgrade",
+        "needs `clusterUpgradeOptions`",
+    ),
+    "an unknown key of Serve": (
+        CONFIG,
+        "max_surge_percent:",
+        "max_surge_percnt:",
+        "overlay",
+        "did you mean 'max_surge_percent'?",
+    ),
+    "a Serve configuration that is not YAML": (
+        CONFIG,
+        "applications:\n",
+        "applications: [\n",
+        "overlay",
+        "is not YAML",
+    ),
+    "a Serve configuration of its own": (
+        OVERLAY,
+        "fieldPaths: [spec.serveConfigV2]",
+        "fieldPaths: [spec.rayClusterConfig.rayVersion]",
+        "overlay",
+        "is not gitops/environments/production/serve-config.yaml: a promotion would change nothing",
+    ),
+    "loopback": (CONFIG, "host: 0.0.0.0", "host: 127.0.0.1", "http", "Serve would listen on 127.0.0.1"),
+    "another port": (CONFIG, "port: 8000", "port: 8001", "http", "http_options.port is 8001"),
+    "a misspelt key": (
+        "gitops/base/network-policies.yaml",
+        "policyTypes: [Ingress]",
+        "policyTipes: [Ingress]",
+        "kubernetes",
+        "NetworkPolicy ray-closed: spec: Additional properties are not allowed ('policyTipes' was unexpected)",
+    ),
+    "a wrong type": (
+        "gitops/base/pod-disruption-budget.yaml",
+        "  selector:\n",
+        "  unhealthyPodEvictionPolicy: 1\n  selector:\n",
+        "kubernetes",
+        "PodDisruptionBudget ray-workers: spec.unhealthyPodEvictionPolicy: 1 is not",
+    ),
+    "a version that Kubernetes dropped": (
+        "gitops/base/pod-disruption-budget.yaml",
+        "apiVersion: policy/v1\n",
+        "apiVersion: policy/v1beta1\n",
+        "kubernetes",
+        "Kubernetes 1.37 has no PodDisruptionBudget in policy/v1beta1",
+    ),
+    "pods that are not said": (
+        SERVICE,
+        "          containers:\n            - name: ray-head\n",
+        "          container:\n            - name: ray-head\n",
+        "overlay",
+        "does not say its pods",
+    ),
+    "a file that is not there": (OVERLAY, "  - ../../base\n", "  - ../../bass\n", "overlay", "gitops/bass"),
+    "nothing": (OVERLAY, "resources:\n", "resourcs:\n", "overlay", "resourcs"),
+}
+
+
+def refusals(files: Mapping[str, str], name: str = "production", **options: Any) -> list[Finding]:
+    return failed(overlay.check(files, name, schema=no_complaint, **options))
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
+    path, old, new, key, words = BAD[case]
+    assert old in files[path]
+    found = refusals(files | {path: files[path].replace(old, new)})
+    assert key in {finding.key for finding in found}
+    assert words in "\n".join(finding.reason for finding in found)
+    assert all(finding.remedy for finding in found)
+
+
+def test_staging_may_try_code_that_is_in_no_image(files: dict[str, str]) -> None:
+    _, old, new, _, _ = BAD["working_dir"]
+    path = "gitops/environments/staging/serve-config.yaml"
+    assert refusals(files | {path: files[path].replace(old, new)}, "staging") == []
+
+
+def test_a_secret_in_git_is_refused(files: dict[str, str]) -> None:
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: ray-token}\nstringData: {auth_token: abc}\n"
+    text = files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - secret.yaml\n")
+    found = refusals(files | {OVERLAY: text, "gitops/environments/production/secret.yaml": secret})
+    assert [finding.key for finding in found] == ["secret"]
+    assert "Secret ray-token would lie in Git in clear" in found[0].reason
+
+
+def test_what_only_names_a_secret_is_not_refused() -> None:
+    sealed = {"kind": "SealedSecret", "metadata": {"name": "a"}, "spec": {"encryptedData": {"auth_token": "AgBy3"}}}
+    keys = [{"secretKey": "auth_token", "remoteRef": {"key": "line/ray"}}]
+    external = {"kind": "ExternalSecret", "metadata": {"name": "a"}, "spec": {"data": keys}}
+    reference = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "ray-token", "key": "auth_token"}}}
+    pod = {"kind": "ConfigMap", "metadata": {"name": "a"}, "env": [reference], "secretName": "ray-token"}
+    assert policies.refusals([sealed, external, pod]) == []
+    redis = {"kind": "RayCluster", "metadata": {"name": "a"}, "spec": {"redisPassword": {"value": "hunter2"}}}
+    assert [finding.key for finding in policies.refusals([redis])] == ["secret"]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("registry:5000/a", "`latest`"),
+        ("registry:5000/a:latest", "`latest`"),
+        (f"a:latest@sha256:{DIGEST}", "`latest`"),
+        ("registry:5000/a:1.2", "no digest"),
+        ("a@sha256:abc", "no digest"),
+        (f"a@sha256:{policies.NO_DIGEST}", "stands for none"),
+        (f"registry:5000/a:1.2@sha256:{DIGEST}", ""),
+        (f"registry:5000/a@sha256:{DIGEST}", ""),
+    ],
+)
+def test_an_image_is_named_by_digest(image: str, said: str) -> None:
+    found = policies.refusals([{"kind": "RayCluster", "metadata": {"name": "a"}, "spec": {"image": image}}])
+    assert [said in finding.reason for finding in found] == ([True] if said else [])
+
+
+def test_what_rays_schema_says_is_refused(files: dict[str, str]) -> None:
+    findings = overlay.check(files, "production", schema=lambda _: "max_replicas is below min_replicas")
+    assert "max_replicas is below min_replicas" in failed(findings)[0].reason
+
+
+def test_one_machines_environment_is_none_for_a_cluster(files: dict[str, str]) -> None:
+    assert "local is no environment for a cluster" in refusals(files, "local")[0].reason
+
+
+def test_an_error_of_kustomize_names_the_file_in_the_repository(files: dict[str, str]) -> None:
+    found = refusals(files | {"gitops/base/rayservice.yaml": "kind: [\n"})
+    assert "mergeline-overlay" not in found[0].reason
+    assert "rayservice.yaml" in found[0].reason
+
+
+# --- definitions of other kinds ---------------------------------------------------------------------------------------
+
+
+def definition(**properties: Any) -> dict[str, Any]:
+    """A CustomResourceDefinition of RayService with these properties of its spec."""
+    spec = {"type": "object", "properties": properties, "required": ["rayClusterConfig"]}
+    schema = {"type": "object", "properties": {"metadata": {"type": "object"}, "spec": spec}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": "RayService", "plural": "rayservices"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rayservices.ray.io"},
+        "spec": {"group": "ray.io", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+KEPT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+KNOWN = {
+    "rayClusterConfig": KEPT,
+    "upgradeStrategy": {"type": "object", "properties": {"type": {"type": "string"}}},
+    "rayClusterDeletionDelaySeconds": {"type": "integer", "nullable": True},
+    "excludeHeadPodFromServeSvc": {"type": "boolean"},
+    "serveConfigV2": {"type": "string"},
+}
+
+
+def test_a_kind_with_a_definition_is_compared_with_it(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "crds.json").write_text(json.dumps({"kind": "List", "items": [definition(**KNOWN)]}))
+    findings = overlay.check(files, "production", tmp_path / "crds.json", schema=no_complaint)
+    assert failed(findings) == []
+    skipped = [finding for finding in findings if finding.phase is Phase.SKIPPED]
+    assert "RayService" not in skipped[0].reason
+    fewer = {key: value for key, value in KNOWN.items() if key != "serveConfigV2"}
+    (tmp_path / "crds.json").write_text(json.dumps(definition(**fewer)))
+    found = refusals(files, crds=tmp_path)
+    assert found[0].key == "kubernetes"
+    assert "RayService mergeline: spec: Additional properties are not allowed ('serveConfigV2'" in found[0].reason
+
+
+def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: Path) -> None:
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition(**KNOWN)))
+    crds = schemas.read_crds(tmp_path / "crd.yaml")
+    item = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "a", "labels": {}}}
+    assert schemas.complaints(item | {"spec": {}}, crds) == ["spec: 'rayClusterConfig' is a required property"]
+    whole = {"rayClusterConfig": {"anything": 1}, "rayClusterDeletionDelaySeconds": None}
+    assert schemas.complaints(item | {"spec": whole}, crds) == []
+    assert schemas.complaints(item | {"kind": "RayJob"}, crds) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "cannot read"), ("a: [", "is not YAML"), ("kind: Pod\n", "no CustomResourceDefinition")]
+)
+def test_definitions_that_are_none_are_said_to_be_none(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "crds.yaml").write_text(text)
+    with pytest.raises(ContractError, match=said):
+        schemas.read_crds(tmp_path / "crds.yaml")

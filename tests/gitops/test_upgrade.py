@@ -1,0 +1,165 @@
+"""What a change will do to what runs, said before it is merged."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gitops.environment import Environment, promote, seed_environment
+from gitops.manifest import ServedModel
+from gitops.upgrade import AT_START, RESTARTING, Upgrade, forecast
+
+MODEL = ServedModel(name="screw", version="3", uri="s3://bundles/b", sha256="ab" * 32)
+TEXT = seed_environment("screw", "production")
+
+
+def config(text: str = TEXT) -> dict[str, Any]:
+    return Environment.parse(text, "a test").config
+
+
+def group(**changed: Any) -> dict[str, Any]:
+    template = {"spec": {"containers": [{"name": "ray-worker", "image": "mergeline@sha256:a"}]}}
+    return {"groupName": "cpu", "replicas": 2, "minReplicas": 2, "maxReplicas": 4, "template": template, **changed}
+
+
+def service(*groups: dict[str, Any], strategy: str = "NewCluster", image: str = "mergeline@sha256:a") -> dict[str, Any]:
+    head = {"template": {"spec": {"containers": [{"name": "ray-head", "image": image}]}}}
+    spec = {"headGroupSpec": head, "workerGroupSpecs": list(groups or (group(),))}
+    return {"kind": "RayService", "spec": {"upgradeStrategy": {"type": strategy}, "rayClusterConfig": spec}}
+
+
+def of_config(change: Callable[[dict[str, Any]], object]) -> tuple[Upgrade, list[str]]:
+    after = copy.deepcopy(config())
+    change(after)
+    found = forecast("production", (config(), after), None)
+    return found.upgrade, [change.where for change in found.changes]
+
+
+def deployment(config: dict[str, Any]) -> Any:
+    return config["applications"][0]["deployments"][0]
+
+
+def test_nothing_changes() -> None:
+    found = forecast("production", (config(), config()), (service(), service()))
+    assert (found.upgrade, found.changes) == (Upgrade.NONE, ())
+    assert str(found) == "production: nothing changes"
+
+
+def test_a_promotion_is_taken_in_place() -> None:
+    promoted = promote(TEXT, None, MODEL)
+    found = forecast("production", (config(), config(promoted)), (service(), service()))
+    assert found.upgrade is Upgrade.IN_PLACE
+    assert str(found).splitlines() == [
+        "production: in place (replicas take it as they run)",
+        "  in place: serve-config.yaml: applications.screw.deployments.Classifier.user_config.model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "upgrade", "where"),
+    [
+        (
+            lambda c: deployment(c).update(max_queued_requests=1),
+            Upgrade.IN_PLACE,
+            "deployments.Classifier.max_queued_requests",
+        ),
+        (
+            lambda c: deployment(c)["autoscaling_config"].update(max_replicas=9),
+            Upgrade.IN_PLACE,
+            "deployments.Classifier.autoscaling_config.max_replicas",
+        ),
+        (lambda c: c["applications"][0]["args"].update(threads=4), Upgrade.RESTART, "args.threads"),
+        (
+            lambda c: deployment(c)["ray_actor_options"].update(num_cpus=1),
+            Upgrade.RESTART,
+            "deployments.Classifier.ray_actor_options.num_cpus",
+        ),
+        (lambda c: c["applications"][0].update(import_path="other:build"), Upgrade.RESTART, "import_path"),
+        (lambda c: c["applications"][0].update(route_prefix="/a"), Upgrade.IN_PLACE, "route_prefix"),
+    ],
+)
+def test_what_serve_does_with_a_change(
+    change: Callable[[dict[str, Any]], object], upgrade: Upgrade, where: str
+) -> None:
+    assert of_config(change) == (upgrade, [f"serve-config.yaml: applications.screw.{where}"])
+
+
+def test_what_serve_takes_at_its_start_only_is_said_to_have_no_effect() -> None:
+    assert of_config(lambda c: c["http_options"].update(port=8001)) == (
+        Upgrade.NOT_APPLIED,
+        ["serve-config.yaml: http_options"],
+    )
+
+
+def test_an_application_comes_and_goes_in_place() -> None:
+    assert of_config(lambda c: c.update(applications=[])) == (
+        Upgrade.IN_PLACE,
+        ["serve-config.yaml: applications.screw"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "upgrade", "where"),
+    [
+        (service(group(replicas=3, minReplicas=1, maxReplicas=9)), Upgrade.NONE, []),
+        (
+            service(group(), group(groupName="more")),
+            Upgrade.IN_PLACE,
+            ["rayClusterConfig.workerGroupSpecs: groups are added at the end"],
+        ),
+        (
+            service(image="mergeline@sha256:b"),
+            Upgrade.NEW_CLUSTER,
+            ["rayClusterConfig.headGroupSpec.template.spec.containers.0.image"],
+        ),
+        (
+            service(image="mergeline@sha256:b", strategy="NewClusterWithIncrementalUpgrade"),
+            Upgrade.INCREMENTAL,
+            ["rayClusterConfig.headGroupSpec.template.spec.containers.0.image"],
+        ),
+        (
+            service(image="mergeline@sha256:b", strategy="None"),
+            Upgrade.NOT_APPLIED,
+            ["rayClusterConfig.headGroupSpec.template.spec.containers.0.image"],
+        ),
+        (service(group(groupName="gpu")), Upgrade.NEW_CLUSTER, ["rayClusterConfig.workerGroupSpecs.0.groupName"]),
+        (service(strategy="None"), Upgrade.NONE, []),
+    ],
+)
+def test_what_kuberay_does_with_a_change(after: dict[str, Any], upgrade: Upgrade, where: list[str]) -> None:
+    found = forecast("production", (config(), config()), (service(), after))
+    assert (found.upgrade, [change.where for change in found.changes]) == (upgrade, where)
+
+
+def test_the_most_that_a_change_does_stands_first() -> None:
+    after = service(image="mergeline@sha256:b")
+    found = forecast("production", (config(), config(promote(TEXT, None, MODEL))), (service(), after))
+    assert found.upgrade is Upgrade.NEW_CLUSTER
+    assert {change.upgrade for change in found.changes} == {Upgrade.IN_PLACE, Upgrade.NEW_CLUSTER}
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
+def test_the_keys_that_restart_replicas_are_rays() -> None:
+    from ray.serve._private.config import DeploymentConfig
+    from ray.serve._private.utils import DeploymentOptionUpdateType
+    from ray.serve._private.version import DeploymentVersion
+    from ray.serve.schema import DeploymentSchema, ServeDeploySchema
+
+    def weight(name: str) -> object:
+        extra = DeploymentConfig.model_fields[name].json_schema_extra
+        return extra.get("update_type") if isinstance(extra, dict) else None
+
+    heavy = {name for name in DeploymentConfig.model_fields if weight(name) == DeploymentOptionUpdateType.HeavyWeight}
+    assert heavy
+    shown = set(DeploymentSchema.model_fields)
+    assert heavy & shown <= set(RESTARTING)
+    assert set(AT_START) <= set(ServeDeploySchema.model_fields)
+
+    def version(**changed: Any) -> Any:
+        given: dict[str, Any] = {"code_version": "1", "deployment_config": DeploymentConfig(), "ray_actor_options": {}}
+        return DeploymentVersion(**(given | changed))
+
+    assert not version().requires_actor_restart(version(deployment_config=DeploymentConfig(user_config={"a": 1})))
+    assert version().requires_actor_restart(version(ray_actor_options={"num_cpus": 2}))
+    assert version().requires_actor_restart(version(max_replicas_per_node=1))

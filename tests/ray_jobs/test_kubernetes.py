@@ -1,0 +1,67 @@
+"""A stage as a RayJob: the same entry point and project file, in pods that nothing takes for serving ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gitops import policies
+from gitops.manifest import Project
+from ray_jobs.kubernetes import Target, render, to_yaml
+
+FILE = Path(__file__).parents[2] / "project.yaml"
+TARGET = Target(f"registry.example.com/mergeline@sha256:{'5c1f' * 16}", "mergeline-state", "mergeline-staging")
+
+
+def job(stage: str = "train", *arguments: str, target: Target = TARGET) -> list[dict[str, Any]]:
+    return render(stage, arguments, Project.read(FILE), FILE.read_text(), target)
+
+
+def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    cluster = objects[1]["spec"]["rayClusterSpec"]
+    return [cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"]]
+
+
+def test_the_entry_point_is_the_one_of_one_machine() -> None:
+    config, found = job("cross_validate", "--workers", "3")
+    assert found["spec"]["entrypoint"] == (
+        "python -m ray_jobs.cross_validate --project /etc/mergeline/project.yaml --state /var/lib/mergeline --workers 3"
+    )
+    assert config["data"]["project.yaml"] == FILE.read_text()
+    assert found["metadata"]["name"].startswith("cross-validate-2")
+    assert found["metadata"]["namespace"] == config["metadata"]["namespace"] == "mergeline-staging"
+
+
+@pytest.mark.parametrize(("arguments", "workers"), [((), None), (("--workers", "3"), 3), (("--workers=5",), 5)])
+def test_the_cluster_has_the_workers_that_the_stage_asks_for(arguments: tuple[str, ...], workers: int | None) -> None:
+    group = job("train", *arguments)[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert group["replicas"] == (workers or Project.read(FILE).training.workers)
+
+
+def test_gpus_are_for_the_workers_of_a_training_on_gpus() -> None:
+    head, worker = (pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods(job("train", "--use-gpu")))
+    assert worker["nvidia.com/gpu"] == "1"
+    assert "nvidia.com/gpu" not in head
+    assert "nvidia.com/gpu" not in str(job("train"))
+
+
+def test_the_pods_keep_the_policies_and_the_rights_of_the_service() -> None:
+    objects = job()
+    assert policies.refusals(objects) == []
+    for pod in pods(objects):
+        assert pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "mergeline"
+        assert pod["metadata"]["labels"]["app.kubernetes.io/component"] in ("training-head", "training-worker")
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+        assert {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]} == {
+            volume["name"] for volume in pod["spec"]["volumes"]
+        }
+        assert "RAY_SERVE" not in str(pod)
+
+
+def test_what_is_printed_reads_back() -> None:
+    objects = job(target=Target(TARGET.image, "other"))
+    assert list(YAML(typ="safe", pure=True).load_all(to_yaml(objects))) == objects
+    assert "namespace" not in objects[0]["metadata"]
+    assert "claimName: other" in to_yaml(objects)
