@@ -11,7 +11,6 @@ from ray_jobs import dataset, etl, quality
 from ray_jobs.quality_page import describe
 from ray_jobs.stage import Stage
 from serve.measures import Measures
-from serve.measures import Measures
 from tests.photographs import screw, stage_on, write_folder, write_table
 
 # Ray Data warns about settings of its own that nobody has made.
