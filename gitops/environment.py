@@ -28,7 +28,9 @@ SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
-BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier",)}
+MONITOR = "Monitor"
+"""The deployment that there is only where `args.windows` is set."""
+BUILDER_DEPLOYMENTS: Mapping[str, tuple[str, ...]] = {"serve.app:build": ("Classifier", MONITOR)}
 """The deployments that each application builder of ours makes; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 """What `grpc_options.grpc_servicer_functions` names for the Open Inference Protocol."""
@@ -226,7 +228,11 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     if port is not None:
         text = with_port(text, port)
     if state is not None:
-        folders = {"feedback": state.feedback / environment, "journal": state.reconciler / environment}
+        folders = {
+            "feedback": state.feedback / environment,
+            "journal": state.reconciler / environment,
+            "windows": state.windows / environment,
+        }
         for key, folder in folders.items():
             arguments = _find(_compose(text), "applications", project, "args")
             if any(pair[0].value == key for pair in arguments.value):
@@ -271,6 +277,8 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     for deployment in deployments:
         _check_deployment(deployment, entry["import_path"], source, where)
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
+    if entry["import_path"] in BUILDER_DEPLOYMENTS:
+        _check_monitor(entry, deployments, source, where)
     taking = [deployment for deployment in deployments if "model" in (deployment.get("user_config") or {})]
     if len(taking) > 1:
         raise ContractError(f"{source}: {where} has `user_config.model` in several deployments; one may have it")
@@ -299,6 +307,21 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     if known:
         _refuse_unknown(user_config, tuple(UserConfig.model_fields), source, f"{where}, user_config")
         UserConfig.within(user_config, f"{source}: the user_config of {where}")
+
+
+def _check_monitor(entry: Mapping[str, Any], deployments: list[dict[str, Any]], source: str, where: str) -> None:
+    """Refuse what Serve would fail on: a deployment that the builder does not make, or that takes no configuration."""
+    monitor = next((deployment for deployment in deployments if deployment["name"] == MONITOR), None)
+    if monitor is None:
+        return
+    arguments = entry.get("args")
+    if not (isinstance(arguments, dict) and arguments.get("windows")):
+        raise ContractError(
+            f"{source}: {where} has the deployment {MONITOR}, which is made only where `args.windows` names a folder: "
+            f"set that, or take the deployment out"
+        )
+    if monitor.get("user_config") is not None:
+        raise ContractError(f"{source}: {where}, deployment {MONITOR}: it takes no user_config")
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:

@@ -13,7 +13,7 @@ class Metric:
 
     name: str
     """With its unit, without Ray's prefix `ray_`, and for counters without Prometheus's suffix `_total`."""
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
@@ -28,6 +28,9 @@ class Meters(Protocol):
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Add a value to a histogram; labels in the order of their declaration."""
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Say what a gauge's value is now; labels in the order of their declaration."""
 
 
 class ShadowOutcome(StrEnum):
@@ -88,3 +91,89 @@ SHADOW_PHOTOGRAPHS = Metric(
 )
 SERVING = (JUDGEMENTS, REFUSALS, JUDGING_SECONDS, MODEL_LOADS, FAILURES, SHADOW_JUDGEMENTS, SHADOW_PHOTOGRAPHS)
 """What the replicas of the service measure."""
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+class DriftKind(StrEnum):
+    """What a window of photographs may differ in."""
+
+    IMAGE = "image"
+    """What is measured of the photographs."""
+    SCORE = "score"
+    LABEL = "label"
+    """How often each label is given."""
+    CONFIDENCE = "confidence"
+    """The model is less sure than it was."""
+    EMBEDDING = "embedding"
+    """What the network sees."""
+
+
+ANY_KIND = "any"
+"""The label value that stands for all of `DriftKind`."""
+
+
+class WindowOutcome(StrEnum):
+    """What became of a window."""
+
+    DRIFTED = "drifted"
+    STABLE = "stable"
+    TOO_FEW = "too_few"
+    """Its time passed before there were enough photographs to judge by."""
+
+
+class SampleOutcome(StrEnum):
+    """What became of a photograph that the monitor was to have."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
+    """The monitor had no time for it, could not read it, or did not answer."""
+
+
+class AccuracyBound(StrEnum):
+    """Which figure of an interval it is."""
+
+    ESTIMATE = "estimate"
+    LOW = "low"
+    HIGH = "high"
+
+
+DRIFT_STATISTIC = Metric(
+    PREFIX + "drift_statistic",
+    "gauge",
+    "How much the last window differs from what it should be like, by feature and statistic (ks, ks_less, mmd, "
+    "share_difference, wasserstein).",
+    ("application", "model_version", "feature", "statistic"),
+)
+DRIFT_P_VALUE = Metric(
+    PREFIX + "drift_p_value",
+    "gauge",
+    "How likely so large a statistic is without drift, corrected for all the comparisons of a window.",
+    ("application", "model_version", "feature", "statistic"),
+)
+DRIFT_DETECTED = Metric(
+    PREFIX + "drift_detected",
+    "gauge",
+    "1 if the last window drifted, else 0, by kind (image, score, label, confidence, embedding or any).",
+    ("application", "model_version", "kind"),
+)
+DRIFT_WINDOWS = Metric(
+    PREFIX + "drift_windows",
+    "counter",
+    "Windows of photographs, by outcome (drifted, stable or too_few).",
+    ("application", "model_version", "outcome"),
+)
+DRIFT_SAMPLES = Metric(
+    PREFIX + "drift_samples",
+    "counter",
+    "Photographs that were handed to the monitor, by outcome (kept or dropped).",
+    ("application", "outcome"),
+)
+LIVE_ACCURACY = Metric(
+    PREFIX + "live_accuracy",
+    "gauge",
+    "Share of the photographs with feedback whose label was right, and its 95 % interval (estimate, low or high).",
+    ("application", "model_version", "bound"),
+)
+DRIFT = (DRIFT_STATISTIC, DRIFT_P_VALUE, DRIFT_DETECTED, DRIFT_WINDOWS, DRIFT_SAMPLES, LIVE_ACCURACY)
+"""What the monitor measures; the photographs that it was to have are counted by the replicas that hand them over."""

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +24,24 @@ from gitops.manifest import (
     BundleManifest,
     Calibration,
     DatasetManifest,
-    Distribution,
     EvidenceGrid,
     Probe,
-    ReferenceStatistics,
+    ReferenceSample,
+    Split,
     ThresholdChoice,
     TrainingResult,
 )
 from gitops.state import locked, write_atomically
+from monitoring.drift import CONFIDENCE, SCORE
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
-from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
+from ray_jobs.decision import calibrate, calibrated_probabilities, calibrated_scores, choose_threshold
 from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
-from serve.predictor import GOOD, Judgement, Predictor
+from serve.measures import Measures
+from serve.predictor import GOOD, Judgement, Predictor, decide, scores_of
 
 if TYPE_CHECKING:
     import keras
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 LARGEST_DISAGREEMENT = 1e-4
 """Between a probability by the engine and the same by Keras; above it the export fails."""
 ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
-QUANTILES = 101
-"""Quantiles in the reference statistics: every percent."""
+REFERENCE_IMAGES = 1000
+"""Most images in the reference: more would make bundles large, and tell little more."""
 AGREEMENT_IMAGES = 128
 """Most images on which engine and Keras are compared."""
 _DRAFT, _INPUTS = ".export.", "bundle.inputs"
@@ -130,6 +132,7 @@ class _Judged:
 
     logits: NDArray[np.float64]
     labels: NDArray[np.int64]
+    filenames: tuple[str, ...]
     split: Literal["validation", "out-of-fold"]
 
 
@@ -146,20 +149,16 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     expected = to_saved_model(model, result.training, calibration, folder / SAVED_MODEL, images)
     to_engine(folder / SAVED_MODEL, folder / ENGINE_FILE)
     (folder / PROBE).write_bytes(draw_probe())
-    reference = ReferenceStatistics(measures=_measures(shards, run.dataset), scores=distribution(scores))
-    (folder / REFERENCE).write_text(reference.to_json())
-    # Agreement and the probe's score are the engine's own, by the very code that serves: so a draft is loaded first.
-    draft = _draft(
-        stage,
-        run,
-        result,
-        grid_of(model, result.training),
-        calibration,
-        choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split),
-    )
+    threshold = choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split)
+    # Agreement, the probe's score and the embeddings are the engine's own, by the very code that serves: so a draft is
+    # loaded first.
+    (folder / REFERENCE).touch()
+    draft = _draft(stage, run, result, grid_of(model, result.training), calibration, threshold)
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
     predictor = Predictor.load(folder)
+    said = _Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
+    (folder / REFERENCE).write_text(_reference(stage, run, judged.split, said, predictor).to_json())
     manifest = draft.model_copy(
         update={
             "agreement": _agreement(expected, predictor.predict(images), run.id),
@@ -181,7 +180,9 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
         if found is None:
             raise TrainingError(f"run {run.id} is not cross-validated yet: run `mergeline submit cross_validate`")
         logits = np.array([prediction.logits for prediction in found.predictions])
-        return _Judged(logits, np.array([prediction.label for prediction in found.predictions]), "out-of-fold")
+        labels = np.array([prediction.label for prediction in found.predictions])
+        names = tuple(prediction.filename for prediction in found.predictions)
+        return _Judged(logits, labels, names, "out-of-fold")
     validation = load_split(shards, run.dataset, "validation")
     bad = validation.labels != GOOD
     if bad.all() or not bad.any():
@@ -190,7 +191,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
             f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
             f"`split.seed` in the project file"
         )
-    return _Judged(logits_of(model, validation.images), validation.labels, "validation")
+    return _Judged(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
 
 
 def _draft(
@@ -235,13 +236,6 @@ def _version_of(package: str) -> str | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def distribution(values: NDArray[np.floating]) -> Distribution:
-    """Quantiles of what isn't NaN among `values`, (n,)."""
-    present = values[~np.isnan(values)]
-    quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES)) if present.size else np.empty(0)
-    return Distribution(count=int(present.size), quantiles=tuple(round(float(value), _DIGITS) for value in quantiles))
-
-
 def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id: str) -> float:
     """The largest difference, rounded up to a power of ten: its digits are the CPU's, not the model's."""
     largest = float(np.max(np.abs(expected.astype(np.float64) - found)))
@@ -262,17 +256,87 @@ def _probe_score(predictor: Predictor, folder: Path) -> float:
     return round(answer.score, _DIGITS)
 
 
-def _measures(shards: Path, dataset: DatasetManifest) -> dict[str, Distribution]:
-    """The distribution of every measure (column of numbers) over the training and validation shards."""
-    names = [name for name in dataset.shards if not name.startswith("test-")]
-    schema = pq.read_schema(shards / names[0])
-    columns = [field.name for field in schema if field.name != "label" and _is_number(field.type)]
-    table = pa.concat_tables([pq.read_table(shards / name, columns=columns) for name in names])
-    return {name: distribution(table[name].to_numpy().astype(np.float64)) for name in sorted(columns)}
+# --- the reference ----------------------------------------------------------------------------------------------------
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+@dataclass(frozen=True)
+class _Said:
+    """What was said of images."""
+
+    filenames: Sequence[str]
+    """n of them."""
+    probabilities: NDArray[np.floating]
+    """(n, classes)."""
+
+
+def _reference(
+    stage: Stage, run: Run, split: Literal["validation", "out-of-fold"], said: _Said, predictor: Predictor
+) -> ReferenceSample:
+    """The judged images, those first that the network was not fitted to, of which there are embeddings.
+
+    A backbone that was trained knows its training images too well, whoever judged them. Their embeddings are left out,
+    and others take their place: the validation images, else those held out, which decide nothing about the model here.
+    """
+    shards = stage.state.datasets / run.dataset.digest
+    judged: Split = "validation" if split == "validation" else "train"
+    if judged == "validation" or stage.project.training.backbone_rate == 0:
+        return _sample(shards, run.dataset, said, predictor, judged)
+    unseen: Split = "validation" if any(run.dataset.counts["validation"].values()) else "test"
+    if not any(run.dataset.counts[unseen].values()):
+        return _sample(shards, run.dataset, said, predictor, None)
+    images = load_split(shards, run.dataset, unseen)
+    rows = _chosen(len(images.filenames))
+    others = _Said([images.filenames[row] for row in rows], predictor.predict(images.images[rows]))
+    parts = [
+        _sample(shards, run.dataset, others, predictor, unseen),
+        _sample(shards, run.dataset, said, predictor, None),
+    ]
+    return ReferenceSample(
+        labels=tuple(label for part in parts for label in part.labels),
+        values={name: tuple(value for part in parts for value in part.values[name]) for name in parts[0].values},
+        embeddings=tuple(vector for part in parts for vector in part.embeddings),
+    )
+
+
+def _sample(
+    shards: Path, dataset: DatasetManifest, said: _Said, predictor: Predictor, embedded: Split | None
+) -> ReferenceSample:
+    """A part of the reference; `embedded` is the split that holds the images, None: they get no embeddings."""
+    rows = _chosen(len(said.filenames))
+    names, probabilities = [said.filenames[row] for row in rows], said.probabilities[rows]
+    embeddings: list[tuple[float, ...] | None] = [None] * len(names)
+    if embedded:
+        images = load_split(shards, dataset, embedded)
+        places = {name: place for place, name in enumerate(images.filenames)}
+        found = predictor.embed(images.images[[places[name] for name in names]])
+        embeddings = [tuple(_rounded(vector)) for vector in found.tolist()]
+    columns = {SCORE: scores_of(probabilities).tolist(), CONFIDENCE: probabilities.max(axis=1).tolist()}
+    measured = _measures(shards, dataset)
+    columns |= {name: [values[file] for file in names] for name, values in measured.items()}
+    decided = decide(probabilities, predictor.manifest.threshold.value)
+    return ReferenceSample(
+        labels=tuple(dataset.classes[label] for label in decided),
+        values={name: tuple(_rounded(values)) for name, values in columns.items()},
+        embeddings=tuple(embeddings),
+    )
+
+
+def _chosen(count: int) -> NDArray[np.intp]:
+    """Which of `count` images the reference takes."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:REFERENCE_IMAGES])
+
+
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, _DIGITS) for value in values]
+
+
+def _measures(shards: Path, dataset: DatasetManifest) -> dict[str, dict[str, float | None]]:
+    """Each measure of every image, by its name and the image's."""
+    measured = [name for name in pq.read_schema(shards / dataset.shards[0]).names if name in Measures.model_fields]
+    columns = ["filename", *measured]
+    table = pa.concat_tables([pq.read_table(shards / name, columns=columns) for name in dataset.shards])
+    names = table["filename"].to_pylist()
+    return {name: dict(zip(names, table[name].to_pylist(), strict=True)) for name in measured}
 
 
 def main() -> None:

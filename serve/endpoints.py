@@ -41,6 +41,7 @@ from serve.protocol import (
     TrialMetadata,
     WantedModel,
 )
+from serve.sampling import Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import Chosen, Loaded, ModelSlot, Slot
 from serve.tensors import Verdict
@@ -116,6 +117,8 @@ class Endpoints:
     """This replica's id, as Ray Serve's REST API lists it."""
     shadow: ShadowJudge
     """Judges afterwards what a shadow shall see."""
+    sampler: Sampler | None = None
+    """Hands some of the photographs to the monitor; None: there is none."""
 
     async def predict(self, request: Request) -> Response:
         """Judge a photograph (the body is its file), or those of a form (multipart/form-data)."""
@@ -207,17 +210,21 @@ class Endpoints:
     def _count(
         self, chosen: Chosen, images: Sequence[bytes | ImageError], outcomes: Sequence[Judgement | ImageError]
     ) -> None:
-        """Count the judgements of images, and let the shadow compare its own."""
+        """Count the judgements of images, let the shadow compare its own, and offer them to the monitor."""
         for outcome in outcomes:
             if isinstance(outcome, Judgement):
                 self.meters.count(metrics.JUDGEMENTS, chosen.model.model.version, outcome.label)
+        if not (chosen.shadow or self.sampler):
+            return
+        judged = [
+            (image, outcome)
+            for image, outcome in zip(images, outcomes, strict=True)
+            if isinstance(image, bytes) and isinstance(outcome, Judgement)
+        ]
         if chosen.shadow:
-            judged = [
-                (image, outcome)
-                for image, outcome in zip(images, outcomes, strict=True)
-                if isinstance(image, bytes) and isinstance(outcome, Judgement)
-            ]
             self.shadow.compare(chosen.shadow, judged)
+        if self.sampler:
+            self.sampler.offer(chosen.model.model, [image for image, _ in judged])
 
     def _chosen(self, request: Request, name: str = "", version: str = "") -> Chosen:
         """Who judges a request; whatever it is answered from now on bears the version of that model.

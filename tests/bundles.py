@@ -15,7 +15,7 @@ from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, 
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe
-from serve.predictor import EVIDENCE, INPUT, OUTPUT
+from serve.predictor import EMBEDDING, EVIDENCE, INPUT, OUTPUT
 from serve.preprocess import Pixels, preprocess
 
 CLASSES = ("good", "defective")
@@ -109,4 +109,6 @@ def brightness_model(height: int, width: int, salt: float) -> openvino.Model:
     cells = ops.avg_pool(ops.transpose(darkness, [0, 3, 1, 2]), [CELL, CELL], [0, 0], [0, 0], [CELL, CELL], True)
     evidence = ops.squeeze(cells, np.array([1], np.int64))
     evidence.output(0).set_names({EVIDENCE})
-    return openvino.Model([probabilities, evidence], [image], "brightness")
+    embedding = ops.concat([middled, ops.multiply(middled, middled)], 1)
+    embedding.output(0).set_names({EMBEDDING})
+    return openvino.Model([probabilities, evidence, embedding], [image], "brightness")

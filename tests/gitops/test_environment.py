@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from gitops.environment import (
     BUILDER_DEPLOYMENTS,
     GRPC_SERVICER,
+    MONITOR,
     Environment,
     model_path,
     parse_model_path,
@@ -125,7 +126,25 @@ def test_our_own_application_takes_the_seeds() -> None:
     seed = Environment.parse(LOCAL, "local").config["applications"][0]
     ApplicationArguments.parse(seed["args"], "args")
     UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
-    assert BUILDER_DEPLOYMENTS[seed["import_path"]] == (DEPLOYMENT,)
+    assert BUILDER_DEPLOYMENTS[seed["import_path"]] == (DEPLOYMENT, MONITOR)
+
+
+MONITORED = LOCAL.replace("windows: null", "windows: /windows").replace(
+    "      - name: Classifier", "      - {name: Monitor, ray_actor_options: {num_cpus: 1}}\n      - name: Classifier"
+)
+
+
+def test_a_monitor_is_configured_only_where_there_is_one() -> None:
+    from serve.app import build
+
+    found = Environment.parse(MONITORED, "x").applications["screw"]
+    assert (found.deployment, found.model) == ("Classifier", None)
+    assert promote(MONITORED, None, MODEL) != MONITORED
+    assert MONITOR in str(build(found.config["args"])._bound_deployment.init_args[1])
+    with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
+        Environment.parse(MONITORED.replace("windows: /windows", "windows: null"), "x")
+    with pytest.raises(ContractError, match="Monitor: it takes no user_config"):
+        Environment.parse(MONITORED.replace("{num_cpus: 1}", "{num_cpus: 1}, user_config: {model: null}"), "x")
 
 
 def test_the_local_environment_answers_on_loopback() -> None:

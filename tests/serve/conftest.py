@@ -38,6 +38,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.observed: dict[str, list[float]] = {}
+        self.gauges: dict[tuple[str, ...], float] = {}
 
     def count(self, metric: Metric, *labels: str) -> None:
         assert len(labels) == len(metric.labels)
@@ -46,6 +47,10 @@ class Tally:
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         assert len(labels) == len(metric.labels)
         self.observed.setdefault(metric.name, []).append(value)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        assert len(labels) == len(metric.labels)
+        self.gauges[(metric.name, *labels)] = value
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ class NoMeters:
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None: ...
 
+    def set(self, metric: Metric, value: float, *labels: str) -> None: ...
+
 
 def shadow(meters: Meters) -> ShadowJudge:
     """What judges for a shadow."""
