@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gitops.errors import ContractError, MergelineError
-from gitops.manifest import DriftFinding, DriftWindow, ReferenceSample, ServedModel
+from gitops.errors import MergelineError
+from gitops.manifest import DriftFinding, DriftWindow, ServedModel
 from gitops.status import now
 from monitoring import drift, metrics
 from monitoring.drift import Finding, Observations
 from monitoring.metrics import ANY_KIND, AccuracyBound, DriftKind, Meters, WindowOutcome
 from serve.feedback import LINES
 from serve.live_accuracy import live_accuracy
-from serve.measures import Measures
+from serve.observations import observations_of, reference_of
 from serve.predictor import Observation, Predictor
 from serve.preprocess import ImageError
 from serve.windows import Row, WindowFolder
@@ -130,7 +130,7 @@ class DriftMonitor:
             return None
         try:
             predictor = self._open_bundle(model)
-            reference = _reference(predictor)
+            reference = reference_of(predictor)
         except (MergelineError, OSError) as error:
             log.warning("The monitor cannot watch %s version %s: %s", model.name, model.version, error)
             self._refused[model.sha256] = time.monotonic() + RETRY_SECONDS
@@ -162,7 +162,7 @@ class DriftMonitor:
         """Judge a window, keep it, and publish what was found."""
         rows, begun = watched.rows, watched.begun
         watched.rows = []
-        observed = _observations([row.observation for row in rows])
+        observed = observations_of([row.observation for row in rows])
         baseline = self._folder.baseline(watched.model)
         enough, compares = len(rows) >= drift.LEAST_WINDOW, sum(baseline.values()) >= drift.BASELINE
         classes = watched.predictor.manifest.classes
@@ -237,39 +237,3 @@ def _finding(found: Finding) -> DriftFinding:
 
 def _last(rows: Sequence[Row]) -> datetime:
     return max(row.taken_at for row in rows)
-
-
-def _reference(predictor: Predictor) -> Observations:
-    """What the bundle says that the line should look like.
-
-    Raises:
-        ContractError: it has no reference that can be read, or none with embeddings of the network's size.
-    """
-    manifest = predictor.manifest
-    sample = ReferenceSample.read(predictor.folder / manifest.reference)
-    settings = manifest.preprocessing
-    blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-    dimensions = predictor.embed(blank).shape[1]
-    missing = (float("nan"),) * dimensions
-    if any(len(vector) != dimensions for vector in sample.embeddings if vector):
-        raise ContractError(
-            f"{manifest.reference} of bundle {predictor.digest[:12]}: not all embeddings are {dimensions} long"
-        )
-    return Observations(
-        labels=np.array(sample.labels, np.str_),
-        values={name: np.array(values, np.float64) for name, values in sample.values.items()},
-        embeddings=np.array([vector or missing for vector in sample.embeddings], np.float64).reshape(-1, dimensions),
-    )
-
-
-def _observations(observed: Sequence[Observation]) -> Observations:
-    values: dict[str, list[float]] = {
-        drift.SCORE: [item.judgement.score for item in observed],
-        drift.CONFIDENCE: [item.confidence for item in observed],
-        **{name: [getattr(item.measures, name) for item in observed] for name in Measures.model_fields},
-    }
-    return Observations(
-        labels=np.array([item.judgement.label for item in observed], np.str_),
-        values={name: np.array(column, np.float64) for name, column in values.items()},
-        embeddings=np.array([item.embedding for item in observed], np.float64),
-    )
