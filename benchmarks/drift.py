@@ -29,7 +29,7 @@ from serve.preprocess import Pixels, decode
 
 WITHOUT, WITH = 100, 20
 """Windows without drift, and of each change."""
-JITTERS = 3
+JITTERS = 2
 """Times that each photograph is jittered, for each change."""
 _SEED = 11  # no screw of the drawn sample, whose seed is another
 _MOST_SHIFT, _MOST_GAIN = 8, 0.015

@@ -143,37 +143,40 @@ DRIFT_STATISTIC = Metric(
     "gauge",
     "How much the last window differs from what it should be like, by feature and statistic (ks, ks_less, mmd, "
     "share_difference, wasserstein).",
-    ("application", "model_version", "feature", "statistic"),
+    ("model_version", "feature", "statistic"),
 )
 DRIFT_P_VALUE = Metric(
     PREFIX + "drift_p_value",
     "gauge",
     "How likely so large a statistic is without drift, corrected for all the comparisons of a window.",
-    ("application", "model_version", "feature", "statistic"),
+    ("model_version", "feature", "statistic"),
 )
 DRIFT_DETECTED = Metric(
     PREFIX + "drift_detected",
     "gauge",
     "1 if the last window drifted, else 0, by kind (image, score, label, confidence, embedding or any).",
-    ("application", "model_version", "kind"),
+    ("model_version", "kind"),
 )
 DRIFT_WINDOWS = Metric(
     PREFIX + "drift_windows",
     "counter",
     "Windows of photographs, by outcome (drifted, stable or too_few).",
-    ("application", "model_version", "outcome"),
+    ("model_version", "outcome"),
 )
 DRIFT_SAMPLES = Metric(
     PREFIX + "drift_samples",
     "counter",
     "Photographs that were handed to the monitor, by outcome (kept or dropped).",
-    ("application", "outcome"),
+    ("outcome",),
 )
 LIVE_ACCURACY = Metric(
     PREFIX + "live_accuracy",
     "gauge",
     "Share of the photographs with feedback whose label was right, and its 95 % interval (estimate, low or high).",
-    ("application", "model_version", "bound"),
+    ("model_version", "bound"),
 )
 DRIFT = (DRIFT_STATISTIC, DRIFT_P_VALUE, DRIFT_DETECTED, DRIFT_WINDOWS, DRIFT_SAMPLES, LIVE_ACCURACY)
-"""What the monitor measures; the photographs that it was to have are counted by the replicas that hand them over."""
+"""What the monitor measures; the photographs that it was to have are counted by the replicas that hand them over.
+
+Ray Serve itself adds the label `application` to all of them.
+"""

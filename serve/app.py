@@ -148,7 +148,7 @@ class Classifier(InferenceService):
         sampler = None
         if monitor is not None:
             hand_over = partial(_hand_over, monitor)
-            sampler = Sampler(hand_over, meters, context.app_name, seconds=arguments.sample_seconds)
+            sampler = Sampler(hand_over, meters, seconds=arguments.sample_seconds)
         self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag, shadow, sampler)
         self._app = assemble(
             self._endpoints,

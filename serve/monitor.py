@@ -153,7 +153,7 @@ class DriftMonitor:
         """Forget models of which nothing has come: else what they last did would be shown for ever."""
         for watched in [watched for watched in self._watched.values() if watched.seen < since]:
             for kind in (*DriftKind, ANY_KIND):
-                self._meters.set(metrics.DRIFT_DETECTED, 0, self._application, watched.model.version, kind)
+                self._meters.set(metrics.DRIFT_DETECTED, 0, watched.model.version, kind)
             del self._watched[watched.model.sha256]
 
     # --- windows ------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class DriftMonitor:
             compares_labels=compares,
             findings=tuple(_finding(found) for found in findings),
         )
-        self._meters.count(metrics.DRIFT_WINDOWS, self._application, watched.model.version, outcome)
+        self._meters.count(metrics.DRIFT_WINDOWS, watched.model.version, outcome)
         self._publish(window)
         self._retire(begun)
         try:
@@ -192,16 +192,16 @@ class DriftMonitor:
     def _publish(self, window: DriftWindow) -> None:
         if window.outcome is WindowOutcome.TOO_FEW:
             return  # what was found before still holds
-        of = (self._application, window.model.version)
+        version = window.model.version
         for found in window.findings:
-            self._meters.set(metrics.DRIFT_STATISTIC, found.value, *of, found.feature, found.statistic)
-            self._meters.set(metrics.DRIFT_P_VALUE, found.p_value, *of, found.feature, found.statistic)
+            self._meters.set(metrics.DRIFT_STATISTIC, found.value, version, found.feature, found.statistic)
+            self._meters.set(metrics.DRIFT_P_VALUE, found.p_value, version, found.feature, found.statistic)
             if found.wasserstein is not None:
-                self._meters.set(metrics.DRIFT_STATISTIC, found.wasserstein, *of, found.feature, _WASSERSTEIN)
+                self._meters.set(metrics.DRIFT_STATISTIC, found.wasserstein, version, found.feature, _WASSERSTEIN)
         drifted = {found.kind for found in window.drifted}
         for kind in DriftKind:
-            self._meters.set(metrics.DRIFT_DETECTED, int(kind in drifted), *of, kind)
-        self._meters.set(metrics.DRIFT_DETECTED, int(bool(drifted)), *of, ANY_KIND)
+            self._meters.set(metrics.DRIFT_DETECTED, int(kind in drifted), version, kind)
+        self._meters.set(metrics.DRIFT_DETECTED, int(bool(drifted)), version, ANY_KIND)
 
     def _publish_accuracy(self) -> None:
         file = self._feedback / LINES if self._feedback else None
@@ -216,7 +216,7 @@ class DriftMonitor:
         for version, accuracy in found.items():
             for bound in AccuracyBound:
                 value = asdict(accuracy)[bound]
-                self._meters.set(metrics.LIVE_ACCURACY, value, self._application, version, bound)
+                self._meters.set(metrics.LIVE_ACCURACY, value, version, bound)
 
 
 def _outcome(findings: Sequence[Finding]) -> WindowOutcome:

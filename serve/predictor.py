@@ -337,7 +337,10 @@ def _check_signature(folder: Path, manifest: BundleManifest, model: "openvino.Co
         EMBEDDING: "−1×dimensions",
     }
     found = {
-        port.any_name: "×".join(str(size.get_length()) if size.is_static else "−1" for size in port.partial_shape)
+        # A tensor may have several names; what converts a model may keep its own beside the signature's.
+        next((name for name in wanted if name in port.names), port.any_name): "×".join(
+            str(size.get_length()) if size.is_static else "−1" for size in port.partial_shape
+        )
         for port in (*model.inputs, *model.outputs)
     }
     for name in (EVIDENCE, EMBEDDING):  # how finely these are divided is the model's own affair

@@ -24,7 +24,6 @@ class Sampler:
     Args:
         hand_over: sends a photograph with the model that judged it; answers whether it was kept.
         meters: where it is counted what becomes of them.
-        application: the name by which that is done.
         seconds: between two photographs, so that a monitor costs as much however busy the line is.
     """
 
@@ -32,13 +31,11 @@ class Sampler:
         self,
         hand_over: Callable[[ServedModel, bytes], Awaitable[bool]],
         meters: Meters,
-        application: str,
         *,
         seconds: float,
     ) -> None:
         self._hand_over = hand_over
         self._meters = meters
-        self._application = application
         self._seconds = seconds
         self._next = 0.0
         self._waiting = 0
@@ -70,4 +67,4 @@ class Sampler:
         self._count(SampleOutcome.KEPT if kept else SampleOutcome.DROPPED)
 
     def _count(self, outcome: SampleOutcome) -> None:
-        self._meters.count(metrics.DRIFT_SAMPLES, self._application, outcome)
+        self._meters.count(metrics.DRIFT_SAMPLES, outcome)

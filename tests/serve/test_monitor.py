@@ -73,7 +73,7 @@ def feed(monitor: DriftMonitor, model: ServedModel, photographs: Iterable[bytes]
 
 
 def detected(tally: Tally, kind: str, version: str = "1") -> float | None:
-    return tally.gauges.get(("mergeline_drift_detected", APPLICATION, version, kind))
+    return tally.gauges.get(("mergeline_drift_detected", version, kind))
 
 
 def test_a_full_window_is_judged_kept_and_published(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
@@ -85,10 +85,10 @@ def test_a_full_window_is_judged_kept_and_published(tmp_path: Path, tally: Tally
     assert (window.outcome, window.photographs, window.labels) == ("stable", WINDOW, {"good": WINDOW, "defective": 0})
     assert window.model == watched
     assert window.drifted == ()
-    assert tally.counts["mergeline_drift_windows", APPLICATION, "1", "stable"] == 1
+    assert tally.counts["mergeline_drift_windows", "1", "stable"] == 1
     assert {detected(tally, kind) for kind in ("image", "score", "label", "confidence", "embedding", "any")} == {0}
     exposure = next(finding for finding in window.findings if finding.feature == "exposure")
-    of = (APPLICATION, "1", "exposure")
+    of = ("1", "exposure")
     assert tally.gauges["mergeline_drift_statistic", *of, "ks"] == exposure.value
     assert tally.gauges["mergeline_drift_p_value", *of, "ks"] == exposure.p_value
     assert tally.gauges["mergeline_drift_statistic", *of, "wasserstein"] == exposure.wasserstein
@@ -223,9 +223,7 @@ def test_feedback_says_how_often_a_version_was_right(tmp_path: Path, tally: Tall
     )
     feed(monitor, watched, files(1)[:1])
     monitor.look_round()
-    low, estimate, high = (
-        tally.gauges["mergeline_live_accuracy", APPLICATION, "1", bound] for bound in ("low", "estimate", "high")
-    )
+    low, estimate, high = (tally.gauges["mergeline_live_accuracy", "1", bound] for bound in ("low", "estimate", "high"))
     assert estimate == 39 / 40
     assert (low, high) == (pytest.approx(0.871, abs=0.002), pytest.approx(0.996, abs=0.002))  # Wilson's
 

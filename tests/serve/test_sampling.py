@@ -18,12 +18,12 @@ from tests.serve.site import open_bundle, shadow
 
 pytestmark = pytest.mark.anyio
 PART = encoded()
-KEPT, DROPPED = (("mergeline_drift_samples", "line", outcome) for outcome in ("kept", "dropped"))
+KEPT, DROPPED = (("mergeline_drift_samples", outcome) for outcome in ("kept", "dropped"))
 HandOver = Callable[[ServedModel, bytes], Awaitable[bool]]
 
 
 def sampler(hand_over: HandOver, tally: Tally, seconds: float = 0.0) -> Sampler:
-    return Sampler(hand_over, tally, "line", seconds=seconds)
+    return Sampler(hand_over, tally, seconds=seconds)
 
 
 async def settled() -> None:
