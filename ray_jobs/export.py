@@ -7,15 +7,13 @@ import importlib.metadata
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gitops import bundle
@@ -23,25 +21,21 @@ from gitops.errors import BundleError, TrainingError
 from gitops.manifest import (
     BundleManifest,
     Calibration,
-    DatasetManifest,
     EvidenceGrid,
     Probe,
-    ReferenceSample,
-    Split,
     ThresholdChoice,
     TrainingResult,
 )
 from gitops.state import locked, write_atomically
-from monitoring.drift import CONFIDENCE, SCORE
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
 from ray_jobs.decision import calibrate, calibrated_probabilities, calibrated_scores, choose_threshold
 from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
+from ray_jobs.reference import DIGITS, Said, make_reference
 from ray_jobs.stage import Run, Stage, arguments, open_stage, report_progress, run_main
-from serve.measures import Measures
-from serve.predictor import GOOD, Judgement, Predictor, decide, scores_of
+from serve.predictor import GOOD, Judgement, Predictor
 
 if TYPE_CHECKING:
     import keras
@@ -49,8 +43,6 @@ if TYPE_CHECKING:
 LARGEST_DISAGREEMENT = 1e-4
 """Between a probability by the engine and the same by Keras; above it the export fails."""
 ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
-REFERENCE_IMAGES = 1000
-"""Most images in the reference: more would make bundles large, and tell little more."""
 AGREEMENT_IMAGES = 128
 """Most images on which engine and Keras are compared."""
 _DRAFT, _INPUTS = ".export.", "bundle.inputs"
@@ -61,8 +53,6 @@ _FRAMEWORKS = {
     "opencv": ("opencv-python-headless",),
 }
 """By name, the distributions that it may come from."""
-# Sums come out a little differently by CPU; a digest must not hang on a figure's last digits.
-_DIGITS = 5
 
 
 def export(stage: Stage) -> str:
@@ -157,8 +147,8 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
     predictor = Predictor.load(folder)
-    said = _Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
-    (folder / REFERENCE).write_text(_reference(stage, run, judged.split, said, predictor).to_json())
+    said = Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
+    (folder / REFERENCE).write_text(make_reference(stage, run, judged.split, said, predictor).to_json())
     manifest = draft.model_copy(
         update={
             "agreement": _agreement(expected, predictor.predict(images), run.id),
@@ -253,90 +243,7 @@ def _probe_score(predictor: Predictor, folder: Path) -> float:
     answer = predictor.judge([(folder / PROBE).read_bytes()])[0]
     if not isinstance(answer, Judgement):
         raise TrainingError(f"the probe image cannot be used: {answer}")
-    return round(answer.score, _DIGITS)
-
-
-# --- the reference ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What was said of images."""
-
-    filenames: Sequence[str]
-    """n of them."""
-    probabilities: NDArray[np.floating]
-    """(n, classes)."""
-
-
-def _reference(
-    stage: Stage, run: Run, split: Literal["validation", "out-of-fold"], said: _Said, predictor: Predictor
-) -> ReferenceSample:
-    """The judged images, those first that the network was not fitted to, of which there are embeddings.
-
-    A backbone that was trained knows its training images too well, whoever judged them. Their embeddings are left out,
-    and others take their place: the validation images, else those held out, which decide nothing about the model here.
-    """
-    shards = stage.state.datasets / run.dataset.digest
-    judged: Split = "validation" if split == "validation" else "train"
-    if judged == "validation" or stage.project.training.backbone_rate == 0:
-        return _sample(shards, run.dataset, said, predictor, judged)
-    unseen: Split = "validation" if any(run.dataset.counts["validation"].values()) else "test"
-    if not any(run.dataset.counts[unseen].values()):
-        return _sample(shards, run.dataset, said, predictor, None)
-    images = load_split(shards, run.dataset, unseen)
-    rows = _chosen(len(images.filenames))
-    others = _Said([images.filenames[row] for row in rows], predictor.predict(images.images[rows]))
-    parts = [
-        _sample(shards, run.dataset, others, predictor, unseen),
-        _sample(shards, run.dataset, said, predictor, None),
-    ]
-    return ReferenceSample(
-        labels=tuple(label for part in parts for label in part.labels),
-        values={name: tuple(value for part in parts for value in part.values[name]) for name in parts[0].values},
-        embeddings=tuple(vector for part in parts for vector in part.embeddings),
-    )
-
-
-def _sample(
-    shards: Path, dataset: DatasetManifest, said: _Said, predictor: Predictor, embedded: Split | None
-) -> ReferenceSample:
-    """A part of the reference; `embedded` is the split that holds the images, None: they get no embeddings."""
-    rows = _chosen(len(said.filenames))
-    names, probabilities = [said.filenames[row] for row in rows], said.probabilities[rows]
-    embeddings: list[tuple[float, ...] | None] = [None] * len(names)
-    if embedded:
-        images = load_split(shards, dataset, embedded)
-        places = {name: place for place, name in enumerate(images.filenames)}
-        found = predictor.embed(images.images[[places[name] for name in names]])
-        embeddings = [tuple(_rounded(vector)) for vector in found.tolist()]
-    columns = {SCORE: scores_of(probabilities).tolist(), CONFIDENCE: probabilities.max(axis=1).tolist()}
-    measured = _measures(shards, dataset)
-    columns |= {name: [values[file] for file in names] for name, values in measured.items()}
-    decided = decide(probabilities, predictor.manifest.threshold.value)
-    return ReferenceSample(
-        labels=tuple(dataset.classes[label] for label in decided),
-        values={name: tuple(_rounded(values)) for name, values in columns.items()},
-        embeddings=tuple(embeddings),
-    )
-
-
-def _chosen(count: int) -> NDArray[np.intp]:
-    """Which of `count` images the reference takes."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:REFERENCE_IMAGES])
-
-
-def _rounded(values: Iterable[float | None]) -> list[float | None]:
-    return [None if value is None else round(value, _DIGITS) for value in values]
-
-
-def _measures(shards: Path, dataset: DatasetManifest) -> dict[str, dict[str, float | None]]:
-    """Each measure of every image, by its name and the image's."""
-    measured = [name for name in pq.read_schema(shards / dataset.shards[0]).names if name in Measures.model_fields]
-    columns = ["filename", *measured]
-    table = pa.concat_tables([pq.read_table(shards / name, columns=columns) for name in dataset.shards])
-    names = table["filename"].to_pylist()
-    return {name: dict(zip(names, table[name].to_pylist(), strict=True)) for name in measured}
+    return round(answer.score, DIGITS)
 
 
 def main() -> None:

@@ -513,6 +513,7 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
     application = Environment.parse(text, "x").applications["bolt"]
     assert application.config["args"]["feedback"] == str(state.feedback / "local")
     assert application.config["args"]["journal"] == str(state.reconciler / "local")
+    assert application.config["args"]["windows"] == str(state.windows / "local")
     assert Environment.parse(text, "x").url(application) == "http://127.0.0.1:8123"
     # An environment that is made for other machines has no such folders, and gets none.
     assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")
