@@ -1,7 +1,8 @@
 """The monitor in this process: windows that are stable or drifted, kept, published, and never in anybody's way."""
 
 import functools
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,13 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift, "BASELINE", 2 * WINDOW)
 
 
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What the monitor logs."""
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "handlers", [caplog.handler])  # Ray does not pass lines on
+    return caplog
+
+
 @functools.cache
 def files(seed: int, count: int = WINDOW, *, light: float = 1.0, defective: float = 0.0) -> tuple[bytes, ...]:
     """Photographs of a line; what is dark is defective to the tiny bundle."""
@@ -62,10 +70,17 @@ def watched(tmp_path_factory: pytest.TempPathFactory, model: ServedModel) -> Ser
     return ServedModel(name="screw", version="1", sha256=digest, uri=folder.as_uri())
 
 
-def monitor_on(folder: Path, tally: Tally, *, seconds: float = 3600, feedback: Path | None = None) -> DriftMonitor:
+def monitor_on(
+    folder: Path,
+    tally: Tally,
+    *,
+    seconds: float = 3600,
+    feedback: Path | None = None,
+    opening: Callable[[ServedModel], Predictor] = open_bundle,
+) -> DriftMonitor:
     settings = Settings(window_seconds=seconds, photographs=PHOTOGRAPHS, max_pixels=1_000_000)
     windows = WindowFolder(folder / APPLICATION, most=3)
-    return DriftMonitor(windows, APPLICATION, open_bundle, tally, settings, feedback)
+    return DriftMonitor(windows, APPLICATION, opening, tally, settings, feedback)
 
 
 def feed(monitor: DriftMonitor, model: ServedModel, photographs: Iterable[bytes]) -> None:
@@ -184,11 +199,18 @@ def test_a_version_that_is_not_served_any_more_drifts_no_longer(
 
 
 def test_what_cannot_be_watched_is_refused_and_not_tried_at_each_photograph(
-    tmp_path: Path, tally: Tally, model: ServedModel, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tally: Tally, model: ServedModel, said: pytest.LogCaptureFixture
 ) -> None:
-    monitor = monitor_on(tmp_path, tally)
+    opened = []
+
+    def opening(of: ServedModel) -> Predictor:
+        opened.append(of)
+        return open_bundle(of)
+
+    monitor = monitor_on(tmp_path, tally, opening=opening)
     assert [monitor.take(model, data) for data in files(1)[:3]] == [False] * 3  # its reference is empty
-    assert caplog.text.count("cannot watch screw version 1") == 1
+    assert opened == [model]
+    assert "cannot watch screw version 1" in said.text
     assert not tmp_path.joinpath(APPLICATION).exists()
 
 
@@ -201,12 +223,12 @@ def test_a_file_that_is_no_photograph_is_left_out(tmp_path: Path, tally: Tally, 
 
 
 def test_a_folder_that_cannot_be_written_costs_the_files_and_nothing_else(
-    tmp_path: Path, tally: Tally, watched: ServedModel, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tally: Tally, watched: ServedModel, said: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / APPLICATION).write_text("a file")
     feed(monitor_on(tmp_path, tally), watched, files(2, light=0.8))
     assert detected(tally, "any") == 1
-    assert "A window cannot be kept" in caplog.text
+    assert "A window cannot be kept" in said.text
 
 
 def test_feedback_says_how_often_a_version_was_right(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
@@ -214,12 +236,12 @@ def test_feedback_says_how_often_a_version_was_right(tmp_path: Path, tally: Tall
     feedback.mkdir()
     monitor = monitor_on(tmp_path / "windows", tally, feedback=feedback)
     monitor.look_round()
-    said = [
+    lines = [
         Feedback(filename=f"{number}.png", label="good", said="good" if number else "defective", model_version="1")
         for number in range(40)
     ]
     (feedback / LINES).write_text(
-        "".join(line.model_copy(update={"model_name": "screw"}).model_dump_json() + "\n" for line in said)
+        "".join(line.model_copy(update={"model_name": "screw"}).model_dump_json() + "\n" for line in lines)
     )
     feed(monitor, watched, files(1)[:1])
     monitor.look_round()
