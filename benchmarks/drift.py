@@ -70,7 +70,8 @@ def _moved(pixels: Pixels, matrix: NDArray[np.float64]) -> Pixels:
 
 def _about_the_middle(pixels: Pixels, degrees: float, scale: float) -> Pixels:
     height, width = pixels.shape[:2]
-    return _moved(pixels, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale))
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    return _moved(pixels, np.asarray(matrix, np.float64))
 
 
 def _shifted(pixels: Pixels) -> Pixels:
@@ -94,7 +95,8 @@ def jittered(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Another photograph of the same part: a little moved, by whole pixels, and in a little more or less light."""
     x, y = rng.integers(-_MOST_SHIFT, _MOST_SHIFT + 1, 2)
     moved = _moved(pixels, np.array([[1.0, 0, x], [0, 1, y]]))
-    return np.clip(np.rint(moved * (1 + rng.uniform(-_MOST_GAIN, _MOST_GAIN))), 0, 255).astype(np.uint8)
+    brighter = np.rint(moved * (1 + rng.uniform(-_MOST_GAIN, _MOST_GAIN)))
+    return np.asarray(np.clip(brighter, 0, 255), np.uint8)
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------

@@ -249,5 +249,5 @@ def _of_labels(window: Observations, classes: Sequence[str], baseline: Mapping[s
     total, before = len(window.labels), sum(baseline.values())
     for name, labels in asked.items():
         now, then = int(np.isin(window.labels, labels).sum()), sum(baseline.get(label, 0) for label in labels)
-        p_value = stats.fisher_exact([[now, total - now], [then, before - then]]).pvalue
+        p_value = stats.fisher_exact(np.array([[now, total - now], [then, before - then]])).pvalue
         yield Finding(DriftKind.LABEL, name, "share_difference", now / total - then / before, float(p_value))

@@ -100,7 +100,7 @@ def embedding_projection(features: int) -> NDArray[np.float32]:
         (features, dimensions).
     """
     signs = np.random.default_rng(_EMBEDDING_SEED).integers(0, 2, (features, _EMBEDDING_DIMENSIONS)) * 2 - 1
-    return (signs / np.sqrt(features)).astype(np.float32)
+    return np.asarray(signs / np.sqrt(features), np.float32)
 
 
 def _evidence(model: "keras.Model", training: Training) -> tuple[list[Any], Callable[[list[Any]], Any]]:

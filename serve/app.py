@@ -220,7 +220,7 @@ async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photo
     try:
         return bool(await response)
     except asyncio.CancelledError:  # it took too long
-        response.cancel()
+        response.cancel()  # type: ignore[no-untyped-call]
         raise
 
 

@@ -150,7 +150,7 @@ def test_the_discrepancy_of_two_samples_is_that_of_its_definition() -> None:
     width = np.median(pairs[np.triu_indices(40, 1)])
 
     def kernel(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(-(np.linalg.norm(one[:, None] - other[None], axis=2) ** 2) / width)
+        return np.asarray(np.exp(-(np.linalg.norm(one[:, None] - other[None], axis=2) ** 2) / width))
 
     among = [(kernel(one, one).sum() - len(one)) / (len(one) * (len(one) - 1)) for one in (reference, window)]
     value, p_value = mmd(reference, window, np.random.default_rng(0))

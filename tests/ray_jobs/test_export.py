@@ -198,8 +198,8 @@ def test_the_reference_holds_what_was_judged_unseen(trained: Stage, folder: Path
     assert [len(values) for values in reference.values.values()] == [judged] * 4
     assert reference.values["exposure"].count(None) == 2  # the first of each class has none
     probabilities = predictor.predict(images.images)
-    np.testing.assert_allclose(reference.values["score"], probabilities[:, 1], atol=1e-3)
-    np.testing.assert_allclose(reference.values["confidence"], probabilities.max(axis=1), atol=1e-3)
+    for name, expected in (("score", probabilities[:, 1]), ("confidence", probabilities.max(axis=1))):
+        np.testing.assert_allclose(np.array(reference.values[name], np.float64), expected, atol=1e-3)
     decided = np.where(probabilities[:, 1] < manifest.threshold.value, "good", "defective")
     assert reference.labels == tuple(decided.tolist())
     np.testing.assert_allclose(np.array(reference.embeddings), predictor.embed(images.images), atol=1e-4)
