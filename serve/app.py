@@ -36,8 +36,8 @@ from serve.windows import WindowFolder
 
 DEPLOYMENT, MONITOR = "Classifier", "Monitor"
 """The deployments' names; environments configure them by these."""
-# It may use what is left of the CPUs: requests come first.
-_MONITOR_NICENESS = 10
+# Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
+_LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
 
 # A replica runs in whatever folder Ray gives it.
@@ -187,7 +187,7 @@ class Monitor:
     """Watches what the replicas answer, beside them: whatever becomes of it, they go on answering."""
 
     def __init__(self, arguments: ApplicationArguments) -> None:
-        os.nice(_MONITOR_NICENESS)
+        os.nice(_LEAST_CLAIM)
         application, cache = serve.get_replica_context().app_name, _cache(arguments)
         self._pool = ThreadPoolExecutor(1, "monitor")
         self._monitor = DriftMonitor(
