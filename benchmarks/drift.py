@@ -2,8 +2,9 @@
 
 python -m benchmarks.drift [--project project.yaml] [--state .mergeline] [--drawn 0]
 
-Needs a bundle (`mergeline up`, or the stages up to `export`). A window is drawn from held-out photographs with
-replacement, each with another jitter; with `--drawn` the photographs are as many freshly drawn screws instead.
+Needs a bundle (`mergeline up`, or the stages up to `export`). Windows hold different photographs, up to four fifths of
+the held-out ones, each moved a little; with `--drawn` they are as many freshly drawn screws instead. Only the labels'
+windows are drawn with replacement, as they are about nothing but counts.
 """
 
 import os
@@ -29,10 +30,8 @@ from serve.preprocess import Pixels, decode
 
 WITHOUT, WITH = 100, 20
 """Windows without drift, and of each change."""
-JITTERS = 2
-"""Times that each photograph is jittered, for each change."""
 _SEED = 11  # no screw of the drawn sample, whose seed is another
-_MOST_SHIFT, _MOST_GAIN = 8, 0.015
+_MOST_SHIFT = 8
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,14 @@ def _moved(pixels: Pixels, matrix: NDArray[np.float64]) -> Pixels:
     return np.asarray(cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _about_the_middle(pixels: Pixels, degrees: float, scale: float) -> Pixels:
+def _turned_about_a_corner(pixels: Pixels) -> Pixels:
+    """Turned about its middle, the part would stay in the picture, and be straightened as ever."""
+    return _moved(pixels, np.asarray(cv2.getRotationMatrix2D((0.0, 0.0), 25, 1.0), np.float64))
+
+
+def _smaller(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0, 0.85)
     return _moved(pixels, np.asarray(matrix, np.float64))
 
 
@@ -86,38 +90,20 @@ CHANGES: Mapping[str, Callable[[Pixels], Pixels]] = {
     "lamp 20 % dimmer": lambda pixels: (0.8 * pixels).astype(np.uint8),
     "lens blurred by 2 px": _blurred,
     "camera shifted by a quarter": _shifted,
-    "camera turned by 40°": lambda pixels: _about_the_middle(pixels, 40, 1.0),
-    "screws of another size (85 %)": lambda pixels: _about_the_middle(pixels, 0, 0.85),
+    "camera turned by 25° about a corner": _turned_about_a_corner,
+    "screws of another size (85 %)": _smaller,
 }
 
 
 def jittered(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Another photograph of the same part: a little moved, by whole pixels, and in a little more or less light."""
-    x, y = rng.integers(-_MOST_SHIFT, _MOST_SHIFT + 1, 2)
-    moved = _moved(pixels, np.array([[1.0, 0, x], [0, 1, y]]))
-    brighter = np.rint(moved * (1 + rng.uniform(-_MOST_GAIN, _MOST_GAIN)))
-    return np.asarray(np.clip(brighter, 0, 255), np.uint8)
+    """Another photograph of the same part: moved by a few whole pixels, so that its noise stays as it is."""
+    x, y = (int(step) for step in rng.integers(-_MOST_SHIFT, _MOST_SHIFT + 1, 2))
+    padded = np.pad(pixels, _MOST_SHIFT, mode="reflect")
+    height, width = pixels.shape[:2]
+    return padded[_MOST_SHIFT + y : _MOST_SHIFT + y + height, _MOST_SHIFT + x : _MOST_SHIFT + x + width]
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Photographs that were observed, from which windows are drawn."""
-
-    observed: Observations
-    bad: NDArray[np.bool_]
-
-    def window(self, rng: np.random.Generator, defective: float, size: int = drift.WINDOW) -> Observations:
-        """So many photographs, of which this share is defective in the long run."""
-        chosen_bad = rng.random(size) < defective
-        rows = np.where(
-            chosen_bad,
-            rng.choice(np.flatnonzero(self.bad), size),
-            rng.choice(np.flatnonzero(~self.bad), size),
-        )
-        return rows_of(self.observed, rows)
 
 
 def rows_of(observed: Observations, rows: NDArray[np.integer]) -> Observations:
@@ -126,17 +112,43 @@ def rows_of(observed: Observations, rows: NDArray[np.integer]) -> Observations:
     return Observations(observed.labels[rows], values, observed.embeddings[rows])
 
 
-def observe(predictor: Predictor, photographs: Photographs, change: Callable[[Pixels], Pixels]) -> Pool:
+def joined(one: Observations, other: Observations) -> Observations:
+    """The photographs of both, with what is known of either."""
+    return Observations(
+        np.concatenate([one.labels, other.labels]),
+        {
+            name: np.concatenate([one.values[name], other.values[name]])
+            for name in one.values.keys() & other.values.keys()
+        },
+        np.concatenate([one.embeddings, other.embeddings]),
+    )
+
+
+def window_of(observed: Observations, rng: np.random.Generator) -> Observations:
+    """Different photographs: a whole window, or four fifths of what there is."""
+    count = len(observed.labels)
+    return rows_of(observed, rng.permutation(count)[: min(drift.WINDOW, 4 * count // 5)])
+
+
+def labelled(
+    observed: Observations, bad: NDArray[np.bool_], defective: float, size: int, rng: np.random.Generator
+) -> Observations:
+    """Photographs drawn with replacement, of which this share is defective in the long run."""
+    chosen = rng.random(size) < defective
+    rows = np.where(chosen, rng.choice(np.flatnonzero(bad), size), rng.choice(np.flatnonzero(~bad), size))
+    return rows_of(observed, rows)
+
+
+def observe(predictor: Predictor, photographs: Photographs, change: Callable[[Pixels], Pixels]) -> Observations:
     """Judge and measure every photograph, changed and jittered, as the monitor does."""
 
     def one(number: int) -> Observation:
         rng = np.random.default_rng([_SEED, number])
-        pixels = jittered(change(photographs.pixels[number % len(photographs.pixels)]), rng)
+        pixels = jittered(change(photographs.pixels[number]), rng)
         return predictor.observe(cv2.imencode(".bmp", pixels)[1].tobytes())
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(one, range(JITTERS * len(photographs.pixels))))
-    return Pool(observations_of(found), np.tile(photographs.bad, JITTERS))
+        return observations_of(list(pool.map(one, range(len(photographs.pixels)))))
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -148,43 +160,50 @@ class Line:
 
     reference: Observations
     classes: tuple[str, ...]
-    usual: Pool
-    defective: float
-    """The usual share of defective parts."""
+    usual: Observations
+    bad: NDArray[np.bool_]
+    """(n,): which of the usual photographs show a defect."""
 
-    def found(self, window: Observations, rng: np.random.Generator, reference: Observations | None = None) -> set[str]:
-        """The kinds in which a window drifted; the first windows, whose labels it is compared with, are drawn anew."""
-        first = self.usual.window(rng, self.defective, drift.BASELINE)
-        baseline = {label: int(np.count_nonzero(first.labels == label)) for label in self.classes}
-        findings = drift.judge(reference or self.reference, window, self.classes, baseline)
-        return {f"{finding.kind}" for finding in findings if finding.drifted}
+    def windows(self, observed: Observations, count: int, rng: np.random.Generator) -> list[set[str]]:
+        """The features in which each window drifted from the bundle's reference."""
+        return [self._found(self.reference, window_of(observed, rng)) for _ in range(count)]
 
-    def without_drift(self, rng: np.random.Generator) -> list[set[str]]:
-        """What windows without drift are said to differ in."""
-        return [self.found(self.usual.window(rng, self.defective), rng) for _ in range(WITHOUT)]
-
-    def with_other_references(self, rng: np.random.Generator) -> list[set[str]]:
-        """The same, but each window with half of the photographs as its reference, and drawn from the other half."""
-        photographs = len(self.usual.bad) // JITTERS
-        results = []
+    def other_references(self, rng: np.random.Generator) -> list[set[str]]:
+        """The same without drift, all unseen photographs shuffled: one half is the reference, a window of the other."""
+        everything, results = joined(self.reference, self.usual), []
         for _ in range(WITHOUT):
-            halves = np.tile(rng.permutation(photographs) % 2 == 0, JITTERS)
-            rest = Pool(rows_of(self.usual.observed, np.flatnonzero(~halves)), self.usual.bad[~halves])
-            reference = rows_of(self.usual.observed, np.flatnonzero(halves[:photographs]))
-            results.append(self.found(rest.window(rng, self.defective), rng, reference))
+            order = rng.permutation(len(everything.labels))
+            half = len(order) // 2
+            window = rows_of(everything, order[half : half + drift.WINDOW])
+            results.append(self._found(rows_of(everything, order[:half]), window))
         return results
 
-    def changed(self, pool: Pool, rng: np.random.Generator, defective: float) -> list[set[str]]:
-        """What windows of a changed line differ in."""
-        return [self.found(pool.window(rng, defective), rng) for _ in range(WITH)]
+    def labels(self, defective: float, count: int, rng: np.random.Generator) -> list[set[str]]:
+        """Windows with a share of defects, each beside first windows of its own with the usual share."""
+        usual, results = float(self.bad.mean()), []
+        for _ in range(count):
+            first = labelled(self.usual, self.bad, usual, drift.BASELINE, rng)
+            baseline = {label: int(np.count_nonzero(first.labels == label)) for label in self.classes}
+            window = labelled(self.usual, self.bad, defective, drift.WINDOW, rng)
+            bare = Observations(window.labels, {}, window.embeddings)
+            results.append(
+                self._found(Observations(self.reference.labels, {}, self.reference.embeddings[:0]), bare, baseline)
+            )
+        return results
+
+    def _found(
+        self, reference: Observations, window: Observations, baseline: Mapping[str, int] | None = None
+    ) -> set[str]:
+        findings = drift.judge(reference, window, self.classes, baseline)
+        return {finding.feature for finding in findings if finding.drifted}
 
 
 def row(name: str, results: list[set[str]]) -> str:
     """A row of the table: how many windows drifted, in how many pairs one did, and what it was."""
     hit = [bool(found) for found in results]
     pairs = [any(pair) for pair in zip(hit[::2], hit[1::2], strict=True)]
-    kinds = {kind: sum(kind in found for found in results) for kind in sorted(set().union(*results))}
-    said = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    features = {feature: sum(feature in found for found in results) for feature in sorted(set().union(*results))}
+    said = ", ".join(f"{feature} {count}" for feature, count in features.items())
     return f"| {name} | {sum(hit)} of {len(hit)} | {sum(pairs)} of {len(pairs)} | {said or '–'} |"
 
 
@@ -200,19 +219,16 @@ def main() -> None:
     reference = reference_of(predictor)
     photographs = drawn(options.drawn, 1 / 6) if options.drawn else held_out(stage)
     usual = observe(predictor, photographs, lambda pixels: pixels)
-    share = float(photographs.bad.mean())
-    line = Line(reference, predictor.manifest.classes, usual, share)
+    line, share = Line(reference, predictor.manifest.classes, usual, photographs.bad), float(photographs.bad.mean())
     rng = np.random.default_rng(_SEED)
-    print(
-        f"{len(photographs.pixels)} photographs, {share:.1%} defective; reference: {len(reference.labels)} images; "
-        f"windows of {drift.WINDOW}"
-    )
+    print(f"{len(photographs.pixels)} photographs, {share:.1%} defective; reference: {len(reference.labels)} images")
     print("| what happens | windows that drifted | pairs of windows in which one did | in what |\n|---|---|---|---|")
-    print(row("nothing", line.without_drift(rng)))
-    print(row("nothing, with other references", line.with_other_references(rng)), flush=True)
+    print(row("nothing", line.windows(usual, WITHOUT, rng)))
+    print(row("nothing, other references", line.other_references(rng)))
+    print(row("as many defects as ever", line.labels(share, WITHOUT, rng)), flush=True)
     for name, change in CHANGES.items():
-        print(row(name, line.changed(observe(predictor, photographs, change), rng, share)), flush=True)
-    print(row("twice as many defects", line.changed(usual, rng, 2 * share)))
+        print(row(name, line.windows(observe(predictor, photographs, change), WITH, rng)), flush=True)
+    print(row("twice as many defects", line.labels(2 * share, WITH, rng)))
 
 
 if __name__ == "__main__":

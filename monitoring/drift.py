@@ -23,7 +23,7 @@ FALSE_ALARMS = 0.005
 """Share of windows without drift that may be called drifted, at most."""
 TOLERATED = 0.1
 """Largest difference of two distribution functions that is no drift: the line is never quite as the reference."""
-TOLERATED_EMBEDDING = 0.02
+TOLERATED_EMBEDDING = 0.05
 """The same of the embeddings' squared maximum mean discrepancy, whose largest value is 2."""
 SCORE, CONFIDENCE = "score", "confidence"
 """Names of values that are not measured of the image."""
