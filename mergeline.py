@@ -739,6 +739,40 @@ def monitor_publish(
         out.print(line, markup=False, highlight=False)
 
 
+@app.command()
+def drift(
+    env: Environment = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="`args.windows` of the environment; the state folder's if not given."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Windows to list, the latest ones.")] = 20,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    as_json: Json = False,
+) -> None:
+    """List the windows of photographs that were judged, oldest first, and what drifted in them."""
+    place = folder or State.at(state).windows / _environment(project, env)
+    from serve import windows
+
+    found = windows.windows_below(place)[-limit:]
+    if as_json:
+        _print_json([window.model_dump(mode="json") for window in found])
+        return
+    if not found:
+        out.print(f"no window of photographs lies in {place} yet: it takes traffic, and args.windows", highlight=False)
+        return
+    table = Table("ended", "application", "version", "photographs", "outcome", "what drifted", box=None)
+    for window in found:
+        ended = window.ended_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        color = {"drifted": "red", "stable": "green", "too_few": "yellow"}[window.outcome]
+        said = f"[{color}]{window.outcome.replace('_', ' ')}[/]"
+        drifted = ", ".join(f"{one.feature} ({one.statistic} {one.value:.2f})" for one in window.drifted)
+        count = str(window.photographs)
+        table.add_row(ended, window.application, window.model.version, count, said, escape(drifted))
+    out.print(table)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
+MONITOR = "Monitor"
+"""The deployment that watches for drift; it is there only where `args.windows` is set."""
 MEMBERS = "/models"
 """Where a fleet has the paths of its models, each under its name."""
 
@@ -39,11 +41,18 @@ class Builder:
     deployment: str
     user_config: type[UserConfig | FleetConfig]
     """What the deployment's `user_config` may hold."""
+    monitored: bool
+    """Whether it makes a deployment `MONITOR` too, where `args.windows` is set."""
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """All that it makes."""
+        return (self.deployment, MONITOR) if self.monitored else (self.deployment,)
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "serve.app:build": Builder("Classifier", UserConfig),
-    "serve.fleet:build": Builder("Fleet", FleetConfig),
+    "serve.app:build": Builder("Classifier", UserConfig, monitored=True),
+    "serve.fleet:build": Builder("Fleet", FleetConfig, monitored=False),
 }
 """By their import paths; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -340,7 +349,11 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     if port is not None:
         text = with_port(text, port)
     if state is not None:
-        folders = {"feedback": state.feedback / environment, "journal": state.reconciler / environment}
+        folders = {
+            "feedback": state.feedback / environment,
+            "journal": state.reconciler / environment,
+            "windows": state.windows / environment,
+        }
         for key, folder in folders.items():
             arguments = _find(_compose(text), "applications", project, "args")
             if any(pair[0].value == key for pair in arguments.value):
@@ -385,6 +398,8 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     for deployment in deployments:
         _check_deployment(deployment, entry["import_path"], source, where)
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
+    if (builder := BUILDERS.get(entry["import_path"])) and builder.monitored:
+        _check_monitor(entry, deployments, source, where)
     found = models_of(entry, source)
     return Application(
         name=name,
@@ -425,8 +440,8 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     name = _name(deployment, "deployment", source)
     where = f"{where}, deployment {name}"
     builder = BUILDERS.get(import_path)
-    if builder and name != builder.deployment:
-        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, (builder.deployment,))}")
+    if builder and name not in builder.deployments:
+        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, builder.deployments)}")
     _check_keys(deployment, "deployments", source, where)
     for section in ("autoscaling_config", "ray_actor_options"):
         _check_section(deployment, section, source, where)
@@ -436,6 +451,21 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     if builder:
         _refuse_unknown(user_config, tuple(builder.user_config.model_fields), source, f"{where}, user_config")
         builder.user_config.parse(user_config, f"{source}: the user_config of {where}")
+
+
+def _check_monitor(entry: Mapping[str, Any], deployments: list[dict[str, Any]], source: str, where: str) -> None:
+    """Refuse what Serve would fail on: a deployment that the builder does not make, or that takes no configuration."""
+    monitor = next((deployment for deployment in deployments if deployment["name"] == MONITOR), None)
+    if monitor is None:
+        return
+    arguments = entry.get("args")
+    if not (isinstance(arguments, dict) and arguments.get("windows")):
+        raise ContractError(
+            f"{source}: {where} has the deployment {MONITOR}, which is made only where `args.windows` names a folder: "
+            f"set that, or take the deployment out"
+        )
+    if monitor.get("user_config") is not None:
+        raise ContractError(f"{source}: {where}, deployment {MONITOR}: it takes no user_config")
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:

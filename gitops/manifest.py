@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gitops.errors import ContractError
+from monitoring.metrics import DriftKind, WindowOutcome
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-like label: it becomes part of paths, branches, routes and Kubernetes names."""
@@ -517,20 +518,23 @@ class Probe(Contract):
     tolerance: float = Field(default=0.02, description="Largest allowed difference; engines differ a little by CPU.")
 
 
-class Distribution(Contract):
-    """How values were distributed: quantiles, from which any bins can be made."""
+class ReferenceSample(Contract):
+    """What drift is measured against: the bundle's `reference` file. Images that were judged unseen, n of them."""
 
-    count: int = Field(description="Values; those that are missing are not counted.")
-    quantiles: tuple[float, ...] = Field(description="At evenly spaced shares, from the smallest value to the largest.")
-
-
-class ReferenceStatistics(Contract):
-    """What drift is measured against: the bundle's `reference` file."""
-
-    measures: dict[str, Distribution] = Field(description="Measure → over the images it was trained and chosen on.")
-    scores: Distribution = Field(
-        description="Over validation images, or out of fold: on those it was trained on, a model is surer."
+    labels: tuple[str, ...] = Field(description="What the model said of each, (n,).")
+    values: dict[str, tuple[float | None, ...]] = Field(
+        description="Score, confidence and what was measured, by name, (n,) each; null where there is none."
     )
+    embeddings: tuple[tuple[float, ...] | None, ...] = Field(
+        description="(n, dimensions); null for an image that the network was fitted to."
+    )
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        for name, column in {**self.values, "embeddings": self.embeddings}.items():
+            if len(column) != len(self.labels):
+                raise ValueError(f"`{name}` has {len(column)} entries, and there are {len(self.labels)} labels")
+        return self
 
 
 class EvidenceGrid(Contract):
@@ -552,7 +556,7 @@ class BundleManifest(Contract):
     engine: Literal["openvino"] = Field(description="What runs the engine file.")
     engine_file: str = Field(description="The engine file, relative to the bundle.")
     saved_model: str = Field(description="The SavedModel's folder, relative to the bundle.")
-    reference: str = Field(description="Reference statistics for drift, relative to the bundle.")
+    reference: str = Field(description="What drift is measured against, relative to the bundle.")
     evidence: EvidenceGrid
     probe: Probe
     agreement: float = Field(description="Largest difference between the engine's and Keras's probabilities.")
@@ -729,6 +733,49 @@ class ModelVersion(Contract):
     created: str = Field(description="When it was registered, RFC 3339 in UTC.")
     mlflow_run_id: str
     evaluation: EvaluationReport
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+class DriftFinding(Contract):
+    """A feature of a window, compared with what it should be like."""
+
+    kind: DriftKind
+    feature: str
+    statistic: str = Field(description="ks, ks_less (only smaller values count), mmd or share_difference.")
+    value: float
+    p_value: Share = Field(description="How likely so large a value is without drift, corrected for the whole window.")
+    wasserstein: float | None = Field(
+        default=None,
+        description="How far values moved, in standard deviations of the reference; None: no single value.",
+    )
+    drifted: bool
+
+
+class LabelCounts(Contract):
+    """How often a version gave each label at first: what later windows are compared with."""
+
+    labels: dict[str, int]
+
+
+class DriftWindow(Contract):
+    """A window of photographs and what was found; the photographs' figures are in the Parquet file of the same name."""
+
+    application: str
+    model: ServedModel
+    outcome: WindowOutcome
+    photographs: int
+    began_at: AwareDatetime
+    ended_at: AwareDatetime
+    labels: dict[str, int] = Field(description="How often each label was given.")
+    compares_labels: bool = Field(description="Whether there were earlier windows to compare the labels with.")
+    findings: tuple[DriftFinding, ...] = ()
+
+    @property
+    def drifted(self) -> tuple[DriftFinding, ...]:
+        """What drifted, the least likely first."""
+        return tuple(sorted((found for found in self.findings if found.drifted), key=lambda found: found.p_value))
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------

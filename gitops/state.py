@@ -95,6 +95,11 @@ class State:
         return self.monitoring / "targets"
 
     @property
+    def windows(self) -> Path:
+        """Windows of photographs, by which drift is judged: one folder an environment, with one an application."""
+        return self.root / "windows"
+
+    @property
     def session(self) -> Path:
         """What `mergeline up` started: process ids, addresses, the token, logs."""
         return self.root / "session"

@@ -307,29 +307,28 @@ def _drift() -> Dashboard:
                 (
                     _lines(
                         "Detected",
-                        f"max by (application, model_version, kind) (ray_mergeline_drift_detected{{{_APPLICATION}}})",
+                        f"max by (application, model_version, kind) ({m.DRIFT_DETECTED.exported}{{{_APPLICATION}}})",
                         f"{version} {{{{kind}}}}",
                         about="1: the last window differs from the reference in the bundle.",
                     ),
                     _lines(
                         "Windows",
-                        "sum by (model_version, outcome) "
-                        f"(increase(ray_mergeline_drift_windows_total{{{_APPLICATION}}}[1h]))",
+                        f"sum by (model_version, outcome) (increase({m.DRIFT_WINDOWS.exported}{{{_APPLICATION}}}[1h]))",
                         f"{version} {{{{outcome}}}}",
                         about="In the hour before.",
                     ),
                     _lines(
                         "Statistics",
-                        f"max by (model_version, feature, statistic) (ray_mergeline_drift_statistic{{{_APPLICATION}}})",
+                        f"max by (model_version, feature, statistic) ({m.DRIFT_STATISTIC.exported}{{{_APPLICATION}}})",
                         f"{version} {{{{feature}}}} {{{{statistic}}}}",
                     ),
                     _lines(
                         "p values",
-                        f"min by (model_version, feature, statistic) (ray_mergeline_drift_p_value{{{_APPLICATION}}})",
+                        f"min by (model_version, feature, statistic) ({m.DRIFT_P_VALUE.exported}{{{_APPLICATION}}})",
                         f"{version} {{{{feature}}}} {{{{statistic}}}}",
                         about="Corrected for many tests.",
                     ),
-                    _lines("Samples", _rate("ray_mergeline_drift_samples_total", "outcome"), "{{outcome}}", "ops"),
+                    _lines("Samples", _rate(m.DRIFT_SAMPLES.exported, "outcome"), "{{outcome}}", "ops"),
                 ),
             ),
             Row(
@@ -337,7 +336,7 @@ def _drift() -> Dashboard:
                 (
                     _lines(
                         "Live accuracy",
-                        f"max by (application, model_version, bound) (ray_mergeline_live_accuracy{{{_APPLICATION}}})",
+                        f"max by (application, model_version, bound) ({m.LIVE_ACCURACY.exported}{{{_APPLICATION}}})",
                         f"{version} {{{{bound}}}}",
                         "percentunit",
                         "With its 95 % interval.",
@@ -346,7 +345,7 @@ def _drift() -> Dashboard:
                 ),
             ),
         ),
-        (Variable("application", "ray_mergeline_drift_samples_total"),),
+        (Variable("application", m.DRIFT_SAMPLES.exported),),
     )
 
 

@@ -232,6 +232,99 @@ SERVING = (
 )
 """What the replicas of the service measure."""
 
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+class DriftKind(StrEnum):
+    """What a window of photographs may differ in."""
+
+    IMAGE = "image"
+    """What is measured of the photographs."""
+    SCORE = "score"
+    LABEL = "label"
+    """How often each label is given."""
+    CONFIDENCE = "confidence"
+    """The model is less sure than it was."""
+    EMBEDDING = "embedding"
+    """What the network sees."""
+
+
+ANY_KIND = "any"
+"""The label value that stands for all of `DriftKind`."""
+
+
+class WindowOutcome(StrEnum):
+    """What became of a window."""
+
+    DRIFTED = "drifted"
+    STABLE = "stable"
+    TOO_FEW = "too_few"
+    """Its time passed before there were enough photographs to judge by."""
+
+
+class SampleOutcome(StrEnum):
+    """What became of a photograph that the monitor was to have."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
+    """The monitor had no time for it, could not read it, or did not answer."""
+
+
+class AccuracyBound(StrEnum):
+    """Which figure of an interval it is."""
+
+    ESTIMATE = "estimate"
+    LOW = "low"
+    HIGH = "high"
+
+
+DRIFT_STATISTIC = Metric(
+    PREFIX + "drift_statistic",
+    "gauge",
+    "How much the last window differs from what it should be like, by feature and statistic (ks, ks_less, mmd, "
+    "share_difference, wasserstein).",
+    ("model_version", "feature", "statistic"),
+)
+DRIFT_P_VALUE = Metric(
+    PREFIX + "drift_p_value",
+    "gauge",
+    "How likely so large a statistic is without drift, corrected for all the comparisons of a window.",
+    ("model_version", "feature", "statistic"),
+)
+DRIFT_DETECTED = Metric(
+    PREFIX + "drift_detected",
+    "gauge",
+    "1 if the last window drifted, else 0, by what it differs in.",
+    ("model_version", "kind"),
+    values={"kind": (*DriftKind, ANY_KIND)},
+)
+DRIFT_WINDOWS = Metric(
+    PREFIX + "drift_windows",
+    "counter",
+    "Windows of photographs, by what became of them.",
+    ("model_version", "outcome"),
+    values={"outcome": tuple(WindowOutcome)},
+)
+DRIFT_SAMPLES = Metric(
+    PREFIX + "drift_samples",
+    "counter",
+    "Photographs that were handed to the monitor, by what became of them.",
+    ("outcome",),
+    values={"outcome": tuple(SampleOutcome)},
+)
+LIVE_ACCURACY = Metric(
+    PREFIX + "live_accuracy",
+    "gauge",
+    "Share of the photographs with feedback whose label was right, and its 95 % interval.",
+    ("model_version", "bound"),
+    values={"bound": tuple(AccuracyBound)},
+)
+DRIFT = (DRIFT_STATISTIC, DRIFT_P_VALUE, DRIFT_DETECTED, DRIFT_WINDOWS, DRIFT_SAMPLES, LIVE_ACCURACY)
+"""What the monitor measures; the photographs that it was to have are counted by the replicas that hand them over.
+
+Ray Serve itself adds the label `application` to all of them.
+"""
+
 # --- the reconciler ---------------------------------------------------------------------------------------------------
 
 
@@ -398,7 +491,12 @@ LINE = (STAGE_RUNS, STAGE_SECONDS, STAGE_RUNNING, STAGE_PROGRESS, DATASET_IMAGES
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-GROUPS: Mapping[str, tuple[Metric, ...]] = {"The service": SERVING, "The reconciler": RECONCILER, "The line": LINE}
+GROUPS: Mapping[str, tuple[Metric, ...]] = {
+    "The service": SERVING,
+    "Drift": DRIFT,
+    "The reconciler": RECONCILER,
+    "The line": LINE,
+}
 
 
 def table(declared: tuple[Metric, ...]) -> Iterator[str]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gitops.errors import TrainingError
 from gitops.manifest import Calibration, Training
-from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, finest, pooled_features
-from serve.predictor import EVIDENCE, GOOD, INPUT, OUTPUT
+from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, POOLED_LAYER, finest, pooled_features
+from serve.predictor import EMBEDDING, EVIDENCE, GOOD, INPUT, OUTPUT
 from serve.preprocess import Pixels
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _BATCH = 16
+_EMBEDDING_DIMENSIONS = 32
+# Of the projection: every bundle has the same, so that nothing needs to be fitted.
+_EMBEDDING_SEED = 0
 
 
 def load(checkpoint: Path) -> "keras.Model":
@@ -55,7 +58,7 @@ def to_saved_model(
         training: how it was built.
         calibration: goes into the head's weights.
         saved_model: the folder to write; its signature `serving_default` is uint8 "image" → float32 "probabilities"
-            (n, classes) and "evidence" (n, rows, columns).
+            (n, classes), "evidence" (n, rows, columns) and "embedding" (n, dimensions).
         images: uint8, (n, height, width, channels).
 
     Returns:
@@ -71,16 +74,31 @@ def to_saved_model(
     head.set_weights([kernel, bias])
     sources, evidence = _evidence(model, training)
     # A name of its own: Keras would count its models, and the number would get into the graph.
-    whole = keras.Model(model.input, [model.output, *sources], name="whole")
+    pooled = model.get_layer(POOLED_LAYER).output
+    whole = keras.Model(model.input, [model.output, pooled, *sources], name="whole")
+    projection = tf.constant(embedding_projection(pooled.shape[-1]))
 
-    def answer(image: Any) -> tuple[Any, Any]:
-        logits, *found = whole(image, training=False)
-        return tf.nn.softmax(logits), evidence(found)
+    def answer(image: Any) -> tuple[Any, Any, Any]:
+        logits, features, *found = whole(image, training=False)
+        return tf.nn.softmax(logits), evidence(found), tf.tensordot(features, projection, 1)
 
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
     function = tf.function(answer, input_signature=signature)
     _write_graph(convert_variables_to_constants_v2(function.get_concrete_function()), saved_model)
     return np.concatenate([function(tf.constant(batch))[0].numpy() for batch in _batches(images)])
+
+
+def embedding_projection(features: int) -> NDArray[np.float32]:
+    """What makes an embedding of pooled features: signs drawn once, which keep distances about as they are.
+
+    Achlioptas (2003, "Database-friendly random projections"). It is the features' as the backbone makes them, and not
+    the memory's: that has seen the good training images, to which new ones must be compared.
+
+    Returns:
+        (features, dimensions).
+    """
+    signs = np.random.default_rng(_EMBEDDING_SEED).integers(0, 2, (features, _EMBEDDING_DIMENSIONS)) * 2 - 1
+    return np.asarray(signs / np.sqrt(features), np.float32)
 
 
 def _evidence(model: "keras.Model", training: Training) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -125,7 +143,11 @@ def _write_graph(frozen: "tf.types.experimental.ConcreteFunction", saved_model: 
 
     signature = SignatureDef(
         inputs={INPUT: info(frozen.inputs[0])},
-        outputs={OUTPUT: info(frozen.outputs[0]), EVIDENCE: info(frozen.outputs[1])},
+        outputs={
+            OUTPUT: info(frozen.outputs[0]),
+            EVIDENCE: info(frozen.outputs[1]),
+            EMBEDDING: info(frozen.outputs[2]),
+        },
         method_name=tf.saved_model.PREDICT_METHOD_NAME,
     )
     saved = SavedModel(saved_model_schema_version=1)

@@ -26,6 +26,7 @@ from ray_jobs.decoded import discard_old
 from ray_jobs.lineage import Image, Parent
 from ray_jobs.split import Sample
 from ray_jobs.stage import Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
+from serve import measures as measuring
 from serve import preprocess
 from serve.preprocess import ImageError, Pixels, align, decode
 
@@ -46,7 +47,7 @@ COLUMNS: dict[str, tuple[Any, str]] = {
     "split": (pa.string(), "train, validation or test."),
     **{
         name: (pa.int64() if field.annotation is int else pa.float64(), str(field.description))
-        for name, field in measures.Measures.model_fields.items()
+        for name, field in measuring.Measures.model_fields.items()
     },
 }
 """Type and meaning of every column of the shards."""
@@ -103,7 +104,7 @@ def _key(project: Project, listing: Listing) -> str:
     aside = [item.model_dump(mode="json") for item in listing.quarantined]
     code = [
         hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest()
-        for m in (preprocess, splitting, measures, lineage)
+        for m in (preprocess, measuring, splitting, measures, lineage)
     ]
     code += [hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), cv2.__version__]
     settings = [*_parameters(project), project.data.max_quarantine_share]
@@ -266,7 +267,7 @@ def _read_row(photograph: Photograph, classes: tuple[str, ...], preprocessing: P
         "image": _png(aligned.pixels),
         "phash": measures.phash(pixels),
         "dhash": measures.dhash(aligned.pixels),
-        **measures.measure(pixels, aligned).model_dump(),
+        **measuring.measure(pixels, aligned).model_dump(),
     }
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gitops import bundle
@@ -23,21 +21,19 @@ from gitops.errors import BundleError, TrainingError
 from gitops.manifest import (
     BundleManifest,
     Calibration,
-    DatasetManifest,
-    Distribution,
     EvidenceGrid,
     Probe,
-    ReferenceStatistics,
     ThresholdChoice,
     TrainingResult,
 )
 from gitops.state import locked, write_atomically
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of
-from ray_jobs.decision import calibrate, calibrated_scores, choose_threshold
+from ray_jobs.decision import calibrate, calibrated_probabilities, calibrated_scores, choose_threshold
 from ray_jobs.decoded import load_split
 from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
+from ray_jobs.reference import DIGITS, Said, make_reference
 from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, report_progress, run_main
 from serve.predictor import GOOD, Judgement, Predictor
 
@@ -47,8 +43,6 @@ if TYPE_CHECKING:
 LARGEST_DISAGREEMENT = 1e-4
 """Between a probability by the engine and the same by Keras; above it the export fails."""
 ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
-QUANTILES = 101
-"""Quantiles in the reference statistics: every percent."""
 AGREEMENT_IMAGES = 128
 """Most images on which engine and Keras are compared."""
 _DRAFT, _INPUTS = ".export.", "bundle.inputs"
@@ -59,8 +53,6 @@ _FRAMEWORKS = {
     "opencv": ("opencv-python-headless",),
 }
 """By name, the distributions that it may come from."""
-# Sums come out a little differently by CPU; a digest must not hang on a figure's last digits.
-_DIGITS = 5
 
 
 @recorded("export")
@@ -131,6 +123,7 @@ class _Judged:
 
     logits: NDArray[np.float64]
     labels: NDArray[np.int64]
+    filenames: tuple[str, ...]
     split: Literal["validation", "out-of-fold"]
 
 
@@ -147,20 +140,16 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     expected = to_saved_model(model, result.training, calibration, folder / SAVED_MODEL, images)
     to_engine(folder / SAVED_MODEL, folder / ENGINE_FILE)
     (folder / PROBE).write_bytes(draw_probe())
-    reference = ReferenceStatistics(measures=_measures(shards, run.dataset), scores=distribution(scores))
-    (folder / REFERENCE).write_text(reference.to_json())
-    # Agreement and the probe's score are the engine's own, by the very code that serves: so a draft is loaded first.
-    draft = _draft(
-        stage,
-        run,
-        result,
-        grid_of(model, result.training),
-        calibration,
-        choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split),
-    )
+    threshold = choose_threshold(scores, judged.labels != GOOD, stage.project.costs, judged.split)
+    # Agreement, the probe's score and the embeddings are the engine's own, by the very code that serves: so a draft is
+    # loaded first.
+    (folder / REFERENCE).touch()
+    draft = _draft(stage, run, result, grid_of(model, result.training), calibration, threshold)
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
     predictor = Predictor.load(folder)
+    said = Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
+    (folder / REFERENCE).write_text(make_reference(stage, run, judged.split, said, predictor).to_json())
     manifest = draft.model_copy(
         update={
             "agreement": _agreement(expected, predictor.predict(images), run.id),
@@ -182,7 +171,9 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
         if found is None:
             raise TrainingError(f"run {run.id} is not cross-validated yet: run `mergeline submit cross_validate`")
         logits = np.array([prediction.logits for prediction in found.predictions])
-        return _Judged(logits, np.array([prediction.label for prediction in found.predictions]), "out-of-fold")
+        labels = np.array([prediction.label for prediction in found.predictions])
+        names = tuple(prediction.filename for prediction in found.predictions)
+        return _Judged(logits, labels, names, "out-of-fold")
     validation = load_split(shards, run.dataset, "validation")
     bad = validation.labels != GOOD
     if bad.all() or not bad.any():
@@ -191,7 +182,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
             f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
             f"`split.seed` in the project file"
         )
-    return _Judged(logits_of(model, validation.images), validation.labels, "validation")
+    return _Judged(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
 
 
 def _draft(
@@ -236,13 +227,6 @@ def _version_of(package: str) -> str | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def distribution(values: NDArray[np.floating]) -> Distribution:
-    """Quantiles of what isn't NaN among `values`, (n,)."""
-    present = values[~np.isnan(values)]
-    quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES)) if present.size else np.empty(0)
-    return Distribution(count=int(present.size), quantiles=tuple(round(float(value), _DIGITS) for value in quantiles))
-
-
 def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id: str) -> float:
     """The largest difference, rounded up to a power of ten: its digits are the CPU's, not the model's."""
     largest = float(np.max(np.abs(expected.astype(np.float64) - found)))
@@ -260,20 +244,7 @@ def _probe_score(predictor: Predictor, folder: Path) -> float:
     answer = predictor.judge([(folder / PROBE).read_bytes()])[0]
     if not isinstance(answer, Judgement):
         raise TrainingError(f"the probe image cannot be used: {answer}")
-    return round(answer.score, _DIGITS)
-
-
-def _measures(shards: Path, dataset: DatasetManifest) -> dict[str, Distribution]:
-    """The distribution of every measure (column of numbers) over the training and validation shards."""
-    names = [name for name in dataset.shards if not name.startswith("test-")]
-    schema = pq.read_schema(shards / names[0])
-    columns = [field.name for field in schema if field.name != "label" and _is_number(field.type)]
-    table = pa.concat_tables([pq.read_table(shards / name, columns=columns) for name in names])
-    return {name: distribution(table[name].to_numpy().astype(np.float64)) for name in sorted(columns)}
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    return round(answer.score, DIGITS)
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from gitops.errors import ContractError, StageError
 from gitops.manifest import Assertion, DatasetManifest, ImageFinding, QualityReport
 from gitops.state import write_atomically
 from ray_jobs import quality_page
-from ray_jobs.measures import DatasetMeasures, Measures
+from ray_jobs.measures import DatasetMeasures
 from ray_jobs.quality_page import describe
 from ray_jobs.split import Sample, groups_of_lookalikes
 from ray_jobs.stage import Stage, arguments, open_stage, recorded, report_progress, run_main
+from serve.measures import Measures
 
 _NAMED_IMAGES = 10
 

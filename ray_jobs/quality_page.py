@@ -12,8 +12,9 @@ import pyarrow.dataset as pads
 from gitops.manifest import Assertion, DatasetManifest, Project, QualityReport
 from gitops.state import stable_json
 from ray_jobs import page
-from ray_jobs.measures import DatasetMeasures, Measures
+from ray_jobs.measures import DatasetMeasures
 from ray_jobs.page import Thumbnail
+from serve.measures import Measures
 
 TEMPLATE = "quality.html.j2"
 _BINS = 24
@@ -23,7 +24,7 @@ _FAILING = 16
 _THUMB_WIDTH = 256
 _CHART_WIDTH, _CHART_HEIGHT = 300, 90
 # Extremes of these tell nothing about a photograph's quality.
-_UNRANKED = {"part_found", "part_angle", "width", "height"}
+_UNRANKED = {"part_found", "part_angle", "part_x", "part_y", "width", "height"}
 
 Row = dict[str, Any]
 

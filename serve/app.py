@@ -1,9 +1,12 @@
 """The Ray Serve application: `import_path: serve.app:build` in an environment's `serve-config.yaml`."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,24 +14,31 @@ import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
-from monitoring.metrics import MODEL_LOADS, SERVING
+from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
 from serve.meters import RayMeters
+from serve.monitor import DriftMonitor, Settings
 from serve.predictor import Predictor
 from serve.preprocess import MAX_BYTES, MAX_PIXELS
+from serve.sampling import MOST_WAITING, Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
+from serve.windows import WindowFolder
 
-DEPLOYMENT = "Classifier"
-"""The deployment's name; environments configure it by this."""
+DEPLOYMENT, MONITOR = "Classifier", "Monitor"
+"""The deployments' names; environments configure them by these."""
+# Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
+_LEAST_CLAIM = 19
+_MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
 
 # A replica runs in whatever folder Ray gives it.
 _ABSOLUTE = r"^[/~]"
@@ -63,6 +73,20 @@ class ApplicationArguments(Contract):
         "the journal's state folder, or else a replica's own figures.",
     )
 
+    windows: str | None = Field(
+        default=None,
+        pattern=_ABSOLUTE,
+        description="Folder that keeps windows of photographs, by which drift is judged; unset: there is no monitor.",
+    )
+    windows_kept: int = Field(default=200, ge=1, description="Windows that are kept, the latest ones.")
+    window_hours: float = Field(default=24, gt=0, description="After which a window is judged though it is not full.")
+    window_photographs: int = Field(
+        default=8, ge=0, description="Files that a window keeps, of those that the model was least sure of."
+    )
+    sample_seconds: float = Field(
+        default=1, ge=0, description="Between two photographs that a replica hands to the monitor."
+    )
+
     @field_validator("journal")
     @classmethod
     def _is_a_journal(cls, value: str | None) -> str | None:
@@ -86,7 +110,7 @@ def session_folder() -> Path:
 
 def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedModel], Predictor]:
     """What fetches, loads and probes a model's bundle; copies of remote ones lie in `folder` if no cache is named."""
-    cache = Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
+    cache = _cache(arguments, folder)
 
     def open_bundle(model: ServedModel) -> Predictor:
         predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, cache), threads=arguments.threads)
@@ -109,11 +133,11 @@ async def blank_predicted(predictor: Predictor, executor: Executor) -> None:
 class Classifier(InferenceService):
     """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
 
-    def __init__(self, arguments: ApplicationArguments) -> None:
+    def __init__(self, arguments: ApplicationArguments, monitor: DeploymentHandle[Any] | None = None) -> None:
         context, folder = serve.get_replica_context(), session_folder()
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._health = ThreadPoolExecutor(1, "health")
-        meters = RayMeters(SERVING)
+        meters = RayMeters((*SERVING, DRIFT_SAMPLES))
         self._slot = ModelSlot(
             opener(arguments, folder),
             memory=folder / f"{context.app_name}-{context.deployment}.json",
@@ -121,7 +145,11 @@ class Classifier(InferenceService):
         )
         limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
-        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag, shadow)
+        sampler = None
+        if monitor is not None:
+            hand_over = partial(_hand_over, monitor)
+            sampler = Sampler(hand_over, meters, seconds=arguments.sample_seconds)
+        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag, shadow, sampler)
         self._app = assemble(
             self._endpoints,
             context.app_name,
@@ -152,6 +180,51 @@ class Classifier(InferenceService):
             await blank_predicted(self._slot.loaded.predictor, self._health)
 
 
+class Monitor:
+    """Watches what the replicas answer, beside them: whatever becomes of it, they go on answering."""
+
+    def __init__(self, arguments: ApplicationArguments) -> None:
+        os.nice(_LEAST_CLAIM)
+        application, cache = serve.get_replica_context().app_name, _cache(arguments, session_folder())
+        self._pool = ThreadPoolExecutor(1, "monitor")
+        self._monitor = DriftMonitor(
+            WindowFolder(Path(str(arguments.windows)).expanduser() / application, arguments.windows_kept),
+            application,
+            lambda model: Predictor.load(bundle.fetch(model.uri, model.sha256, cache)),
+            RayMeters(tuple(metric for metric in DRIFT if metric is not DRIFT_SAMPLES)),
+            Settings(
+                window_seconds=3600 * arguments.window_hours,
+                photographs=arguments.window_photographs,
+                max_pixels=arguments.max_pixels,
+            ),
+            Path(arguments.feedback).expanduser() if arguments.feedback else None,
+        )
+        cv2.setNumThreads(1)
+
+    async def take(self, model: ServedModel, photograph: bytes) -> bool:
+        """Measure a photograph that a model has judged; False if it is of no use."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._monitor.take, model, photograph)
+
+    async def check_health(self) -> None:
+        """Called now and then by Ray Serve: what has waited long enough is judged. Never raises."""
+        # Nobody waits for it: behind photographs it may take a while.
+        self._pool.submit(self._monitor.look_round)
+
+
+async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photograph: bytes) -> bool:
+    response = monitor.take.remote(model, photograph)
+    try:
+        return bool(await response)
+    except asyncio.CancelledError:  # it took too long
+        response.cancel()  # type: ignore[no-untyped-call]
+        raise
+
+
+def _cache(arguments: ApplicationArguments, folder: Path) -> Path:
+    return Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
+
+
 def build(args: Mapping[str, object]) -> serve.Application:
     """The application of an environment's `args`.
 
@@ -162,4 +235,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
     # The surge keeps the old replica answering where the constructor of a new one fails.
     as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
-    return deployment.bind(arguments)
+    if arguments.windows is None:
+        return deployment.bind(arguments)
+    as_monitor = serve.deployment(name=MONITOR, max_surge_percent=100, **_MONITOR_OPTIONS)
+    return deployment.bind(arguments, as_monitor(Monitor).bind(arguments))

@@ -43,6 +43,7 @@ from serve.protocol import (
     WantedModel,
 )
 from serve.recent import Recent
+from serve.sampling import Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import Chosen, Loaded, ModelSlot, Slot
 from serve.tensors import Verdict
@@ -118,6 +119,8 @@ class Endpoints:
     """This replica's id, as Ray Serve's REST API lists it."""
     shadow: ShadowJudge
     """Judges afterwards what a shadow shall see."""
+    sampler: Sampler | None = None
+    """Hands some of the photographs to the monitor; None: there is none."""
     recent: Recent = field(default_factory=Recent)
     """What became of the latest requests."""
 
@@ -241,20 +244,24 @@ class Endpoints:
     def _count(
         self, chosen: Chosen, images: Sequence[bytes | ImageError], outcomes: Sequence[Judgement | ImageError]
     ) -> None:
-        """Count the judgements of images, and let the shadow compare its own."""
+        """Count the judgements of images, let the shadow compare its own, and offer them to the monitor."""
         version, judged = chosen.model.model.version, [found for found in outcomes if isinstance(found, Judgement)]
         for found in judged:
             self.meters.count(metrics.JUDGEMENTS, version, found.label)
             self.meters.observe(metrics.SCORES, found.score, version)
         if judged:
             self.meters.observe(metrics.REQUEST_PHOTOGRAPHS, len(judged))
+        if not (chosen.shadow or self.sampler):
+            return
+        answered = [
+            (image, outcome)
+            for image, outcome in zip(images, outcomes, strict=True)
+            if isinstance(image, bytes) and isinstance(outcome, Judgement)
+        ]
         if chosen.shadow:
-            answered = [
-                (image, outcome)
-                for image, outcome in zip(images, outcomes, strict=True)
-                if isinstance(image, bytes) and isinstance(outcome, Judgement)
-            ]
             self.shadow.compare(chosen.shadow, answered)
+        if self.sampler:
+            self.sampler.offer(chosen.model.model, [image for image, _ in answered])
 
     def _chosen(self, request: Request, name: str = "", version: str = "") -> Chosen:
         """Who judges a request; whatever it is answered from now on bears the version of that model.

@@ -46,7 +46,7 @@ def queries(application: str) -> dict[str, str]:
         "error_share": f"(sum({rate(requests, failed)}) or vector(0)) / sum({rate(requests, counted)})",
         "p50_seconds": f"histogram_quantile(0.5, sum by (le) ({rate(f'{seconds}_bucket')}))",
         "p99_seconds": f"histogram_quantile(0.99, sum by (le) ({rate(f'{seconds}_bucket')}))",
-        "drift": f"max by (kind) (ray_mergeline_drift_detected{{{where}}})",
+        "drift": f"max by (kind) ({metrics.DRIFT_DETECTED.exported}{{{where}}})",
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 from fastapi import FastAPI, Request, Response
-from pydantic import Field
+from pydantic import Field, field_validator
 from ray import serve
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
@@ -44,6 +44,13 @@ class FleetArguments(ApplicationArguments):
     """`args` of the application: a change restarts its replicas."""
 
     max_models: int = Field(default=8, ge=1, description="Most models that a replica holds in memory.")
+
+    @field_validator("windows")
+    @classmethod
+    def _has_no_monitor(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("a fleet has no monitor: leave it out, or null")
+        return value
 
 
 class FleetMetadata(Contract):

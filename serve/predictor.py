@@ -15,6 +15,7 @@ from gitops.errors import BundleError
 from gitops.manifest import BundleManifest
 from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
+from serve.measures import Measures, measure
 from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode
 from serve.trace import Trace
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 GOOD = 0
 """Index of the good class in `classes`, in probabilities and in labels."""
-INPUT, OUTPUT, EVIDENCE = "image", "probabilities", "evidence"
+INPUT, OUTPUT, EVIDENCE, EMBEDDING = "image", "probabilities", "evidence", "embedding"
 """Names of the input and the outputs, in the engine file as in the SavedModel's serving signature."""
 # More images are run in turns: activations of a batch take memory, and CPUs gain nothing from larger ones.
 _LARGEST_BATCH = 16
@@ -70,6 +71,21 @@ class Judgement:
     """Probability of each class, in the bundle's order."""
     part_found: bool
     """Whether a part was found and straightened; False also where the bundle looks for none."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is kept of a photograph to see whether the line is still as it was."""
+
+    judgement: Judgement
+    measures: Measures
+    embedding: NDArray[np.float32]
+    """(dimensions,): what the network saw, in short."""
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the likeliest class."""
+        return max(self.judgement.probabilities.values())
 
 
 class Predictor:
@@ -149,9 +165,34 @@ class Predictor:
             float32, (n, rows, columns); the manifest's `evidence` says where its cells lie. Larger is stranger, in the
             model's own unit (standard deviations of good parts, where it has a memory of them).
         """
-        turns = range(0, len(images), _LARGEST_BATCH)
+        return self._output(EVIDENCE, images)
+
+    def embed(self, images: Pixels) -> NDArray[np.float32]:
+        """What the network sees, in short: images that look alike to it lie close to each other.
+
+        Args:
+            images: uint8, (n, height, width, channels); n must not be 0.
+
+        Returns:
+            float32, (n, dimensions).
+        """
+        return self._output(EMBEDDING, images)
+
+    def observe(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Observation:
+        """Judge a photograph, and measure it.
+
+        Args:
+            data: the bytes of a PNG, JPEG, BMP or TIFF file.
+            max_pixels: larger photographs are refused.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
         with self._call():
-            return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[EVIDENCE] for start in turns])
+            photograph, aligned = self._prepare(data, max_pixels, Trace())
+            outputs = self._infer(aligned.pixels[None])
+        (judgement,) = self._judgements(outputs[OUTPUT], [aligned])
+        return Observation(judgement, measure(photograph, aligned), outputs[EMBEDDING][0])
 
     def explain(
         self, data: bytes, *, max_pixels: int = MAX_PIXELS, trace: Trace | None = None
@@ -265,6 +306,11 @@ class Predictor:
             with self._counting:
                 Predictor._calls -= 1
 
+    def _output(self, name: str, images: Pixels) -> NDArray[np.float32]:
+        turns = range(0, len(images), _LARGEST_BATCH)
+        with self._call():
+            return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[name] for start in turns])
+
     def _probabilities(self, inputs: Pixels) -> NDArray[np.float32]:
         turns = range(0, len(inputs), _LARGEST_BATCH)
         parts = [self._infer(inputs[start : start + _LARGEST_BATCH])[OUTPUT] for start in turns]
@@ -282,7 +328,7 @@ class Predictor:
         request.start_async({INPUT: batch}, share_inputs=False)
         request.wait()
         # Copies: the request writes into the same memory again.
-        return {name: np.array(request.get_tensor(name).data, np.float32) for name in (OUTPUT, EVIDENCE)}
+        return {name: np.array(request.get_tensor(name).data, np.float32) for name in (OUTPUT, EVIDENCE, EMBEDDING)}
 
 
 def _compile(folder: Path, manifest: BundleManifest, *, threads: int, streams: int) -> "openvino.CompiledModel":
@@ -310,14 +356,22 @@ def _compile(folder: Path, manifest: BundleManifest, *, threads: int, streams: i
 def _check_signature(folder: Path, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:
     settings = manifest.preprocessing
     image, classes = (settings.height, settings.width, settings.channels), len(manifest.classes)
-    wanted = {INPUT: f"−1×{image[0]}×{image[1]}×{image[2]}", OUTPUT: f"−1×{classes}", EVIDENCE: "−1×rows×columns"}
+    wanted = {
+        INPUT: f"−1×{image[0]}×{image[1]}×{image[2]}",
+        OUTPUT: f"−1×{classes}",
+        EVIDENCE: "−1×rows×columns",
+        EMBEDDING: "−1×dimensions",
+    }
     found = {
-        port.any_name: "×".join(str(size.get_length()) if size.is_static else "−1" for size in port.partial_shape)
+        # A tensor may have several names; what converts a model may keep its own beside the signature's.
+        next((name for name in wanted if name in port.names), port.any_name): "×".join(
+            str(size.get_length()) if size.is_static else "−1" for size in port.partial_shape
+        )
         for port in (*model.inputs, *model.outputs)
     }
-    # How finely the evidence is spread is the model's own affair.
-    if found.get(EVIDENCE, "").count("×") == wanted[EVIDENCE].count("×"):
-        wanted[EVIDENCE] = found[EVIDENCE]
+    for name in (EVIDENCE, EMBEDDING):  # how finely these are divided is the model's own affair
+        if found.get(name, "").count("×") == wanted[name].count("×"):
+            wanted[name] = found[name]
     if found != wanted:
         raise BundleError(
             f"bundle {folder}: {manifest.engine_file} should have the input and outputs {wanted} (−1: the batch), and "

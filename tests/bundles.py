@@ -11,11 +11,19 @@ import openvino
 from openvino import opset13 as ops
 
 from gitops import bundle
-from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ThresholdChoice, Training
+from gitops.manifest import (
+    BundleManifest,
+    EvidenceGrid,
+    Preprocessing,
+    Probe,
+    ReferenceSample,
+    ThresholdChoice,
+    Training,
+)
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe
-from serve.predictor import EVIDENCE, INPUT, OUTPUT
+from serve.predictor import EMBEDDING, EVIDENCE, INPUT, OUTPUT
 from serve.preprocess import Pixels, preprocess
 
 CLASSES = ("good", "defective")
@@ -35,6 +43,7 @@ def make_bundle(
     classes: tuple[str, ...] = CLASSES,
     dataset: str = "0" * 64,
     align: Literal["foreground", "none"] = "foreground",
+    reference: ReferenceSample | None = None,
 ) -> str:
     """Write a servable bundle into `folder`, which becomes the bundle itself; what is bright is good.
 
@@ -47,6 +56,7 @@ def make_bundle(
         width: of the model's input, in pixels.
         classes: two names, the good one first.
         dataset: digest of what it says that it was trained on.
+        reference: what drift is measured against; None: nothing that could be read.
 
     Returns:
         The digest.
@@ -55,7 +65,7 @@ def make_bundle(
     (folder / "saved_model" / "README").write_text(
         "A tiny bundle of the tests: its model exists as engine file only.\n"
     )
-    (folder / "reference.json").write_text("{}\n")
+    (folder / "reference.json").write_text(reference.to_json() if reference else "{}\n")
     (folder / "probe.png").write_bytes(draw_probe())
     write_engine(brightness_model(height, width, version_salt), folder / "model.xml")
     preprocessing = Preprocessing(align=align, height=height, width=width)
@@ -109,4 +119,6 @@ def brightness_model(height: int, width: int, salt: float) -> openvino.Model:
     cells = ops.avg_pool(ops.transpose(darkness, [0, 3, 1, 2]), [CELL, CELL], [0, 0], [0, 0], [CELL, CELL], True)
     evidence = ops.squeeze(cells, np.array([1], np.int64))
     evidence.output(0).set_names({EVIDENCE})
-    return openvino.Model([probabilities, evidence], [image], "brightness")
+    embedding = ops.concat([middled, ops.multiply(middled, middled)], 1)
+    embedding.output(0).set_names({EMBEDDING})
+    return openvino.Model([probabilities, evidence, embedding], [image], "brightness")

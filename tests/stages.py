@@ -117,7 +117,7 @@ def _rows(stage: Stage, counts: dict[str, int]) -> list[dict[str, object]]:
                     "label": stage.project.classes.index(label),
                     "kind": kind,
                     "width": WIDTH,
-                    "brightness": float(pixels.mean()) if number else None,
+                    "exposure": float(pixels.mean()) if number else None,
                 }
             )
     return rows

@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 import mergeline
 from gitops import promotion
 from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
-from gitops.manifest import Canary, Comparison
+from gitops.manifest import Canary, Comparison, DriftFinding, DriftWindow
 from gitops.repository import Repository, create_bare
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn
+from monitoring.metrics import DriftKind, WindowOutcome
 from ray_jobs.stage import Stage
 from tests.bundles import put_bundle
 from tests.gitops.deployments import git, make_version
@@ -442,3 +443,39 @@ def test_ctrl_c_while_a_program_imports_is_a_word(program: str, tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def test_drift_lists_the_windows_and_what_drifted(runner: CliRunner, tmp_path: Path) -> None:
+    options = ["drift", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path)]
+    empty = runner.invoke(mergeline.app, options)
+    assert empty.exit_code == 0
+    assert "no window of photographs lies in" in empty.output
+    model = make_version(tmp_path, "3").model
+    finding = DriftFinding(
+        kind=DriftKind.IMAGE, feature="exposure", statistic="ks", value=0.9, p_value=0.0, wasserstein=7.0, drifted=True
+    )
+    calm = finding.model_copy(update={"feature": "noise", "drifted": False, "p_value": 1.0})
+    for number, findings in enumerate([(calm,), (calm, finding)]):
+        window = DriftWindow(
+            application="screw",
+            model=model,
+            outcome=WindowOutcome.DRIFTED if number else WindowOutcome.STABLE,
+            photographs=256,
+            began_at=now(),
+            ended_at=now(),
+            labels={"good": 200, "defective": 56},
+            compares_labels=False,
+            findings=findings,
+        )
+        write_atomically(tmp_path / "windows" / "local" / "screw" / f"{number}.json", window.to_json())
+    found = runner.invoke(mergeline.app, options)
+    stable, drifted = found.output.splitlines()[1:]
+    assert "stable" in stable
+    assert "exposure" not in stable
+    assert drifted.split()[2:] == ["screw", "3", "256", "drifted", "exposure", "(ks", "0.90)"]
+    listed = json.loads(runner.invoke(mergeline.app, [*options, "--json", "--limit", "1"]).output)
+    assert [(window["outcome"], window["findings"][1]["feature"]) for window in listed] == [("drifted", "exposure")]
+    (tmp_path / "windows" / "local" / "screw" / "2.json").write_text("{}")
+    broken = runner.invoke(mergeline.app, options)
+    assert broken.exit_code == 1
+    assert "2.json is not a valid DriftWindow" in str(broken.exception)

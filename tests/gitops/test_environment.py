@@ -3,6 +3,7 @@
 import difflib
 import string
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from gitops.environment import (
     BUILDERS,
     GRPC_SERVICER,
+    MONITOR,
     Environment,
     is_project_path,
     model_path,
@@ -127,7 +129,27 @@ def test_our_own_application_takes_the_seeds() -> None:
     seed = Environment.parse(LOCAL, "local").config["applications"][0]
     ApplicationArguments.parse(seed["args"], "args")
     UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
-    assert BUILDERS[seed["import_path"]].deployment == DEPLOYMENT
+    assert BUILDERS[seed["import_path"]].deployments == (DEPLOYMENT, MONITOR)
+
+
+MONITORED = LOCAL.replace("windows: null", "windows: /windows").replace(
+    "      - name: Classifier", "      - {name: Monitor, ray_actor_options: {num_cpus: 1}}\n      - name: Classifier"
+)
+
+
+def test_a_monitor_is_configured_only_where_there_is_one() -> None:
+    from serve.app import build
+
+    found = Environment.parse(MONITORED, "x").applications["screw"]
+    assert (found.deployment, found.wanted) == ("Classifier", UserConfig())
+    assert promote(MONITORED, None, MODEL) != MONITORED
+    made: Any = build(found.config["args"])._bound_deployment
+    assert made.init_args[1]._bound_deployment.name == MONITOR
+    assert len(build({})._bound_deployment.init_args) == 1
+    with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
+        Environment.parse(MONITORED.replace("windows: /windows", "windows: null"), "x")
+    with pytest.raises(ContractError, match="Monitor: it takes no user_config"):
+        Environment.parse(MONITORED.replace("{num_cpus: 1}", "{num_cpus: 1}, user_config: {model: null}"), "x")
 
 
 def test_the_local_environment_answers_on_loopback() -> None:
@@ -595,6 +617,7 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
     application = environment.applications["bolt"]
     assert application.config["args"]["feedback"] == str(state.feedback / "local")
     assert application.config["args"]["journal"] == str(state.reconciler / "local")
+    assert application.config["args"]["windows"] == str(state.windows / "local")
     assert environment.url(environment.find(None, "bolt", "x")) == "http://127.0.0.1:8123"
     # An environment that is made for other machines has no such folders, and gets none.
     assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")

@@ -20,14 +20,14 @@ from gitops.manifest import (
     CrossValidation,
     CrossValidationResult,
     OutOfFold,
-    ReferenceStatistics,
+    ReferenceSample,
 )
 from ray_jobs import export as exporting
 from ray_jobs import model
-from ray_jobs.convert import load, logits_of, write_engine
+from ray_jobs.convert import embedding_projection, load, logits_of, write_engine
 from ray_jobs.decision import calibrated_probabilities, choose_threshold
 from ray_jobs.decoded import SplitImages, load_split
-from ray_jobs.export import distribution, export
+from ray_jobs.export import export
 from ray_jobs.head import fit_head
 from ray_jobs.stage import Stage
 from serve.predictor import Predictor
@@ -162,8 +162,14 @@ def test_the_threshold_and_the_calibration_come_from_the_folds_where_there_are_s
 ) -> None:
     stage = with_folds(copy(trained, tmp_path), 2)
     run, random = stage.run(), np.random.default_rng(0)
+    names = train_names(stage)
     predictions = tuple(
-        OutOfFold(filename=f"{number}.png", label=label, fold=number % 2, logits=(0.0, random.normal(8 * label - 2)))
+        OutOfFold(
+            filename=names[number % len(names)],
+            label=label,
+            fold=number % 2,
+            logits=(0.0, random.normal(8 * label - 2)),
+        )
         for number, label in enumerate([0] * 60 + [1] * 40)
     )
     with pytest.raises(TrainingError, match="run `mergeline submit cross_validate`"):
@@ -175,16 +181,60 @@ def test_the_threshold_and_the_calibration_come_from_the_folds_where_there_are_s
     assert manifest.threshold.split == "out-of-fold"
     # The logits' classes meet at 2, so the log-odds are moved by about that, times the scale.
     assert manifest.calibration.shift / manifest.calibration.scale == pytest.approx(2, abs=0.7)
-    reference = ReferenceStatistics.read(stage.state.bundles / digest / manifest.reference)
-    assert reference.scores.count == 100
+    reference = ReferenceSample.read(stage.state.bundles / digest / manifest.reference)
+    assert len(reference.labels) == 100
+    assert None not in reference.embeddings  # the backbone is frozen: it was fitted to no image
 
 
-def test_the_reference_holds_measures_and_scores(folder: Path, manifest: BundleManifest) -> None:
-    reference = ReferenceStatistics.read(folder / manifest.reference)
-    held_in = sum(SIZES["train"].values()) + sum(SIZES["validation"].values())
-    assert set(reference.measures) == {"brightness", "width"}  # the numbers, but not the label
-    assert reference.measures["brightness"].count == held_in - 4  # the first of each class and split has none
-    assert reference.scores.count == sum(SIZES["validation"].values())
+def train_names(stage: Stage) -> tuple[str, ...]:
+    dataset = stage.dataset()
+    return load_split(stage.state.datasets / dataset.digest, dataset, "train").filenames
+
+
+def test_the_reference_holds_what_was_judged_unseen(trained: Stage, folder: Path, manifest: BundleManifest) -> None:
+    reference, images = ReferenceSample.read(folder / manifest.reference), validation(trained)
+    assert set(reference.values) == {"score", "confidence", "exposure", "width"}  # the measures, but not the label
+    judged, predictor = len(images.labels), Predictor.load(folder)
+    assert [len(values) for values in reference.values.values()] == [judged] * 4
+    assert reference.values["exposure"].count(None) == 2  # the first of each class has none
+    probabilities = predictor.predict(images.images)
+    for name, expected in (("score", probabilities[:, 1]), ("confidence", probabilities.max(axis=1))):
+        np.testing.assert_allclose(np.array(reference.values[name], np.float64), expected, atol=1e-3)
+    decided = np.where(probabilities[:, 1] < manifest.threshold.value, "good", "defective")
+    assert reference.labels == tuple(decided.tolist())
+    np.testing.assert_allclose(np.array(reference.embeddings), predictor.embed(images.images), atol=1e-4)
+
+
+def test_the_embeddings_are_a_projection_of_the_pooled_features(trained: Stage, folder: Path) -> None:
+    import keras
+
+    images, network = validation(trained).images, load(trained.run().folder / "model.keras")
+    pooled = np.asarray(keras.Model(network.input, network.get_layer(model.POOLED_LAYER).output)(images))
+    found = Predictor.load(folder).embed(images)
+    np.testing.assert_allclose(found, pooled @ embedding_projection(pooled.shape[1]), rtol=1e-3, atol=1e-4)
+
+
+def test_a_trained_network_has_no_embeddings_of_the_images_that_it_was_fitted_to(
+    trained: Stage, tmp_path: Path
+) -> None:
+    stage = copy(trained, tmp_path)
+    training = stage.project.training.model_copy(update={"backbone_rate": 0.1})
+    project = stage.project.model_copy(update={"training": training, "cross_validation": CrossValidation(folds=2)})
+    stage = dataclasses.replace(stage, project=project)
+    finish_training(stage)
+    shutil.copyfile(trained.run().folder / "model.keras", stage.run().folder / "model.keras")
+    labels = load_split(stage.state.datasets / stage.dataset().digest, stage.dataset(), "train").labels.tolist()
+    predictions = tuple(
+        OutOfFold(filename=name, label=label, fold=label, logits=(0.0, 2.0 * label - 1))
+        for name, label in zip(train_names(stage), labels, strict=True)
+    )
+    result = CrossValidationResult(dataset=stage.dataset().digest, folds=2, predictions=predictions)
+    stage.run().cross_validation_file.write_text(result.to_json())
+    reference = ReferenceSample.read(stage.state.bundles / export(stage) / "reference.json")
+    unseen = len(validation(stage).labels)
+    assert len(reference.labels) == unseen + len(labels)
+    assert None not in reference.embeddings[:unseen]
+    assert set(reference.embeddings[unseen:]) == {None}
 
 
 def test_a_second_process_in_another_folder_makes_the_same_bundle(trained: Stage, digest: str, tmp_path: Path) -> None:
@@ -276,10 +326,3 @@ def test_a_validation_split_of_one_class_is_refused(trained: Stage, tmp_path: Pa
     shutil.copyfile(trained.run().folder / "model.keras", finish_training(stage))
     with pytest.raises(TrainingError, match="0 images that are not good and 4 good ones"):
         export(stage)
-
-
-def test_a_distribution_ignores_what_is_missing() -> None:
-    found = distribution(np.array([3.0, np.nan, 1.0, 2.0]))
-    assert found.count == 3
-    assert (found.quantiles[0], found.quantiles[50], found.quantiles[-1]) == (1.0, 2.0, 3.0)
-    assert distribution(np.array([np.nan])).quantiles == ()

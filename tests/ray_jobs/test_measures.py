@@ -1,59 +1,17 @@
 import cv2
 import numpy as np
-import pytest
 
 from gitops.manifest import Preprocessing
-from ray_jobs.measures import Measures, dhash, measure, phash
+from ray_jobs.measures import dhash, phash
 from ray_jobs.split import FULL_BARS, HASH_SIDE
 from serve.preprocess import Pixels, align
 from tests.photographs import screw
 
 
-def measured(photograph: Pixels, align_by: str = "foreground") -> Measures:
-    return measure(photograph, align(photograph, Preprocessing(align=align_by)))  # type: ignore[arg-type]
-
-
-def test_size_exposure_contrast_and_clipping() -> None:
-    picture = np.full((100, 200), 10, np.uint8)
-    picture[:, :100] = 250
-    picture[:10, :20] = 255
-    found = measured(picture, "none")
-    assert (found.width, found.height) == (200, 100)
-    assert found.exposure == pytest.approx(picture.mean())
-    assert found.contrast == pytest.approx(picture.std())
-    assert found.clipped == pytest.approx(0.01)
-
-
-def test_sharpness_falls_with_blur() -> None:
-    values = [
-        measured(np.asarray(cv2.GaussianBlur(screw(0), (0, 0), blur), np.uint8)).sharpness
-        for blur in (0.5, 1.0, 2.0, 4.0)
-    ]
-    assert values == sorted(values, reverse=True)
-    assert values[0] > 20 > values[-1]
-
-
-def test_the_part_is_measured() -> None:
-    picture = np.full((400, 400), 200, np.uint8)
-    cv2.rectangle(picture, (100, 180), (299, 219), 80, -1)
-    found = measured(picture)
-    assert found.part_found == 1
-    assert found.part_area == pytest.approx(200 * 40 / 400**2, rel=0.1)
-    assert found.part_length == pytest.approx(200, abs=6)
-    assert found.part_breadth == pytest.approx(40, abs=6)
-    assert abs(found.part_angle) % 180 == pytest.approx(0, abs=1)
-
-
-def test_no_part_is_no_area() -> None:
-    found = measured(np.full((100, 100), 200, np.uint8))
-    assert (found.part_found, found.part_area, found.part_length) == (0, 0, 0)
-
-
-def test_colour_is_measured_like_its_gray() -> None:
+def test_colour_has_the_hashes_of_its_gray() -> None:
     gray = screw(1)
     colour = np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), np.uint8)
     aligned = align(colour, Preprocessing(channels=3))
-    assert measure(colour, aligned) == measured(gray)
     assert dhash(aligned.pixels) == dhash(align(gray, Preprocessing()).pixels)
     assert phash(colour) == phash(gray)
 

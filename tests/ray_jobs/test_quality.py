@@ -8,9 +8,9 @@ import pytest
 from gitops.errors import ContractError, StageError
 from gitops.manifest import Assertion, DatasetManifest, Preprocessing, QualityReport, Quarantined
 from ray_jobs import dataset, etl, quality
-from ray_jobs.measures import Measures
 from ray_jobs.quality_page import describe
 from ray_jobs.stage import Stage
+from serve.measures import Measures
 from tests.photographs import screw, stage_on, write_folder, write_table
 
 # Ray Data warns about settings of its own that nobody has made.

@@ -126,6 +126,7 @@ class Service:
     grpc_port: int | None = None
     """None: without gRPC."""
     deployment: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=lambda: dict(ARGUMENTS))
 
     @property
     def url(self) -> str:
@@ -136,7 +137,8 @@ class Service:
         self.deployment |= deployment
         user_config = UserConfig.of(model, trial).model_dump()
         classifier = {"name": "Classifier", "user_config": user_config, **self.deployment}
-        application = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/", "args": ARGUMENTS}
+        application: dict[str, Any] = {"name": APPLICATION, "import_path": "serve.app:build", "route_prefix": "/"}
+        application["args"] = self.arguments
         config: dict[str, Any] = {"http_options": {"host": "127.0.0.1", "port": self.port}}
         if self.grpc_port:
             config["grpc_options"] = {"port": self.grpc_port, "grpc_servicer_functions": [GRPC_SERVICER]}

@@ -204,7 +204,7 @@ async def test_without_models_nothing_is_ready(client: httpx.AsyncClient, member
 def test_unknown_or_wrong_arguments_are_refused() -> None:
     from serve.fleet import build
 
-    for args in ({"max_model": 1}, {"max_models": 0}, {"threads": 0}):
+    for args in ({"max_model": 1}, {"max_models": 0}, {"threads": 0}, {"windows": "/windows"}):
         with pytest.raises(ContractError, match="args of serve"):
             build(args)
     deployment = build({"max_models": 3})._bound_deployment
