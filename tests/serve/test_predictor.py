@@ -95,7 +95,8 @@ class Engine:
 
     def infer(self, batch: dict[str, Pixels], *, share_inputs: bool) -> dict[str, np.ndarray]:
         self.calls += 1
-        return {"probabilities": np.full((len(batch["image"]), 2), 0.5), "evidence": np.zeros((1, 1, 1))}
+        outputs = {"evidence": np.zeros((1, 1, 1)), "embedding": np.zeros((1, 2))}
+        return {"probabilities": np.full((len(batch["image"]), 2), 0.5), **outputs}
 
 
 def test_a_call_that_is_alone_gets_all_threads(folder: Path, predictor: Predictor) -> None:
