@@ -101,7 +101,12 @@ class Engine:
         pass
 
     def get_tensor(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(data={"probabilities": np.full((1, 2), 0.5), "evidence": np.zeros((1, 1, 1))}[name])
+        outputs = {
+            "probabilities": np.full((1, 2), 0.5),
+            "evidence": np.zeros((1, 1, 1)),
+            "embedding": np.zeros((1, 2)),
+        }
+        return SimpleNamespace(data=outputs[name])
 
 
 def test_a_call_that_is_alone_gets_all_threads(folder: Path, predictor: Predictor) -> None:
