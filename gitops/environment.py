@@ -318,8 +318,10 @@ def with_application(text: str, project: str, environment: str, state: State | N
     source = serve_config_path(environment)
     before = Environment.parse(text, source)
     seed = seed_environment(project, environment, state=state)
-    feedback = str(state.feedback / environment / project) if state else None  # each project imports its own
-    for key, value in (("route_prefix", f"/{project}"), *([("args.feedback", feedback)] if feedback else [])):
+    values = {"route_prefix": f"/{project}"}
+    if state and "feedback" in (Environment.parse(seed, source).applications[project].config.get("args") or {}):
+        values["args.feedback"] = str(state.feedback / environment / project)  # each project imports its own
+    for key, value in values.items():
         node = _find(_compose(seed), "applications", project, *key.split("."))
         seed = _replace(seed, _span(node), _scalar(value))
     added, there = (_pair(_compose(of), "applications")[1].value for of in (seed, text))
@@ -398,8 +400,8 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     for deployment in deployments:
         _check_deployment(deployment, entry["import_path"], source, where)
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
-    if (builder := BUILDERS.get(entry["import_path"])) and builder.monitored:
-        _check_monitor(entry, deployments, source, where)
+    if builder := BUILDERS.get(entry["import_path"]):
+        _check_monitor(builder, entry, deployments, source, where)
     found = models_of(entry, source)
     return Application(
         name=name,
@@ -453,13 +455,18 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
         builder.user_config.parse(user_config, f"{source}: the user_config of {where}")
 
 
-def _check_monitor(entry: Mapping[str, Any], deployments: list[dict[str, Any]], source: str, where: str) -> None:
+def _check_monitor(
+    builder: Builder, entry: Mapping[str, Any], deployments: list[dict[str, Any]], source: str, where: str
+) -> None:
     """Refuse what Serve would fail on: a deployment that the builder does not make, or that takes no configuration."""
+    arguments = entry.get("args")
+    windows = isinstance(arguments, dict) and arguments.get("windows")
+    if windows and not builder.monitored:
+        raise ContractError(f"{source}: {where}: {entry['import_path']} has no monitor: take `args.windows` out")
     monitor = next((deployment for deployment in deployments if deployment["name"] == MONITOR), None)
     if monitor is None:
         return
-    arguments = entry.get("args")
-    if not (isinstance(arguments, dict) and arguments.get("windows")):
+    if not windows:
         raise ContractError(
             f"{source}: {where} has the deployment {MONITOR}, which is made only where `args.windows` names a folder: "
             f"set that, or take the deployment out"

@@ -49,9 +49,11 @@ def environment_samples(journal: Journal) -> Iterator[Sample]:
 def _served_samples(state: State, found: Status) -> Iterator[Sample]:
     revision = (found.sync.revision or "")[:_DIGITS]
     for resource in found.resources:
-        models = [model for model in (resource.wanted, resource.trial and resource.trial.model) if model]
+        alone = (resource.wanted, resource.trial and resource.trial.model)
+        models = [model for model in (*alone, *(resource.fleet or ())) if model]
         for answer in resource.served:
-            version, _, digest = answer.partition("@sha256:")
+            said, _, digest = answer.partition("@sha256:")
+            version = said.rpartition(" ")[2]  # of a fleet, the name stands before it
             model = next((model for model in models if model.sha256 == digest), None)
             series = (found.environment, resource.name)
             # Of what is no longer wanted nobody here knows the name.
@@ -59,7 +61,7 @@ def _served_samples(state: State, found: Status) -> Iterator[Sample]:
             yield Sample(metrics.SERVED, 1, labels)
             if model:
                 registered = _registered(state.models / model.name / f"{version}.yaml", digest)
-                yield from _version_samples(state, (*series, version), registered)
+                yield from _version_samples(state, (*series, model.name, version), registered)
 
 
 def _version_samples(state: State, series: tuple[str, ...], registered: ModelVersion | None) -> Iterator[Sample]:

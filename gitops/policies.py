@@ -127,7 +127,7 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
         if item["kind"] != "RayService":
             continue
         head = item["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        ports = {found.get("name"): found["containerPort"] for found in head.get("ports") or ()}
+        ports = {found.get("name"): found.get("containerPort") for found in head.get("ports") or ()}
         if ports.get("serve") != port:
             found = f"serve-config.yaml: http_options.port is {port}, the port `serve` of {name_of(item)} another one"
             yield refuse("http", f"{found}: {ports.get('serve')}", "give both the same")

@@ -101,7 +101,11 @@ def _schemas_in(document: object) -> Iterator[tuple[KindVersion, Schema]]:
     spec = document["spec"]
     for version in spec["versions"]:
         schema = _strict(version["schema"]["openAPIV3Schema"])
-        schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}
+        schema["properties"] = schema.get("properties", {}) | {
+            "apiVersion": {},
+            "kind": {},
+            "metadata": {"type": "object"},
+        }
         yield (f"{spec['group']}/{version['name']}", spec["names"]["kind"]), schema
 
 

@@ -25,6 +25,8 @@ RESTARTING = (
     "max_replicas_per_node",
     "gang_scheduling_config",
     "deployment_actors",
+    "request_router_config",
+    "autoscaling_policy",
 )
 """Keys of an application or a deployment for which Ray Serve 2.60 replaces replicas; others it changes as they run."""
 AT_START = ("proxy_location", "http_options", "grpc_options", "controller_options")
@@ -41,6 +43,7 @@ class Upgrade(StrEnum):
     IN_PLACE = "in place"
     RESTART = "in place, with new replicas"
     NOT_APPLIED = "not applied"
+    REMOVED = "removed"
     NEW_CLUSTER = "new cluster"
     INCREMENTAL = "new cluster, step by step"
 
@@ -49,6 +52,7 @@ _MEANING = {
     Upgrade.NONE: "",
     Upgrade.IN_PLACE: "replicas take it as they run",
     Upgrade.RESTART: "replicas are replaced, those that answer last",
+    Upgrade.REMOVED: "it stops answering",
     Upgrade.NOT_APPLIED: "it is accepted, and has no effect until there is a new cluster for another reason",
     Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
     Upgrade.INCREMENTAL: "KubeRay starts a second cluster, and moves requests to it in steps",
@@ -108,9 +112,18 @@ def _of_config(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[
 
 
 def _of_difference(difference: Difference) -> Upgrade:
+    if not difference.path:
+        return Upgrade.REMOVED if difference.kind == "removed" else Upgrade.IN_PLACE
     steps = difference.path.split(".")
-    key = steps[2] if steps[0] == "deployments" and len(steps) > 2 else steps[0]
-    return Upgrade.RESTART if key in RESTARTING else Upgrade.IN_PLACE
+    if steps[0] != "deployments":
+        return Upgrade.RESTART if steps[0] in RESTARTING else Upgrade.IN_PLACE
+    within = steps[2:]
+    if not within:  # all that stands under a deployment's name
+        keys = {**(difference.live or {}), **(difference.desired or {})}.keys()
+        return Upgrade.RESTART if keys & {*RESTARTING, "autoscaling_config"} else Upgrade.IN_PLACE
+    # Ray Serve's version of an application covers whether there is autoscaling, and by which policy; not how much.
+    autoscaling = within[0] == "autoscaling_config" and (len(within) == 1 or within[1] == "policy")
+    return Upgrade.RESTART if autoscaling or within[0] in RESTARTING else Upgrade.IN_PLACE
 
 
 def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:

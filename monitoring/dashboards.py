@@ -263,8 +263,8 @@ def _line() -> Dashboard:
             _lines("Set aside", newest(m.DATASET_SET_ASIDE, "project"), "{{project}}"),
             _lines(
                 "What the served version was trained on",
-                f"max by (environment, application, model_version, split) ({m.SERVED_DATASET_IMAGES.exported})",
-                "{{environment}} version {{model_version}} {{split}}",
+                f"max by (environment, application, model, model_version, split) ({m.SERVED_DATASET_IMAGES.exported})",
+                "{{environment}} {{application}} {{model}} version {{model_version}} {{split}}",
             ),
         ),
     )
@@ -273,16 +273,16 @@ def _line() -> Dashboard:
         (
             _lines(
                 "Figures",
-                "max by (environment, application, model_version, metric) "
+                "max by (environment, application, model, model_version, metric) "
                 f'({m.EVALUATION.exported}{{metric=~"accuracy|balanced_accuracy|auroc|recall|precision"}})',
-                "{{environment}} version {{model_version}} {{metric}}",
+                "{{environment}} {{application}} {{model}} version {{model_version}} {{metric}}",
                 "percentunit",
                 "On held-out images; a step is a promotion.",
             ),
             _lines(
                 "Loss",
-                f'max by (environment, application, model_version) ({m.EVALUATION.exported}{{metric="loss"}})',
-                "{{environment}} version {{model_version}}",
+                f'max by (environment, application, model, model_version) ({m.EVALUATION.exported}{{metric="loss"}})',
+                "{{environment}} {{application}} {{model}} version {{model_version}}",
                 about="In nats.",
             ),
         ),

@@ -94,7 +94,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """An error of ours: any other status from 500 on."""
     GONE = "gone"
-    """Its client went away before the body was complete."""
+    """Its client went away, or Ray Serve ended it, before there was an answer."""
 
     @classmethod
     def of(cls, status: int) -> "Outcome":
@@ -402,14 +402,14 @@ EVALUATION = Metric(
     PREFIX + "evaluation",
     "gauge",
     "The figures of the served version's evaluation report, where the state folder has it.",
-    ("environment", "application", "model_version", "metric"),
+    ("environment", "application", "model", "model_version", "metric"),
     exporter="reconciler",
 )
 SERVED_DATASET_IMAGES = Metric(
     PREFIX + "served_dataset_images",
     "gauge",
     "Images of the dataset that the served version was trained on, where the state folder has it.",
-    ("environment", "application", "model_version", "split"),
+    ("environment", "application", "model", "model_version", "split"),
     values={"split": ("train", "validation", "test")},
     exporter="reconciler",
 )

@@ -49,7 +49,9 @@ def publish(url: str, token: str, prometheus: str) -> list[str]:
             f"{error.name} is not installed: install mergeline[grafana], or run `make install`"
         ) from None
     if not token:
-        raise PublishError(f"set {TOKEN_VARIABLE} to the token of a service account of {url} with the role Editor")
+        raise PublishError(
+            f"set {TOKEN_VARIABLE} to the token of a service account of {url} with the role Admin: data sources need it"
+        )
     if not url.startswith(("http://", "https://")):
         raise PublishError(f"{url} is no address of a Grafana: write https://grafana.example.com")
     try:

@@ -188,16 +188,18 @@ def _await_served(
 ) -> Served:
     """Wait until the reconciler says that the merged commit is served and healthy."""
     journal = status.Journal(stage.state, options.environment)
+    text = repository.read(commit, environment.serve_config_path(options.environment))
+    wanted = environment.Environment.parse(text, repository.location)
+    target = wanted.find(None, version.model.name, options.environment)
     deadline = time.monotonic() + _SYNC_SECONDS
     while time.monotonic() < deadline:
         now = journal.status()
-        reached = now.sync.revision == commit and now.sync.status == "Synced" and now.health.status == "Healthy"
+        # Another project's application, which may have nothing yet, is not waited for.
+        ours = next((one for one in now.resources if one.name == target.application.name), None)
+        healthy = ours is not None and ours.status == "Synced" and ours.health.status == "Healthy"
+        reached = now.sync.revision == commit and now.sync.status == "Synced" and healthy
         # While the attempt runs, the deployment is not in the history yet, and whoever looks there would miss it.
         if reached and not (now.operation_state and now.operation_state.phase == "Running"):
-            wanted = environment.Environment.parse(
-                repository.read(commit, environment.serve_config_path(options.environment)), repository.location
-            )
-            target = wanted.find(None, version.model.name, options.environment)
             return Served(version, wanted.url(target), session.dashboard, str(repository.location))
         if now.sync.revision == commit and now.operation_state and now.operation_state.phase in ("Failed", "Error"):
             break

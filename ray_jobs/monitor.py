@@ -5,10 +5,12 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from pydantic import Field
 
 from gitops.errors import MergelineError
@@ -89,7 +91,8 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
     if running and _is_running(running):
         _write(state, running.alertmanager, webhook)
         for process in processes.of(running.id):
-            process.send_signal(signal.SIGHUP)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGHUP)
         return running
     if not _DURATION.fullmatch(retention):
         raise MonitorError(f"{retention!r} is no duration: write how long samples are kept as 12h or 15d")

@@ -1,5 +1,7 @@
 """Puts a replica's application together: the service's paths, the page, what is served, feedback."""
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI
 
 from gitops.status import Journal
@@ -17,6 +19,7 @@ def assemble(
     journal: Journal | None,
     feedback: FeedbackFolder | None,
     prometheus: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """The whole ASGI application of a replica.
 
@@ -26,10 +29,11 @@ def assemble(
         journal: what the reconciler wrote; None: unknown here.
         feedback: where feedback goes; None: it is off.
         prometheus: URL of the one that has this service's metrics; None: the journal's, if there is one.
+        labels: of the series of these metrics; None: the application's name is all that tells them apart.
     """
     app = application(endpoints)
     add_page(app)
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
-    add_figures(app, ServiceFigures(name, endpoints.recent, journal, prometheus))
+    add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.recent, journal, prometheus))
     add_feedback(app, endpoints, feedback, endpoints.pool)
     return app

@@ -1,5 +1,6 @@
 """What every answer carries: the request's id, the served version, and JSON even where something of ours broke."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -72,6 +73,10 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # Ray Serve's: its client went away, or its time is over
+            if self._ended and "trace" in state and not started:
+                self._ended(state["trace"], Outcome.GONE)
+            raise
         except ClientDisconnect:
             if self._ended and "trace" in state and not started:
                 self._ended(state["trace"], Outcome.GONE)

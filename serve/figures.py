@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,9 +32,10 @@ class FiguresAnswer(Contract):
     problem: str | None = Field(description="Why Prometheus could not be asked, where it should have been.")
 
 
-def queries(application: str) -> dict[str, str]:
-    """What Prometheus is asked: the figures' names → PromQL."""
-    window, where = f"{WINDOW_SECONDS:.0f}s", f'application="{application}"'
+def queries(labels: Mapping[str, str]) -> dict[str, str]:
+    """What Prometheus is asked about the series with these labels: the figures' names → PromQL."""
+    window = f"{WINDOW_SECONDS:.0f}s"
+    where = ", ".join(f'{label}="{value}"' for label, value in labels.items())
 
     def rate(series: str, more: str = "") -> str:
         return f"rate({series}{{{where}{more}}}[{window}])"
@@ -52,9 +54,10 @@ def queries(application: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ServiceFigures:
-    """Finds the figures of an application."""
+    """Finds the figures of an application, or of a model of a fleet."""
 
-    application: str
+    labels: Mapping[str, str]
+    """By which Prometheus knows their series."""
     recent: Recent
     journal: Journal | None
     prometheus: str | None
@@ -75,7 +78,7 @@ class ServiceFigures:
         return monitor.prometheus if monitor else None
 
     async def _asked(self, url: str) -> FiguresAnswer:
-        asked = queries(self.application)
+        asked = queries(self.labels)
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
             answers = await asyncio.gather(
                 *(client.get(f"{url.rstrip('/')}/api/v1/query", params={"query": text}) for text in asked.values())

@@ -102,6 +102,7 @@ class Fleet(InferenceService):
             journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
             feedback=FeedbackFolder(Path(arguments.feedback).expanduser() / name) if arguments.feedback else None,
             prometheus=arguments.prometheus,
+            labels={"application": self._name, "model": name},
         )
         return Member(slot, endpoints, app)
 

@@ -113,7 +113,8 @@ class Members:
         member, place = self._in_memory.get(name), self._places.get(name)
         loaded = member.slot.loaded if member else None
         failure = place.failure if place else None
-        reason = member.slot.load_error if member else failure.reason if failure and failure.model == model else None
+        # Later it is as if nobody had asked: who wants to know must ask, so that it is tried again.
+        reason = member.slot.load_error if member else failure.reason if failure and self._holds(failure) else None
         served = WantedModel.of(loaded.model) if loaded else None
         return MemberFacts(wanted=WantedModel.of(model), served=served, load_error=reason)
 

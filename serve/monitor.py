@@ -22,6 +22,7 @@ from serve.predictor import Observation, Predictor
 from serve.preprocess import ImageError
 from serve.windows import Row, WindowFolder
 
+_SILENT_WINDOWS = 4
 RETRY_SECONDS = 60.0
 """After which a bundle that did not open is tried again."""
 _WASSERSTEIN = "wasserstein"
@@ -51,8 +52,8 @@ class _Watched:
     rows: list[Row] = field(default_factory=list)
     begun: float = 0.0
     """When the window's first photograph came, by the monotonic clock."""
-    seen: float = 0.0
-    """When the last one came."""
+    silence: int = 0
+    """Windows of others that have closed since its last photograph."""
 
 
 class DriftMonitor:
@@ -141,17 +142,20 @@ class DriftMonitor:
         return watched
 
     def _add(self, watched: _Watched, photograph: bytes, observation: Observation) -> None:
-        watched.seen = time.monotonic()
+        watched.silence = 0
         if not watched.rows:
-            watched.begun = watched.seen
+            watched.begun = time.monotonic()
         watched.rows.append(Row.of(photograph, observation, now()))
         with_file = [row for row in watched.rows if row.photograph is not None]
         if len(with_file) > self._settings.photographs:
             max(with_file, key=lambda row: row.margin).photograph = None
 
-    def _retire(self, since: float) -> None:
-        """Forget models of which nothing has come: else what they last did would be shown for ever."""
-        for watched in [watched for watched in self._watched.values() if watched.seen < since]:
+    def _retire(self, active: _Watched) -> None:
+        """Forget models of which nothing comes any more: else what they last did would be shown for ever."""
+        for watched in list(self._watched.values()):
+            watched.silence += watched is not active
+            if watched.silence < _SILENT_WINDOWS:  # a canary of few requests is not gone
+                continue
             for kind in (*DriftKind, ANY_KIND):
                 self._meters.set(metrics.DRIFT_DETECTED, 0, watched.model.version, kind)
             del self._watched[watched.model.sha256]
@@ -160,14 +164,13 @@ class DriftMonitor:
 
     def _close(self, watched: _Watched) -> None:
         """Judge a window, keep it, and publish what was found."""
-        rows, begun = watched.rows, watched.begun
-        watched.rows = []
+        rows, watched.rows = watched.rows, []
         observed = observations_of([row.observation for row in rows])
         baseline = self._folder.baseline(watched.model)
         enough, compares = len(rows) >= drift.LEAST_WINDOW, sum(baseline.values()) >= drift.BASELINE
         classes = watched.predictor.manifest.classes
         findings = drift.judge(watched.reference, observed, classes, baseline if compares else None) if enough else ()
-        outcome = _outcome(findings) if enough else WindowOutcome.TOO_FEW
+        outcome = _outcome(findings)
         window = DriftWindow(
             application=self._application,
             model=watched.model,
@@ -181,7 +184,7 @@ class DriftMonitor:
         )
         self._meters.count(metrics.DRIFT_WINDOWS, watched.model.version, outcome)
         self._publish(window)
-        self._retire(begun)
+        self._retire(watched)
         try:
             if outcome is WindowOutcome.STABLE and not compares:
                 self._folder.add_to_baseline(watched.model, window.labels)
@@ -220,6 +223,8 @@ class DriftMonitor:
 
 
 def _outcome(findings: Sequence[Finding]) -> WindowOutcome:
+    if not findings:  # too few in the window, or in the reference
+        return WindowOutcome.TOO_FEW
     return WindowOutcome.DRIFTED if any(found.drifted for found in findings) else WindowOutcome.STABLE
 
 

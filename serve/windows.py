@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from gitops.errors import ContractError
 from gitops.manifest import DriftWindow, LabelCounts, ServedModel
 from gitops.state import write_atomically
+from monitoring.metrics import WindowOutcome
 from serve.measures import Measures
 from serve.predictor import Observation
 
@@ -67,12 +69,13 @@ class WindowFolder:
         return stem.with_name(f"{stem.name}.parquet")
 
     def last(self, model: ServedModel) -> DriftWindow | None:
-        """The latest window of a bundle; None: there is none that can be read."""
-        files = sorted(self.folder.glob(f"*-{model.sha256[:12]}.json"))
-        try:
-            return DriftWindow.read(files[-1]) if files else None
-        except ContractError:
-            return None
+        """The latest window of a bundle that was judged; None: there is none that can be read."""
+        for file in sorted(self.folder.glob(f"*-{model.sha256[:12]}.json"), reverse=True):
+            with suppress(ContractError):
+                window = DriftWindow.read(file)
+                if window.outcome != WindowOutcome.TOO_FEW:
+                    return window
+        return None
 
     def baseline(self, model: ServedModel) -> dict[str, int]:
         """How often a bundle gave each label in its first windows; empty: it has none yet."""

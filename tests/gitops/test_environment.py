@@ -23,6 +23,7 @@ from gitops.environment import (
     promote,
     seed_environment,
     serve_config_path,
+    with_application,
     with_port,
 )
 from gitops.errors import ContractError
@@ -148,6 +149,14 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
     assert len(build({})._bound_deployment.init_args) == 1
     with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
         Environment.parse(MONITORED.replace("windows: /windows", "windows: null"), "x")
+    with pytest.raises(ContractError, match=r"has no monitor: take `args\.windows` out"):
+        Environment.parse(
+            LOCAL.replace("windows: null", "windows: /windows")
+            .replace("serve.app:build", "serve.fleet:build")
+            .replace("name: Classifier", "name: Fleet")
+            .replace("model: null", "models: null"),
+            "x",
+        )
     with pytest.raises(ContractError, match="Monitor: it takes no user_config"):
         Environment.parse(MONITORED.replace("{num_cpus: 1}", "{num_cpus: 1}, user_config: {model: null}"), "x")
 
@@ -621,3 +630,8 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
     assert environment.url(environment.find(None, "bolt", "x")) == "http://127.0.0.1:8123"
     # An environment that is made for other machines has no such folders, and gets none.
     assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")
+
+
+def test_a_second_project_joins_an_environment_that_keeps_no_feedback(tmp_path: Path) -> None:
+    joined = with_application(seed_environment("screw", "staging"), "bolt", "staging", State.at(tmp_path))
+    assert set(Environment.parse(joined, "x").applications) == {"screw", "bolt"}

@@ -85,7 +85,7 @@ def test_an_environment_is_exported_as_it_is_seen(stage: Stage, model: ServedMod
     assert values(found, metrics.DEPLOYMENTS) == {("local",): 1}
     served = ("local", "inspection", "screw", "3", model.sha256[:12], REVISION[:12])
     assert values(found, metrics.SERVED) == {served: 1}
-    accuracy = values(found, metrics.EVALUATION)["local", "inspection", "3", "accuracy"]
+    accuracy = values(found, metrics.EVALUATION)["local", "inspection", "screw", "3", "accuracy"]
     assert 0 < accuracy <= 1
     images = values(found, metrics.SERVED_DATASET_IMAGES)
     assert sum(images.values()) == stage.dataset().images
@@ -101,6 +101,18 @@ def test_another_bundle_under_the_same_number_has_no_figures(stage: Stage, model
     found = list(environment_samples(seen(stage.state, other)))
     assert values(found, metrics.SERVED)
     assert values(found, metrics.EVALUATION) == {}
+
+
+def test_each_model_of_a_fleet_has_figures_of_its_own(stage: Stage, model: ServedModel) -> None:
+    journal = seen(stage.state, model)
+    other = ServedModel(name="bolt", version="3", uri="file:///bolt", sha256="b" * 64)
+    served = tuple(f"{one.name} {one.version}@sha256:{one.sha256}" for one in (other, model))
+    fleet = Resource(name="parts", status="Synced", fleet=(other, model), served=served)
+    journal.write(journal.status().model_copy(update={"resources": (fleet,)}))
+    found = list(environment_samples(journal))
+    of_models = {labels[2:5] for labels in values(found, metrics.SERVED)}
+    assert of_models == {("bolt", "3", other.sha256[:12]), ("screw", "3", model.sha256[:12])}
+    assert {labels[1:4] for labels in values(found, metrics.EVALUATION)} == {("parts", "screw", "3")}
 
 
 def test_the_line_is_exported_as_the_state_folder_tells_it(stage: Stage) -> None:

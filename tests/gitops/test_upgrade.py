@@ -69,6 +69,16 @@ def test_a_promotion_is_taken_in_place() -> None:
             Upgrade.IN_PLACE,
             "deployments.Classifier.autoscaling_config.max_replicas",
         ),
+        (
+            lambda c: deployment(c).pop("autoscaling_config"),
+            Upgrade.RESTART,
+            "deployments.Classifier.autoscaling_config",
+        ),
+        (
+            lambda c: deployment(c).update(request_router_config={"request_router_class": "x:Y"}),
+            Upgrade.RESTART,
+            "deployments.Classifier.request_router_config",
+        ),
         (lambda c: c["applications"][0]["args"].update(threads=4), Upgrade.RESTART, "args.threads"),
         (
             lambda c: deployment(c)["ray_actor_options"].update(num_cpus=1),
@@ -92,11 +102,16 @@ def test_what_serve_takes_at_its_start_only_is_said_to_have_no_effect() -> None:
     )
 
 
-def test_an_application_comes_and_goes_in_place() -> None:
+def test_an_application_that_goes_stops_answering() -> None:
     assert of_config(lambda c: c.update(applications=[])) == (
-        Upgrade.IN_PLACE,
+        Upgrade.REMOVED,
         ["serve-config.yaml: applications.screw"],
     )
+
+
+def test_a_deployment_that_gets_actor_options_is_restarted() -> None:
+    monitor = {"name": "Monitor", "ray_actor_options": {"num_cpus": 1}}
+    assert of_config(lambda c: c["applications"][0]["deployments"].append(monitor))[0] is Upgrade.RESTART
 
 
 @pytest.mark.parametrize(

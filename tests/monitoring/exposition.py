@@ -26,7 +26,7 @@ GAUGES = (
     'ray_component_rss_mb{Component="raylet"} 100',
     'ray_component_cpu_percentage{Component="raylet"} 5',
     'haproxy_frontend_current_sessions{proxy="http_frontend"} 2',
-    'mergeline_evaluation{environment="local",application="screw",model_version="3",metric="loss"} 0.1',
+    'mergeline_evaluation{environment="local",application="screw",model="screw",model_version="3",metric="loss"} 0.1',
 )
 """What others export, as far as it is asked for; and another figure of an evaluation."""
 _VERSION = 'application="screw",model_version="3"'

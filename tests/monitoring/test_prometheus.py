@@ -27,7 +27,7 @@ needs_prometheus = pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)), reason="Prometheus and Alertmanager are not installed: `make test`"
 )
 DEADLINE_SECONDS = 60
-PAGE = [pytest.param(Query(text), id=f"page: {name}") for name, text in queries("screw").items()]
+PAGE = [pytest.param(Query(text), id=f"page: {name}") for name, text in queries({"application": "screw"}).items()]
 QUERIES = [
     pytest.param(query, id=f"{board.uid}: {panel.title} {number}")
     for board in dashboards()

@@ -57,7 +57,7 @@ def sample(value: float, **labels: str) -> object:
 
 
 async def test_without_prometheus_a_replica_tells_its_own(recent: Recent) -> None:
-    answer = await ServiceFigures(APPLICATION, recent, None, None).answer()
+    answer = await ServiceFigures({"application": APPLICATION}, recent, None, None).answer()
     assert (answer.source, answer.problem, answer.drift) == ("replica", None, None)
     assert answer.figures.p50_seconds == 0.1
 
@@ -67,7 +67,7 @@ async def test_prometheus_is_asked_where_it_is_known(
     recent: Recent, prometheus: tuple[str, dict[str, list[object]]], tmp_path: Path, told: str
 ) -> None:
     url, answers = prometheus
-    asked = queries(APPLICATION)
+    asked = queries({"application": APPLICATION})
     values = {"requests_per_second": 12.5, "error_share": 0.25, "p50_seconds": 0.02, "p99_seconds": 0.5}
     answers |= {asked[name]: [sample(value)] for name, value in values.items()}
     answers[asked["drift"]] = [sample(1, kind="image"), sample(0, kind="label"), sample(1, kind="any")]
@@ -76,7 +76,7 @@ async def test_prometheus_is_asked_where_it_is_known(
         state = State.at(tmp_path)
         journal = Journal(state, "local")
         write_atomically(monitor_file(state), Monitor(id="x", prometheus=url, alertmanager=url).to_json())
-    figures = ServiceFigures(APPLICATION, recent, journal, None if journal else url)
+    figures = ServiceFigures({"application": APPLICATION}, recent, journal, None if journal else url)
     answer = await figures.answer()
     assert (answer.source, answer.problem) == ("prometheus", None)
     assert {name: getattr(answer.figures, name) for name in values} == values
@@ -87,9 +87,9 @@ async def test_what_prometheus_does_not_know_is_none(
     recent: Recent, prometheus: tuple[str, dict[str, list[object]]]
 ) -> None:
     url, answers = prometheus
-    answers |= {query: [] for query in queries(APPLICATION).values()}
-    answers[queries(APPLICATION)["p99_seconds"]] = [sample(float("nan"))]
-    answer = await ServiceFigures(APPLICATION, recent, None, url).answer()
+    answers |= {query: [] for query in queries({"application": APPLICATION}).values()}
+    answers[queries({"application": APPLICATION})["p99_seconds"]] = [sample(float("nan"))]
+    answer = await ServiceFigures({"application": APPLICATION}, recent, None, url).answer()
     assert (answer.source, answer.drift) == ("prometheus", None)
     assert (answer.figures.requests_per_second, answer.figures.error_share, answer.figures.p99_seconds) == (
         0,
@@ -99,6 +99,6 @@ async def test_what_prometheus_does_not_know_is_none(
 
 
 async def test_where_prometheus_is_away_the_replica_tells_its_own_and_says_so(recent: Recent) -> None:
-    answer = await ServiceFigures(APPLICATION, recent, None, "http://127.0.0.1:9").answer()
+    answer = await ServiceFigures({"application": APPLICATION}, recent, None, "http://127.0.0.1:9").answer()
     assert (answer.source, answer.problem) == ("replica", "Prometheus could not be asked (ConnectError)")
     assert answer.figures.p50_seconds == 0.1

@@ -195,7 +195,24 @@ def test_a_version_that_is_not_served_any_more_drifts_no_longer(
     feed(monitor, watched, files(2, light=0.8))
     assert detected(tally, "any") == 1
     feed(monitor, following, files(1))
+    assert (detected(tally, "any"), detected(tally, "any", "2")) == (1, 0)  # it may be asked more seldom
+    for _ in range(3):
+        feed(monitor, following, files(1))
     assert (detected(tally, "any"), detected(tally, "any", "2")) == (0, 0)
+
+
+def test_a_candidate_that_is_asked_seldom_keeps_its_window(
+    tmp_path: Path, tally: Tally, watched: ServedModel, model: ServedModel
+) -> None:
+    folder = tmp_path / "candidate"
+    digest = make_bundle(folder, version_salt=0.01, reference=reference(open_bundle(model)))
+    candidate = ServedModel(name="screw", version="2", sha256=digest, uri=folder.as_uri())
+    monitor = monitor_on(tmp_path / "windows", tally)
+    photographs = files(2)
+    for part in (photographs[:-1], photographs[-1:]):
+        feed(monitor, candidate, part)
+        feed(monitor, watched, files(1))
+    assert detected(tally, "any", "2") == 0
 
 
 def test_what_cannot_be_watched_is_refused_and_not_tried_at_each_photograph(
