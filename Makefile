@@ -83,7 +83,7 @@ format: install
 
 # After a change of the dependencies in pyproject.toml.
 lock: install
-	$(UV) pip compile pyproject.toml --extra cpu --extra cluster --extra grafana --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+	$(UV) pip compile pyproject.toml --extra cpu --extra cluster --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
 
 # After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers
 # tie it to their own major version.

@@ -4,21 +4,19 @@ It can be repeated: what is there as it shall be is left alone, and what it once
 """
 
 import json
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
 
 from gitops.errors import MergelineError
-
-if TYPE_CHECKING:
-    from grafana_client.api import GrafanaApi
 
 FOLDER = {"uid": "mergeline", "title": "Mergeline"}
 DATA_SOURCE = "mergeline-prometheus"
 """Uid of the data source."""
 TOKEN_VARIABLE = "GRAFANA_TOKEN"  # noqa: S105 - the name of a variable
 _TIMEOUT_SECONDS = 30.0
-_NOT_FOUND = 404
 _GIVEN_BY_GRAFANA = ("id", "version")
 
 
@@ -40,14 +38,6 @@ def publish(url: str, token: str, prometheus: str) -> list[str]:
     Raises:
         PublishError: it cannot be reached, or refuses.
     """
-    try:
-        from grafana_client.api import GrafanaApi
-        from grafana_client.client import GrafanaException
-        from niquests.exceptions import RequestException
-    except ImportError as error:
-        raise PublishError(
-            f"{error.name} is not installed: install mergeline[grafana], or run `make install`"
-        ) from None
     if not token:
         raise PublishError(
             f"set {TOKEN_VARIABLE} to the token of a service account of {url} with the role Admin: data sources need it"
@@ -55,22 +45,60 @@ def publish(url: str, token: str, prometheus: str) -> list[str]:
     if not url.startswith(("http://", "https://")):
         raise PublishError(f"{url} is no address of a Grafana: write https://grafana.example.com")
     try:
-        # Without the slash at its end, a path like /grafana would run into the client's own.
-        api = GrafanaApi.from_url(f"{url.rstrip('/')}/", credential=token, timeout=_TIMEOUT_SECONDS)
-        return [*_folder(api), *_data_source(api, prometheus), *_dashboards(api)]
-    except GrafanaException as error:
-        raise PublishError(f"Grafana at {url} refused: {error.message}") from error
-    except (RequestException, OSError) as error:
+        with httpx.Client(
+            base_url=f"{url.rstrip('/')}/api",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_SECONDS,
+            follow_redirects=True,
+        ) as client:
+            api = _Api(client)
+            return [*_folder(api), *_data_source(api, prometheus), *_dashboards(api)]
+    except httpx.HTTPStatusError as error:
+        raise PublishError(f"Grafana at {url} refused: {_reason(error.response)}") from error
+    except (httpx.HTTPError, ValueError) as error:
         raise PublishError(f"Grafana at {url} cannot be reached: {error}") from error
 
 
-def _folder(api: "GrafanaApi") -> Iterator[str]:
-    if _found(lambda: api.folder.get_folder(FOLDER["uid"])) is None:
-        api.folder.create_folder(FOLDER["title"], uid=FOLDER["uid"])
+# Not grafana-client: its HTTP library (seen with 4.3 and 5.1) installs urllib3-future, which takes the place of urllib3
+# for every program of the environment. These few calls need no library of their own.
+@dataclass(frozen=True)
+class _Api:
+    """Grafana's HTTP API; each call is one request."""
+
+    client: httpx.Client
+
+    def find(self, path: str) -> Any:
+        """What is there; None: there is no such thing."""
+        response = self.client.get(path)
+        return None if response.status_code == httpx.codes.NOT_FOUND else self._said(response)
+
+    def search(self, **asked: str) -> list[dict[str, Any]]:
+        """Dashboards, by their tags and folders."""
+        found: list[dict[str, Any]] = self._said(self.client.get("/search", params={"type": "dash-db", **asked}))
+        return found
+
+    def send(self, method: str, path: str, body: Any = None) -> None:
+        """Change something."""
+        self._said(self.client.request(method, path, json=body))
+
+    def _said(self, response: httpx.Response) -> Any:
+        return response.raise_for_status().json()
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        return f"{response.status_code} {response.json()['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.reason_phrase}"
+
+
+def _folder(api: _Api) -> Iterator[str]:
+    if api.find(f"/folders/{FOLDER['uid']}") is None:
+        api.send("POST", "/folders", FOLDER)
         yield f"folder {FOLDER['title']}: made"
 
 
-def _data_source(api: "GrafanaApi", prometheus: str) -> Iterator[str]:
+def _data_source(api: _Api, prometheus: str) -> Iterator[str]:
     wanted = {
         "uid": DATA_SOURCE,
         "name": "Mergeline Prometheus",
@@ -78,30 +106,30 @@ def _data_source(api: "GrafanaApi", prometheus: str) -> Iterator[str]:
         "access": "proxy",
         "url": prometheus,
     }
-    there = _found(lambda: api.datasource.get_datasource_by_uid(DATA_SOURCE))
+    there = api.find(f"/datasources/uid/{DATA_SOURCE}")
     if there is None:
-        api.datasource.create_datasource(wanted)
+        api.send("POST", "/datasources", wanted)
         yield f"data source {prometheus}: made"
     elif {key: there.get(key) for key in wanted} != wanted:
-        api.datasource.update_datasource_by_uid(DATA_SOURCE, {**there, **wanted})
+        api.send("PUT", f"/datasources/uid/{DATA_SOURCE}", {**there, **wanted})
         yield f"data source {prometheus}: changed"
 
 
-def _dashboards(api: "GrafanaApi") -> Iterator[str]:
+def _dashboards(api: _Api) -> Iterator[str]:
     from monitoring.dashboards import TAG, dashboards
 
     ours = {dashboard.uid: json.loads(dashboard.json) for dashboard in dashboards()}
     for uid, wanted in ours.items():
-        there = _found(partial(api.dashboard.get_dashboard, uid))
+        there = api.find(f"/dashboards/uid/{uid}")
         if there and there["meta"].get("folderUid") == FOLDER["uid"] and _same(there["dashboard"], wanted):
             yield f"dashboard {wanted['title']}: as it was"
             continue
-        api.dashboard.update_dashboard({"dashboard": wanted, "folderUid": FOLDER["uid"], "overwrite": True})
+        api.send("POST", "/dashboards/db", {"dashboard": wanted, "folderUid": FOLDER["uid"], "overwrite": True})
         yield f"dashboard {wanted['title']}: {'changed' if there else 'made'}"
-    for entry in api.search.search_dashboards(type_="dash-db", tag=TAG, folder_uids=FOLDER["uid"]):
+    for entry in api.search(tag=TAG, folderUIDs=FOLDER["uid"]):
         # Somebody's own dashboard may lie in the folder, or be a copy with our tag.
         if entry["uid"].startswith(f"{TAG}-") and entry["uid"] not in ours:
-            api.dashboard.delete_dashboard(entry["uid"])
+            api.send("DELETE", f"/dashboards/uid/{entry['uid']}")
             yield f"dashboard {entry['title']}: removed"
 
 
@@ -109,15 +137,3 @@ def _same(there: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return {key: value for key, value in there.items() if key not in _GIVEN_BY_GRAFANA} == {
         key: value for key, value in wanted.items() if key not in _GIVEN_BY_GRAFANA
     }
-
-
-def _found(ask: Callable[[], Any]) -> Any:
-    """What Grafana answers; None where there is no such thing."""
-    from grafana_client.client import GrafanaClientError
-
-    try:
-        return ask()
-    except GrafanaClientError as error:
-        if error.status_code != _NOT_FOUND:
-            raise
-        return None

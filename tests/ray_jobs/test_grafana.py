@@ -162,7 +162,7 @@ def test_only_its_own_are_removed(grafana: Grafana) -> None:
 @pytest.mark.parametrize(
     ("url", "token", "said"),
     [
-        (None, "wrong", "refused: Unauthorized"),
+        (None, "wrong", "refused: 401 Invalid API key"),
         (None, "", "set GRAFANA_TOKEN"),
         ("http://127.0.0.1:9", TOKEN, "cannot be reached"),
         ("grafana.example.com", TOKEN, "is no address of a Grafana"),
