@@ -259,7 +259,7 @@ async def test_a_shadow_that_fails_is_counted_and_nobody_notices(
     assert slot.candidate.loaded
     outcomes: list[object] = [RuntimeError("the engine is gone"), [ImageError(400, "not for me")]]
 
-    def judge(images: list[bytes], *, max_pixels: int) -> object:
+    def judge(images: list[bytes], *, max_pixels: int, trace: object = None) -> object:
         outcome = outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -279,7 +279,7 @@ async def test_a_shadow_drops_what_it_has_no_time_for(
     assert loaded
     said = Judgement("good", 0.1, 0.5, {"good": 0.9, "defective": 0.1}, part_found=True)
 
-    def judge(images: list[bytes], *, max_pixels: int) -> list[Judgement]:
+    def judge(images: list[bytes], *, max_pixels: int, trace: object = None) -> list[Judgement]:
         go_on.wait()
         return [said]
 
@@ -308,7 +308,7 @@ async def test_a_cancelled_request_is_counted_while_its_thread_works(
     begun, go_on, judging = threading.Event(), threading.Event(), make_shadow(tally)
     said = Judgement("good", 0.1, 0.5, {"good": 0.9, "defective": 0.1}, part_found=True)
 
-    def judge(images: list[bytes], *, max_pixels: int) -> list[Judgement]:
+    def judge(images: list[bytes], *, max_pixels: int, trace: object = None) -> list[Judgement]:
         begun.set()
         go_on.wait()
         return [said]
@@ -344,7 +344,7 @@ async def test_a_request_does_not_wait_for_the_shadow(
     assert slot.candidate.loaded
     go_on = threading.Event()
 
-    def judge(images: list[bytes], *, max_pixels: int) -> list[Judgement]:
+    def judge(images: list[bytes], *, max_pixels: int, trace: object = None) -> list[Judgement]:
         go_on.wait()
         raise RuntimeError("too late")
 
