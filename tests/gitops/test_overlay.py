@@ -164,8 +164,12 @@ def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> No
     environments = objects["ApplicationSet"]["spec"]
     assert environments["generators"][0]["git"]["repoURL"] == own
     assert environments["template"]["spec"]["source"]["repoURL"] == own
-    steps = environments["strategy"]["rollingSync"]["steps"]
-    assert tuple(step["matchExpressions"][0]["values"][0] for step in steps) == ENVIRONMENTS
+    *steps, others = (step["matchExpressions"][0] for step in environments["strategy"]["rollingSync"]["steps"])
+    assert tuple(step["values"][0] for step in steps) == ENVIRONMENTS
+    assert (others["operator"], tuple(others["values"])) == (
+        "NotIn",
+        ENVIRONMENTS,
+    )  # in no step it would never be synced
     allowed = {(kind["group"], kind["kind"]) for kind in objects["AppProject"]["spec"]["namespaceResourceWhitelist"]}
     for name in ENVIRONMENTS:
         kinds = {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in kustomize.render(files, name)}
