@@ -4,7 +4,7 @@ Everything is read anew for each scrape, so that it is as true as the files.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -147,14 +147,13 @@ class Exporter:
             ExporterError: the address cannot be had.
         """
         file = self._journal.state.targets / f"reconciler-{self._journal.environment}.json"
-        try:
-            with exported(self._registry, host, port) as address:
+        with ExitStack() as stack:
+            try:  # what the block raises is no matter of the address
+                address = stack.enter_context(exported(self._registry, host, port))
+                stack.callback(file.unlink, missing_ok=True)
                 write_atomically(file, targets(address, "mergeline"))
-                try:
-                    yield address
-                finally:
-                    file.unlink(missing_ok=True)
-        except OSError as error:
-            raise ExporterError(
-                f"metrics cannot be exported at {host}:{port}: {error.strerror}; choose another with --metrics"
-            ) from error
+            except OSError as error:
+                raise ExporterError(
+                    f"metrics cannot be exported at {host}:{port}: {error.strerror}; choose another with --metrics"
+                ) from error
+            yield address

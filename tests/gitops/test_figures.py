@@ -145,3 +145,5 @@ def test_prometheus_finds_the_exporter_while_it_listens(stage: Stage, model: Ser
     assert 'mergeline_deployments_total{environment="local"} 1.0' in text
     assert "mergeline_dataset_images{" in text
     assert not file.exists()
+    with pytest.raises(OSError, match="the disk is full"), exporter.listening("127.0.0.1", 0):
+        raise OSError("the disk is full")  # of the reconciler: not of the address

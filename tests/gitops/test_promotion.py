@@ -3,9 +3,7 @@
 import json
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import get_args
 
@@ -32,6 +30,7 @@ from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rol
 from gitops.pull_request import Remote, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
+from tests.http_server import Handler, listening
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
 BRANCH = "promote/local/screw-1"
@@ -507,7 +506,7 @@ def test_github_is_known_by_its_url(
 # --- pull requests ----------------------------------------------------------------------------------------------------
 
 
-class _GitHub(BaseHTTPRequestHandler):
+class _GitHub(Handler):
     """Just enough of GitHub's REST API for pull requests; it remembers what it was asked."""
 
     asked: list[tuple[str, str, str, dict[str, str]]]
@@ -523,26 +522,15 @@ class _GitHub(BaseHTTPRequestHandler):
             pull = {"url": f"{here}/repos/acme/parts/pulls/7", "html_url": "https://github.com/acme/parts/pull/7"}
             self.pulls[:] = [pull]
             data = pull
-        text = json.dumps(data if self.status < 400 else {"message": "no"}).encode()
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        self.say(self.status, json.dumps(data if self.status < 400 else {"message": "no"}).encode())
 
-    do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - the base class calls these
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+    do_GET = do_POST = do_PATCH = _answer
 
 
 @pytest.fixture
 def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Repository) -> Iterator[type[_GitHub]]:
     """A GitHub whose API is local, and whose repository is the bare one (Git is told to look for it there)."""
     handler = type("Handler", (_GitHub,), {"asked": [], "pulls": [], "status": 200})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{_only_git(tmp_path)}")
     monkeypatch.delenv("GH_TOKEN", raising=False)
@@ -550,10 +538,9 @@ def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Reposito
     config = tmp_path / "gitconfig"
     config.write_text(f'[url "{repository.git_dir.as_uri()}"]\ninsteadOf = https://github.com/acme/parts.git\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    yield handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(handler) as url:
+        monkeypatch.setenv("GITHUB_API_URL", url)
+        yield handler
 
 
 def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], version: ModelVersion) -> None:

@@ -3,13 +3,12 @@
 What Ray really exports is looked at in tests/serve/test_app.py.
 """
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from monitoring.metrics import LINE, RECONCILER, SERVING, Metric
+from monitoring.metrics import DRIFT, DRIFT_DETECTED, LINE, RECONCILER, SERVING, Metric
+from tests.http_server import Handler, listening
 
 GAUGES = (
     'ray_serve_replica_processing_queries{application="screw",deployment="Classifier",replica="a"} 1',
@@ -44,19 +43,13 @@ class Exposition:
     def text(self) -> str:
         """In Prometheus's format; counters grow by ten a second."""
         count = 10 * (1 + time.monotonic() - self._begun)
-        lines = [*GAUGES, *self._drift(count), *_ingress(count)]
-        for metric in (*SERVING, *RECONCILER, *LINE):
-            lines += _series(metric, count)
+        lines = [*GAUGES, *_ingress(count)]
+        for metric in (*SERVING, *DRIFT, *RECONCILER, *LINE):
+            if metric is not DRIFT_DETECTED:
+                lines += _series(metric, count)
+        for kind in DRIFT_DETECTED.values["kind"]:
+            lines.append(f'{DRIFT_DETECTED.exported}{{{_VERSION},kind="{kind}"}} {int(self.drifted)}')
         return "\n".join(lines) + "\n"
-
-    def _drift(self, count: float) -> Iterator[str]:
-        for kind in ("image", "score", "label", "confidence", "embedding", "any"):
-            yield f'ray_mergeline_drift_detected{{{_VERSION},kind="{kind}"}} {int(self.drifted)}'
-        yield f'ray_mergeline_drift_statistic{{{_VERSION},feature="brightness",statistic="ks"}} 0.1'
-        yield f'ray_mergeline_drift_p_value{{{_VERSION},feature="brightness",statistic="ks"}} 0.5'
-        yield f'ray_mergeline_drift_windows_total{{{_VERSION},outcome="stable"}} {count}'
-        yield f'ray_mergeline_drift_samples_total{{application="screw",outcome="kept"}} {count}'
-        yield f'ray_mergeline_live_accuracy{{{_VERSION},bound="high"}} 0.99'
 
 
 def _ingress(count: float) -> Iterator[str]:
@@ -89,23 +82,9 @@ def _example(label: str) -> str:
 def exporting(exposition: Exposition) -> Iterator[str]:
     """Answer `GET /metrics`; yields the address."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Metrics(Handler):
         def do_GET(self) -> None:
-            body = exposition.text().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.say(200, exposition.text().encode(), **{"Content-Type": "text/plain; version=0.0.4"})
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Metrics) as url:
+        yield url.removeprefix("http://")

@@ -3,10 +3,8 @@
 import json
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from monitoring.dashboards import Query, dashboards
 from ray_jobs import monitor, processes
 from ray_jobs.monitor import MonitorError
 from serve.figures import queries
+from tests.http_server import Handler, listening
 from tests.monitoring.exposition import Exposition, exporting
 
 PROGRAMS = (monitor.PROMETHEUS, monitor.ALERTMANAGER)
@@ -49,22 +48,14 @@ def inbox() -> Iterator[tuple[Inbox, str]]:
     """With its URL."""
     inbox = Inbox()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Webhook(Handler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             inbox.alerts += [(alert["labels"]["alertname"], alert["status"]) for alert in body["alerts"]]
-            self.send_response(200)
-            self.end_headers()
+            self.say(200, b"")
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield inbox, f"http://127.0.0.1:{server.server_port}/alerts"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(Webhook) as url:
+        yield inbox, f"{url}/alerts"
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ uid, `POST /api/dashboards/db`, search, and 404 for what is not there.
 """
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +13,7 @@ import pytest
 
 from monitoring.dashboards import dashboards
 from ray_jobs.grafana import DATA_SOURCE, FOLDER, PublishError, publish
+from tests.http_server import Handler, listening
 
 TOKEN = "glsa_secret"
 PROMETHEUS = "http://127.0.0.1:9090"
@@ -85,7 +84,7 @@ class Grafana:
 def grafana() -> Iterator[Grafana]:
     kept = Grafana()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Api(Handler):
         def _do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
@@ -93,25 +92,13 @@ def grafana() -> Iterator[Grafana]:
                 status, said = kept.answer(self.command, self.path, body)
             else:
                 status, said = 401, {"message": "Invalid API key"}
-            text = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.say(status, json.dumps(said).encode(), **{"Content-Type": "application/json"})
 
-        do_GET = do_POST = do_PUT = do_DELETE = _do  # noqa: N815 - the names are given
+        do_GET = do_POST = do_PUT = do_DELETE = _do
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    kept.url = f"http://127.0.0.1:{server.server_port}/grafana"
-    yield kept
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(Api) as url:
+        kept.url = f"{url}/grafana"
+        yield kept
 
 
 def board(uid: str, folder: str, tag: str = "mergeline") -> dict[str, Any]:

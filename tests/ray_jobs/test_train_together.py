@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -59,12 +58,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tu
     """A training on two workers, of which one is killed in the middle."""
     stage = stage_in(tmp_path_factory.mktemp("two"))
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_a_worker() -> None:
-        file, deadline = stage.run().folder / PROGRESS_FILE, time.monotonic() + 200
+        file = stage.run().folder / PROGRESS_FILE
         # Three epochs: by then Ray Train has heard of a checkpoint, which it does a little after it was written.
-        while not (file.exists() and len(Progress.read(file).epochs) >= 3) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not (file.exists() and len(Progress.read(file).epochs) >= 3):
+            if ended.wait(0.05):
+                return
         ours = psutil.Process().children(recursive=True)
         worker = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
         worker.kill()
@@ -72,8 +73,11 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tu
 
     thread = threading.Thread(target=kill_a_worker)
     thread.start()
-    result = train(stage, workers=2)
-    thread.join()
+    try:
+        result = train(stage, workers=2)
+    finally:
+        ended.set()
+        thread.join()
     assert killed
     return stage, result
 

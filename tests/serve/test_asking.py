@@ -1,11 +1,9 @@
 """`mergeline predict` against a real server: tables, JSON, heat-maps, retries and what a script is told."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -21,6 +19,7 @@ from gitops.repository import create_bare
 from gitops.state import State
 from serve.asking import Asking, default_client, heatmap_name, is_loopback, label_at, photographs
 from tests.bundles import make_bundle
+from tests.http_server import Handler, listening
 from tests.serve.site import site
 from tests.test_mergeline import ROOT
 
@@ -200,9 +199,9 @@ def refusing(times: int, *, ready: bytes = READY, cut: int = 0) -> Iterator[tupl
     """
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Full(Handler):
         def do_GET(self) -> None:
-            self.answer(200, ready)
+            self.say(200, ready)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
@@ -210,27 +209,12 @@ def refusing(times: int, *, ready: bytes = READY, cut: int = 0) -> Iterator[tupl
             if len(asked) <= cut:
                 self.close_connection = True
             elif len(asked) <= cut + times:
-                self.answer(503, b"full", **{"Retry-After": "0"})
+                self.say(503, b"full", **{"Retry-After": "0"})
             else:
-                self.answer(500, b'{"error": {"status": 500, "reason": "an error of ours"}, "id": "1"}')
+                self.say(500, b'{"error": {"status": 500, "reason": "an error of ours"}, "id": "1"}')
 
-        def answer(self, status: int, body: bytes, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Full) as url:
+        yield url, asked
 
 
 def test_a_busy_service_is_asked_again_and_an_error_is_not(folder: Path) -> None:

@@ -1,9 +1,7 @@
 """How the service does lately: by Prometheus, or by the replica itself."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +13,7 @@ from gitops.status import Journal
 from monitoring.metrics import Outcome
 from serve.figures import ServiceFigures, queries
 from serve.recent import Recent
+from tests.http_server import Handler, listening
 
 pytestmark = pytest.mark.anyio
 APPLICATION = "screw"
@@ -32,24 +31,14 @@ def prometheus() -> Iterator[tuple[str, dict[str, list[object]]]]:
     """Its URL, and what it answers to each query; whether the queries are right is seen in tests/monitoring."""
     answers: dict[str, list[object]] = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Prometheus(Handler):
         def do_GET(self) -> None:
             (query,) = parse_qs(urlsplit(self.path).query)["query"]
             body = json.dumps({"status": "success", "data": {"result": answers[query]}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.say(200, body)
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", answers
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(Prometheus) as url:
+        yield url, answers
 
 
 def sample(value: float, **labels: str) -> object:

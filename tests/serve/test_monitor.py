@@ -70,6 +70,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory, model: ServedModel) -> Ser
     return ServedModel(name="screw", version="1", sha256=digest, uri=folder.as_uri())
 
 
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory, model: ServedModel) -> ServedModel:
+    """Another bundle, with the same reference."""
+    folder = tmp_path_factory.mktemp("following") / "bundle"
+    digest = make_bundle(folder, version_salt=0.01, reference=reference(open_bundle(model)))
+    return ServedModel(name="screw", version="2", sha256=digest, uri=folder.as_uri())
+
+
 def monitor_on(
     folder: Path,
     tally: Tally,
@@ -186,11 +194,8 @@ def test_a_restart_forgets_no_drift(tmp_path: Path, tally: Tally, watched: Serve
 
 
 def test_a_version_that_is_not_served_any_more_drifts_no_longer(
-    tmp_path: Path, tally: Tally, watched: ServedModel, model: ServedModel
+    tmp_path: Path, tally: Tally, watched: ServedModel, following: ServedModel
 ) -> None:
-    folder = tmp_path / "next"
-    digest = make_bundle(folder, version_salt=0.01, reference=reference(open_bundle(model)))
-    following = ServedModel(name="screw", version="2", sha256=digest, uri=folder.as_uri())
     monitor = monitor_on(tmp_path / "windows", tally)
     feed(monitor, watched, files(2, light=0.8))
     assert detected(tally, "any") == 1
@@ -202,15 +207,12 @@ def test_a_version_that_is_not_served_any_more_drifts_no_longer(
 
 
 def test_a_candidate_that_is_asked_seldom_keeps_its_window(
-    tmp_path: Path, tally: Tally, watched: ServedModel, model: ServedModel
+    tmp_path: Path, tally: Tally, watched: ServedModel, following: ServedModel
 ) -> None:
-    folder = tmp_path / "candidate"
-    digest = make_bundle(folder, version_salt=0.01, reference=reference(open_bundle(model)))
-    candidate = ServedModel(name="screw", version="2", sha256=digest, uri=folder.as_uri())
     monitor = monitor_on(tmp_path / "windows", tally)
     photographs = files(2)
     for part in (photographs[:-1], photographs[-1:]):
-        feed(monitor, candidate, part)
+        feed(monitor, following, part)
         feed(monitor, watched, files(1))
     assert detected(tally, "any", "2") == 0
 

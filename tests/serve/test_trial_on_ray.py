@@ -128,9 +128,9 @@ def test_a_version_is_tried_finished_and_aborted(line: Line, ray_cluster: RayClu
     wanted = {
         r'ray_mergeline_judgements_total\{.*version="1"',
         r'ray_mergeline_judgements_total\{.*version="2"',
-        r'ray_mergeline_judging_seconds_count\{.*version="2"',
+        r'ray_mergeline_request_seconds_count\{.*version="2"',
         r'ray_mergeline_shadow_judgements_total\{.*version="3"',
-        r'ray_mergeline_shadow_photographs_total\{.*outcome="agreed".*version="3"',
+        r'ray_mergeline_shadow_photographs_total\{(?=.*outcome="agreed").*version="3"',
     }
     deadline = time.monotonic() + DEADLINE_SECONDS
     while missing := {pattern for pattern in wanted if not re.search(pattern, scraped(ray_cluster))}:
