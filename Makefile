@@ -9,12 +9,13 @@ LOCK := requirements.lock
 install: .venv/installed
 
 # pip fetches uv in the locked version; uv installs the rest (hashes checked) and removes what the lock doesn't name.
+# Compiled here, once: where PYTHONDONTWRITEBYTECODE is set every one of Ray's processes would compile TensorFlow anew.
 .venv/installed: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Mergeline needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the locked packages into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' $(LOCK))"
-	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCK)
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python $(LOCK)
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
