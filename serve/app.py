@@ -53,7 +53,7 @@ class ApplicationArguments(Contract):
     )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Largest photograph, in pixels.")
     max_files: int = Field(default=16, ge=1, description="Most images of one request.")
-    threads: int = Field(default=2, ge=1, le=64, description="Requests that a replica decodes and judges at once.")
+    threads: int = Field(default=2, ge=1, le=64, description="Photographs that a replica's network judges at once.")
     cache: str | None = Field(
         default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
     )
@@ -135,7 +135,9 @@ class Classifier(InferenceService):
 
     def __init__(self, arguments: ApplicationArguments, monitor: DeploymentHandle[Any] | None = None) -> None:
         context, folder = serve.get_replica_context(), session_folder()
-        self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        # One more than the network's: it decodes while the others wait for each other. At 8 clients the cores stood
+        # still for 5 % of the time without it, for 2 % with it.
+        self._pool = ThreadPoolExecutor(arguments.threads + 1, "judge")
         self._health = ThreadPoolExecutor(1, "health")
         meters = RayMeters((*SERVING, DRIFT_SAMPLES))
         self._slot = ModelSlot(

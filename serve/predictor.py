@@ -323,12 +323,9 @@ class Predictor:
             model = self._many if kind == "many" else self._alone
             setattr(self._thread, kind, model.create_infer_request())
         request: openvino.InferRequest = getattr(self._thread, kind)
-        # Not `infer`: it runs in the calling thread, on the stream whose turn it was when that thread first called, and
-        # two threads that share a stream wait for each other while another stream is free.
-        request.start_async({INPUT: batch}, share_inputs=False)
-        request.wait()
+        outputs = request.infer({INPUT: batch}, share_inputs=False)
         # Copies: the request writes into the same memory again.
-        return {name: np.array(request.get_tensor(name).data, np.float32) for name in (OUTPUT, EVIDENCE, EMBEDDING)}
+        return {name: np.array(outputs[name], np.float32) for name in (OUTPUT, EVIDENCE, EMBEDDING)}
 
 
 def _compile(folder: Path, manifest: BundleManifest, *, threads: int, streams: int) -> "openvino.CompiledModel":
