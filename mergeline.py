@@ -114,15 +114,14 @@ def up(
 ) -> None:
     """Run the whole line here: photographs in, a trained, gated, merged and served model out."""
     from ray_jobs import local
+    from ray_jobs.submit import Training
 
     stage = _stage(project, state)
     options = local.Options(
         environment=env or stage.project.environments[0],
-        data=data,
+        training=Training(data=data, workers=workers, use_gpu=use_gpu),
         repository=repo,
         port=port,
-        workers=workers,
-        use_gpu=use_gpu,
         self_heal=self_heal,
     )
     served = local.up(stage, options, out)
@@ -289,6 +288,10 @@ def export_labels(
         bool, typer.Option("--all/--unlabelled", help="Also those that have a label, or only those without.")
     ] = False,
     images: Annotated[Path | None, typer.Option("--images", help="A folder of further photographs.")] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option("--windows", help="Also what an environment's windows kept; its `args.windows`."),
+    ] = None,
     version: Annotated[str | None, typer.Option("--version", help="Who judges; the newest if not given.")] = None,
     root: Annotated[Path, typer.Option("--root", help="Label Studio's LOCAL_FILES_DOCUMENT_ROOT.")] = Path("/"),
     data: LastData = None,
@@ -302,7 +305,7 @@ def export_labels(
     from ray_jobs import label_tasks
 
     exported = label_tasks.export_tasks(
-        stage, chosen, file, data=data, images=images, labelled=labelled, limit=limit, root=root
+        stage, chosen, file, data=data, images=images, windows=windows, labelled=labelled, limit=limit, root=root
     )
     if as_json:
         _print_json(exported.model_dump(mode="json"))
@@ -660,7 +663,7 @@ def history(
 def monitor_up(
     state: StateFolder = STATE,
     webhook: Annotated[
-        str | None, typer.Option("--webhook", help="URL that alerts are sent to; only shown if not given.")
+        str | None, typer.Option("--webhook", help="URL that alerts are sent to; empty: none any more.")
     ] = None,
     retention: Annotated[str, typer.Option("--retention", help="How long samples are kept, as 12h or 15d.")] = "15d",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Prometheus's port, if it is free.")] = 9090,
@@ -771,6 +774,66 @@ def drift(
         count = str(window.photographs)
         table.add_row(ended, window.application, window.model.version, count, said, escape(drifted))
     out.print(table)
+
+
+# --- retraining -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def retrain(
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the pull request.")] = "somebody asked",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, take alerts from Alertmanager, and retrain when one asks for it.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for alerts, on loopback.")] = 9095,
+    hours: Annotated[
+        float, typer.Option("--hours", min=0, help="That must have passed since the latest retraining began.")
+    ] = 24,
+    env: Environment = None,
+    application: Annotated[str | None, typer.Option(help="Application; that of the model's name if not given.")] = None,
+    data: LastData = None,
+    workers: Workers = None,
+    use_gpu: UseGpu = False,
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    repo: Repo = None,
+) -> None:
+    """Train on all photographs and labels there are by now, and make a branch that promotes what comes of it.
+
+    Nothing that is served changes before somebody merges it.
+    """
+    from ray_jobs import dataset
+    from ray_jobs import retrain as retraining
+    from ray_jobs import submit as jobs
+
+    stage = _stage(project, state)
+    environment, repository = _environment(project, env), _repository(stage.state, repo)
+    training = jobs.Training(data=data or dataset.last_source(stage), workers=workers, use_gpu=use_gpu)
+    options = retraining.Options(environment, hours, application)
+
+    def retrain_for(why: str) -> None:
+        def run_pipeline() -> None:
+            jobs.run_pipeline(stage, _ray(state, None), training, out)
+
+        outcome = retraining.retrain(stage, repository, options, why, run_pipeline)
+        if outcome is None:
+            last = retraining.latest(stage.state, stage.project.name)
+            out.print(f"nothing to propose: {last.message if last else ''}", markup=False, highlight=False)
+        else:
+            _print_promotion(outcome)
+
+    if not watch:
+        retrain_for(reason)
+        return
+    from ray_jobs import alerts
+
+    def say(text: str) -> None:
+        out.print(text, markup=False, highlight=False)
+
+    served = promotion.application_of(repository, environment, stage.project.name, application=application)
+    with alerts.listening(stage.state, stage.project.name, served, port) as url:
+        say(f"alerts of {served} are taken at {url}: name it with `mergeline monitor up --webhook {url}`")
+        retraining.watch(stage, hours, retrain_for, say)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -898,6 +961,7 @@ def _print_comparison(found: Comparison) -> None:
         ),
         f"images that only {one} judges right: {test.only_a_right}; only {other}: {test.only_b_right}; "
         f"McNemar's exact test: {test.p_text}",
+        *([f"on {found.newcomers.summary}"] if found.newcomers else []),
         *(f"mind: {warning}" for warning in found.warnings),
     ]
     for line in lines:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import Field, ValidationError
 
-from gitops.environment import models_of
+from gitops.environment import MONITOR, models_of
 from gitops.errors import ContractError, StalledError
 from gitops.manifest import VERSION_HEADER, BundleManifest, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails
@@ -273,6 +273,20 @@ def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) 
     return ""
 
 
+def serving_status(live: Application) -> str:
+    """Serve's word for an application, whose monitor does not count: without it every request is answered."""
+    monitor, others = (
+        live.deployments.get(MONITOR),
+        [item for item in live.deployments.values() if item.name != MONITOR],
+    )
+    if monitor is None or monitor.status == "HEALTHY" or not others:
+        return live.status
+    well = all(item.status == "HEALTHY" for item in others)
+    # Serve names those that ail. It says something else where an application cannot be built.
+    only_it_failed = live.status in ("DEPLOY_FAILED", "UNHEALTHY") and f"['{MONITOR}']" in live.message
+    return "RUNNING" if well and (only_it_failed or live.status == "DEPLOYING") else live.status
+
+
 def assess(name: str, live: Application | None, slot: Slot | None, answers: Answers = NO_ANSWERS) -> Health:
     """How an application is.
 
@@ -284,15 +298,19 @@ def assess(name: str, live: Application | None, slot: Slot | None, answers: Answ
     """
     if live is None:
         return Health(status="Missing", message=f"{name} is not deployed")
-    if live.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-        return Health(status="Degraded", message=f"{name} is {live.status}: {serve_message(live)}")
-    if live.status != "RUNNING":
-        return Health(status="Progressing", message=f"{name} is {live.status}")
+    status = serving_status(live)
+    if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        return Health(status="Degraded", message=f"{name} is {status}: {serve_message(live)}")
+    if status != "RUNNING":
+        return Health(status="Progressing", message=f"{name} is {status}")
     if slot is None:
         return Health(status="Healthy")
     if slot.is_empty:
         return Health(status="Missing", message="nothing promoted yet")
-    return _of_replicas(name, slot.wanted, live.deployments.get(slot.deployment), answers)
+    health = _of_replicas(name, slot.wanted, live.deployments.get(slot.deployment), answers)
+    if health.status == "Healthy" and live.status != "RUNNING":
+        return Health(status="Healthy", message=f"nothing watches {name} for drift: {serve_message(live)}")
+    return health
 
 
 def refusals(wanted: UserConfig | FleetConfig, answers: Answers) -> list[str]:

@@ -771,6 +771,13 @@ class DriftWindow(Contract):
     labels: dict[str, int] = Field(description="How often each label was given.")
     compares_labels: bool = Field(description="Whether there were earlier windows to compare the labels with.")
     findings: tuple[DriftFinding, ...] = ()
+    drifting_since: AwareDatetime | None = Field(
+        default=None, description="When the first of the windows in a row that drifted began; None: this one did not."
+    )
+    examples: tuple[Sha256, ...] = Field(
+        default=(),
+        description="Photographs whose files the window keeps, those first that the model was least sure of.",
+    )
 
     @property
     def drifted(self) -> tuple[DriftFinding, ...]:
@@ -827,6 +834,33 @@ class Disagreement(Contract):
     b_score: Share = Field(description="The same by B.")
 
 
+class Newcomers(Contract):
+    """What two versions say of photographs that are in the dataset of the second, and not in that of the first.
+
+    The first had not seen them. Of the second, held-out ones are judged by itself, the others out of fold.
+    """
+
+    images: int
+    labels: dict[str, int] = Field(description="The truth: how many of each class, in their order.")
+    held_out: int = Field(description="Those of them in the test split.")
+    left_out: int = Field(default=0, description="Further ones, which look like some that the first was made of.")
+    a_right: int = Field(description="Judged right by the first.")
+    b_right: int = Field(description="Judged right by the second.")
+    mcnemar: McNemar
+
+    @property
+    def summary(self) -> str:
+        """What it came to, in a line."""
+        if not self.images:
+            return f"no photograph that came since and is new: all {self.left_out} look like some from before"
+        kinds = ", ".join(f"{count} {label}" for label, count in self.labels.items() if count)
+        alike = f"; {self.left_out} more look like some from before" if self.left_out else ""
+        return (
+            f"{self.images} photographs that came since ({kinds}; {self.held_out} held out, the others judged out of "
+            f"fold): {self.b_right} right against {self.a_right}, McNemar {self.mcnemar.p_text}{alike}"
+        )
+
+
 class Comparison(Contract):
     """Two versions on the same images, to none of which either was fitted: `comparisons/<name>/<A>-<B>/…`."""
 
@@ -844,6 +878,9 @@ class Comparison(Contract):
     left_out: tuple[str, ...] = Field(
         default=(), description="File names of the split that one of the two was fitted to, or to lookalikes of them."
     )
+    newcomers: Newcomers | None = Field(
+        default=None, description="None: none came since, or nobody can say which, or how the second would judge them."
+    )
     warnings: tuple[str, ...] = Field(default=(), description="What makes the figures less sure, in words.")
 
     @property
@@ -852,8 +889,9 @@ class Comparison(Contract):
         one, other = self.a.model, self.b.model
         found = self.metrics["accuracy"]
         mind = f"; mind: {'; '.join(self.warnings)}" if self.warnings else ""
+        newcomers = f"; {self.newcomers.summary}" if self.newcomers else ""
         return (
             f"{other.name} {other.version} against {one.name} {one.version} on {self.images} held-out images: "
             f"accuracy {found.b:.4f} against {found.a:.4f} ({found.difference:+.4f}; 95 %: {found.low:+.4f} to "
-            f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{mind}"
+            f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{newcomers}{mind}"
         )

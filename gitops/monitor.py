@@ -14,6 +14,7 @@ class Monitor(Contract):
     id: str = Field(description="Value of MERGELINE_SESSION in both processes.")
     prometheus: str = Field(description="Prometheus's URL.")
     alertmanager: str = Field(description="Alertmanager's URL.")
+    webhook: str | None = Field(default=None, description="Where alerts are sent; None: they are only shown.")
 
 
 def monitor_file(state: State) -> Path:

@@ -184,6 +184,7 @@ def promote(
     base: str = MAIN,
     merge: bool = False,
     comparison: Comparison | str | None = None,
+    purpose: str = "",
 ) -> Promotion:
     """Make a branch that puts `version` into an environment; open a pull request where the remote is GitHub.
 
@@ -195,6 +196,7 @@ def promote(
         base: the branch that environments are read from.
         merge: merge as well.
         comparison: with the version now served, or why there is none: for whoever decides about the merge.
+        purpose: why it is done, for the commit and the pull request.
 
     Raises:
         GateError: it should be merged, and the gates refuse it; nothing was pushed.
@@ -208,7 +210,7 @@ def promote(
     place.refuse_trial()
     branch = BranchName("promote", environment_name, version.model.name, version.model.version)
     files = place.files(version.model) | place.manifest(version)
-    return _propose(place, _Proposal(branch, title, files, version, comparison=comparison), merge=merge)
+    return _propose(place, _Proposal(branch, title, files, version, purpose, comparison), merge=merge)
 
 
 def try_beside(
@@ -359,6 +361,25 @@ def wanted(
         ContractError: the environment's file is not valid, or has no application for the model.
     """
     return _Place.at(repository, environment_name, application, model, base).target.wanted
+
+
+def application_of(
+    repository: Repository, environment_name: str, model: str, *, application: str | None = None, base: str = MAIN
+) -> str:
+    """The application of an environment that a model of the name `model` would be promoted to.
+
+    Args:
+        repository: the deployments repository.
+        environment_name: which environment.
+        model: the model's name.
+        application: the application's name, if somebody has said it.
+        base: the branch that environments are read from.
+
+    Raises:
+        GitError: the repository cannot be reached, or has no such environment.
+        ContractError: the environment's file is not valid, or has no application for the model.
+    """
+    return _Place.at(repository, environment_name, application, model, base).target.application.name
 
 
 def rollback(

@@ -115,6 +115,7 @@ def comparison_markdown(comparison: Comparison | str) -> str:
         _table(("metric", one, other, "difference", "95 % interval"), rows),
         f"Images that only {one} judges right: {test.only_a_right}; only {other}: {test.only_b_right} "
         f"(McNemar's exact test: {test.p_text}).",
+        *([f"On {comparison.newcomers.summary}."] if comparison.newcomers else []),
         *(f"Mind: {warning}." for warning in comparison.warnings),
     ]
     if found := comparison.disagreements:

@@ -20,7 +20,7 @@ from gitops.difference import Difference, applications, differences, left_over, 
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
-from gitops.health import NO_ANSWERS, Answers, address_of, ask_replicas, probe, refusals, slot_of
+from gitops.health import NO_ANSWERS, Answers, address_of, ask_replicas, probe, refusals, serving_status, slot_of
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
@@ -335,7 +335,7 @@ class Reconciler:
 
     def _lacks(self, found: Pass, name: str, config: Mapping[str, Any]) -> str:
         live, slot, health = found.living(name), slot_of(config), found.health(name)
-        status = live.status if live else ""
+        status = serving_status(live) if live else ""
         wanted: UserConfig | FleetConfig = slot.wanted if slot else UserConfig()
         if refusals(wanted, found.answers.get(name, NO_ANSWERS)):
             raise WaitingError(health.message)
@@ -373,14 +373,14 @@ class Reconciler:
         found.answers = {}
         for name in found.ours():
             live, slot = found.living(name), found.slot(name)
-            if live is None or live.status not in _ASKED or slot is None or slot.is_empty:
+            if live is None or serving_status(live) not in _ASKED or slot is None or slot.is_empty:
                 continue
             deployment, url = live.deployments.get(slot.deployment), address_of(found.running, live, self.api.url)
             if url is None:
                 found.answers[name] = Answers({}, can_be_asked=False)
             elif deployment and deployment.running:  # asking would wake up one that was scaled to zero
                 found.answers[name] = ask_replicas(url, slot.wanted, deployment.running)
-            elif live.status != "RUNNING":  # Serve lists no replicas then, though they may go on answering
+            elif serving_status(live) != "RUNNING":  # Serve lists no replicas then, though they may go on answering
                 found.answers[name] = ask_replicas(url, slot.wanted, frozenset())
 
     # --- waiting ------------------------------------------------------------------------------------------------------

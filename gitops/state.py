@@ -100,6 +100,11 @@ class State:
         return self.root / "windows"
 
     @property
+    def retraining(self) -> Path:
+        """The latest retraining of each project, `<project>.json`; what asks for the next, `<project>.request.json`."""
+        return self.root / "retraining"
+
+    @property
     def session(self) -> Path:
         """What `mergeline up` started: process ids, addresses, the token, logs."""
         return self.root / "session"

@@ -22,6 +22,8 @@ _WIDE, _HALF, _THIRD = 24, 12, 8  # of Grafana's 24 columns
 _HEIGHT = 8
 _DATA = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _RATE = "$__rate_interval"
+_SERVICE = "http://127.0.0.1:8000"
+"""Of `mergeline up`; people write theirs in its place."""
 _Kind = Literal["lines", "figure", "table"]
 
 
@@ -73,6 +75,8 @@ class Dashboard:
     variables: tuple[Variable, ...] = ()
     links: tuple[tuple[str, str], ...] = field(default=())
     """Title and uid of others: Ray's own, which Ray itself generates."""
+    service_link: str = ""
+    """Title of a link to the service's page, whose address is a choice at the top; empty: there is none."""
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -87,7 +91,8 @@ class Dashboard:
 
 # --- PromQL -----------------------------------------------------------------------------------------------------------
 
-_APPLICATION = 'application=~"$application"'
+# On a cluster an environment is a namespace; on one machine there is none, and the choice of all takes that as well.
+_APPLICATION = 'namespace=~"$namespace", application=~"$application"'
 
 
 def _rate(metric: str, by: str, where: str = _APPLICATION) -> str:
@@ -105,8 +110,9 @@ def _mean(metric: m.Metric, by: str) -> str:
 
 def _budget_left(bad: str, all_: str, budget: float) -> str:
     """The share of the error budget that is left of 30 days."""
-    spent = f"(sum by (application) (increase({bad}[30d])) or 0 * sum by (application) (increase({all_}[30d])))"
-    return f"1 - {spent} / (sum by (application) (increase({all_}[30d])) > 0) / {budget}"
+    by = "by (namespace, application)"
+    spent = f"(sum {by} (increase({bad}[30d])) or 0 * sum {by} (increase({all_}[30d])))"
+    return f"1 - {spent} / (sum {by} (increase({all_}[30d])) > 0) / {budget}"
 
 
 _POSTS = f'method="POST", {_APPLICATION}'
@@ -223,7 +229,7 @@ def _serving() -> Dashboard:
         "mergeline-serving",
         "Mergeline: serving",
         (objectives, versions, inside, said),
-        (Variable("application", m.REQUESTS.exported),),
+        (Variable("namespace", m.REQUESTS.exported), Variable("application", m.REQUESTS.exported)),
         (("Ray Serve", "rayServeDashboard"),),
     )
 
@@ -311,6 +317,19 @@ def _drift() -> Dashboard:
                         f"{version} {{{{kind}}}}",
                         about="1: the last window differs from the reference in the bundle.",
                     ),
+                    Panel(
+                        "Drifting for",
+                        (
+                            Query(
+                                f"time() - (max by (namespace, application, model_version) "
+                                f"({m.DRIFT_SINCE.exported}{{{_APPLICATION}}}) > 0)",
+                                f"{{{{application}}}} {version}",
+                            ),
+                        ),
+                        "s",
+                        "figure",
+                        "Since the first of the windows in a row that drifted; empty: the last one did not.",
+                    ),
                     _lines(
                         "Windows",
                         f"sum by (model_version, outcome) (increase({m.DRIFT_WINDOWS.exported}{{{_APPLICATION}}}[1h]))",
@@ -345,7 +364,8 @@ def _drift() -> Dashboard:
                 ),
             ),
         ),
-        (Variable("application", m.DRIFT_SAMPLES.exported),),
+        (Variable("namespace", m.DRIFT_SAMPLES.exported), Variable("application", m.DRIFT_SAMPLES.exported)),
+        service_link="Example photographs",
     )
 
 
@@ -506,6 +526,9 @@ def _built(board: Dashboard) -> models.Dashboard:
         .with_variable(builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .links([_link(title, f"/d/{uid}") for title, uid in board.links])
     )
+    if board.service_link:
+        builder.with_variable(builders.TextBoxVariable("service").label("Service").default_value(_SERVICE))
+        builder.link(_link(board.service_link, "${service}/#served"))
     for variable in board.variables:
         builder.with_variable(
             builders.QueryVariable(variable.name)

@@ -52,6 +52,13 @@ class Meters(Protocol):
         """Give a gauge a value."""
 
 
+class LastingMeters(Meters, Protocol):
+    """Meters whose gauges stay until they are replaced or retired."""
+
+    def retire(self, label: str, value: str) -> None:
+        """Show no gauge any more that has this value of a label."""
+
+
 class Bounded:
     """Names the values of labels, and keeps the series of a process few: what is one too many becomes `other`."""
 
@@ -298,6 +305,12 @@ DRIFT_DETECTED = Metric(
     ("model_version", "kind"),
     values={"kind": (*DriftKind, ANY_KIND)},
 )
+DRIFT_SINCE = Metric(
+    PREFIX + "drift_since_timestamp_seconds",
+    "gauge",
+    "When the first of the windows in a row that drifted began; 0 if the last one did not.",
+    ("model_version",),
+)
 DRIFT_WINDOWS = Metric(
     PREFIX + "drift_windows",
     "counter",
@@ -319,7 +332,10 @@ LIVE_ACCURACY = Metric(
     ("model_version", "bound"),
     values={"bound": tuple(AccuracyBound)},
 )
-DRIFT = (DRIFT_STATISTIC, DRIFT_P_VALUE, DRIFT_DETECTED, DRIFT_WINDOWS, DRIFT_SAMPLES, LIVE_ACCURACY)
+DRIFT = (
+    *(DRIFT_STATISTIC, DRIFT_P_VALUE, DRIFT_DETECTED, DRIFT_SINCE, DRIFT_WINDOWS),
+    *(DRIFT_SAMPLES, LIVE_ACCURACY),
+)
 """What the monitor measures; the photographs that it was to have are counted by the replicas that hand them over.
 
 Ray Serve itself adds the label `application` to all of them.

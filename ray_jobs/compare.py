@@ -20,13 +20,16 @@ from gitops.manifest import (
     DatasetManifest,
     Disagreement,
     LookalikeBars,
+    Newcomers,
     ServedModel,
     Split,
 )
 from gitops.state import State, folder_written_whole
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting
+from ray_jobs.cross_validate import result_of
 from ray_jobs.dataset import read_listing
+from ray_jobs.decision import calibrated_probabilities
 from ray_jobs.decoded import SplitImages, load_split, read_samples
 from ray_jobs.paired import Opinion
 from ray_jobs.split import Sample
@@ -57,6 +60,7 @@ class Judged:
     filenames: tuple[str, ...]
     left_out: tuple[str, ...]
     """Files of the split that one of the two was fitted to."""
+    newcomers: Newcomers | None
     warnings: tuple[str, ...]
 
 
@@ -102,6 +106,7 @@ def assess(judged: Judged) -> Comparison:
         resamples=paired.RESAMPLES,
         disagreements=tuple(_disagreements(judged)),
         left_out=judged.left_out,
+        newcomers=judged.newcomers,
         warnings=judged.warnings,
     )
 
@@ -154,11 +159,11 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
             )
         else:
             fitted |= flags
-    test = _read_test(stage.state, dataset)
+    test = _read_split(stage.state, dataset, "test")
     left_out = tuple(np.array(test.filenames)[fitted].tolist())
     rows = np.flatnonzero(~fitted)
     _check(test.labels[rows], dataset, len(left_out))
-    one, other = (_opinion(stage, dataset, predictor, test, rows) for predictor in predictors)
+    one, other = (_opinion(stage, dataset, predictor, "test", rows) for predictor in predictors)
     return Judged(
         dataset=dataset,
         a=_compared(a, predictors[0]),
@@ -168,6 +173,7 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
         labels=test.labels[rows],
         filenames=tuple(test.filenames[row] for row in rows),
         left_out=left_out,
+        newcomers=_newcomers(stage, b, *predictors),
         warnings=tuple(warnings),
     )
 
@@ -184,13 +190,15 @@ def _load(stage: Stage, model: ServedModel, dataset: DatasetManifest) -> Predict
 
 
 def _opinion(
-    stage: Stage, dataset: DatasetManifest, predictor: Predictor, test: SplitImages, rows: NDArray[np.intp]
+    stage: Stage, dataset: DatasetManifest, predictor: Predictor, split: Split, rows: NDArray[np.intp]
 ) -> Opinion:
+    """What a version says of some images of a split."""
     if predictor.manifest.preprocessing == dataset.preprocessing:
+        images = _read_split(stage.state, dataset, split).images
         parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
-        probabilities = np.concatenate([predictor.predict(test.images[part]) for part in parts])
+        probabilities = np.concatenate([predictor.predict(images[part]) for part in parts])
     else:  # what the dataset keeps are another model's inputs
-        samples = _samples(stage.state, dataset, ("test",))
+        samples = _samples(stage.state, dataset, (split,))
         probabilities = _judge_photographs(stage, predictor, [samples[row].sha256 for row in rows])
     return Opinion(decide(probabilities, predictor.manifest.threshold.value), scores_of(probabilities))
 
@@ -239,21 +247,95 @@ def _fitted_to(state: State, dataset: DatasetManifest, trained_on: str) -> Flags
     Returns:
         (n,), in the split's order; None: its dataset is gone, so that nobody can tell.
     """
-    test = sum(dataset.counts["test"].values())
     if trained_on == dataset.digest:  # its splits were made apart
-        return np.zeros(test, bool)
-    try:
-        other = DatasetManifest.read(state.datasets / trained_on / "manifest.json")
-        seen = _samples(state, other, _FITTED)
-    except (ContractError, DataError):
+        return np.zeros(sum(dataset.counts["test"].values()), bool)
+    return _in_other(state, dataset, "test", trained_on, _FITTED)
+
+
+def _in_other(
+    state: State, dataset: DatasetManifest, split: Split, other_digest: str, other_splits: Sequence[Split]
+) -> Flags | None:
+    """Which images of a split are in another dataset, themselves or as what the split calls lookalikes.
+
+    Returns:
+        (n,), in the split's order; None: the other dataset is gone.
+    """
+    found = _other(state, other_digest, other_splits)
+    if found is None:
         return None
+    other, there = found
     # The stricter of both: to leave out an image too many does less harm than to keep one that was trained on.
     bars = LookalikeBars(
         photograph=max((dataset.lookalikes.photograph, other.lookalikes.photograph), key=lambda bar: bar or 0),
         part=max((dataset.lookalikes.part, other.lookalikes.part), key=lambda bar: bar or 0),
     )
-    groups = splitting.groups_of_lookalikes([*_samples(state, dataset, ("test",)), *seen], bars)
-    return np.isin(groups[:test], groups[test:])
+    here = _samples(state, dataset, (split,))
+    groups = splitting.groups_of_lookalikes([*here, *there], bars)
+    return np.isin(groups[: len(here)], groups[len(here) :])
+
+
+def _other(state: State, digest: str, splits: Sequence[Split]) -> tuple[DatasetManifest, list[Sample]] | None:
+    """Another dataset and the images of some of its splits; None: it is gone."""
+    try:
+        manifest = DatasetManifest.read(state.datasets / digest / "manifest.json")
+        return manifest, _samples(state, manifest, splits)
+    except (ContractError, DataError):
+        return None
+
+
+def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -> Newcomers | None:
+    """How both do on the photographs that came after the first was made.
+
+    None: the second is not of the project's current run, which has its out-of-fold judgements; nothing came since; or
+    the first one's dataset is gone, so that nobody can tell.
+    """
+    run = stage.run()
+    folds = result_of(run, stage.project.cross_validation.folds)
+    is_current = run.bundle_file.exists() and run.bundle_file.read_text().strip() == b.sha256
+    if folds is None or not is_current or of_a.manifest.dataset == run.dataset.digest:
+        return None
+    every: tuple[Split, ...] = (*_FITTED, "test")
+    before = _other(stage.state, of_a.manifest.dataset, every)
+    if before is None:
+        return None
+    old = {sample.sha256 for sample in before[1]}
+    truth: list[NDArray[np.integer]] = [np.zeros(0, np.int64)]
+    said_by_a, said_by_b = truth.copy(), truth.copy()
+    held_out = alike = 0
+    logits = {found.filename: found.logits for found in folds.predictions}
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        known = _in_other(stage.state, run.dataset, split, of_a.manifest.dataset, every)
+        if known is None:
+            return None
+        new = np.array([sample.sha256 not in old for sample in _samples(stage.state, run.dataset, (split,))], bool)
+        alike += int(np.sum(new & known))
+        rows = np.flatnonzero(~known)
+        if not len(rows):
+            continue
+        images = _read_split(stage.state, run.dataset, split)
+        truth.append(images.labels[rows])
+        said_by_a.append(_opinion(stage, run.dataset, of_a, split, rows).predicted)
+        if split == "test":
+            held_out = len(rows)
+            said_by_b.append(_opinion(stage, run.dataset, of_b, split, rows).predicted)
+        else:
+            unseen = np.array([logits[images.filenames[row]] for row in rows], np.float64)
+            probabilities = calibrated_probabilities(unseen, of_b.manifest.calibration)
+            said_by_b.append(decide(probabilities, of_b.manifest.threshold.value))
+    labels, by_a, by_b = (np.concatenate(parts) for parts in (truth, said_by_a, said_by_b))
+    if not len(labels) and not alike:
+        return None
+    scores = np.zeros(len(labels))  # which McNemar's test does not ask for
+    return Newcomers(
+        images=len(labels),
+        labels={name: int(np.sum(labels == number)) for number, name in enumerate(run.dataset.classes)},
+        held_out=held_out,
+        left_out=alike,
+        a_right=int(np.sum(by_a == labels)),
+        b_right=int(np.sum(by_b == labels)),
+        mcnemar=paired.mcnemar(labels, Opinion(by_a, scores), Opinion(by_b, scores)),
+    )
 
 
 def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:
@@ -263,9 +345,9 @@ def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) ->
         raise _unreadable(dataset, error) from error
 
 
-def _read_test(state: State, dataset: DatasetManifest) -> SplitImages:
+def _read_split(state: State, dataset: DatasetManifest, split: Split) -> SplitImages:
     try:
-        return load_split(state.datasets / dataset.digest, dataset, "test")
+        return load_split(state.datasets / dataset.digest, dataset, split)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(dataset, error) from error
 

@@ -135,6 +135,15 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
     return listing
 
 
+def last_source(stage: Stage) -> str | None:
+    """What the last extraction read: `rendered`, `kaggle` or a folder; None: there was none."""
+    if not listing_file(stage).exists():
+        return None
+    listing = read_listing(stage)
+    kind = listing.source.partition(":")[0]
+    return kind if kind in ("rendered", "kaggle") else listing.folder
+
+
 def source_folder(stage: Stage, data: str | None = None) -> tuple[Path, str]:
     """The folder that holds the photographs, and the source's name.
 
@@ -174,7 +183,7 @@ def imported_labels(stage: Stage) -> dict[str, str]:
 
 
 def brought_folder(stage: Stage) -> Path:
-    """Where photographs lie that came with feedback and are not in the source."""
+    """Where photographs lie that came with feedback, or out of windows, and are not in the source."""
     return stage.state.labels / stage.project.name
 
 
@@ -191,8 +200,15 @@ def _own_name(filename: str) -> str:
 
 
 def brought_photographs(stage: Stage) -> dict[str, Path]:
-    """The photographs that came with feedback, by the names that they have beside those of the source."""
+    """The photographs of `brought_folder`, by the names that they have beside those of the source."""
     return {f"feedback/{name}": path for name, path in images_below(brought_folder(stage)).items()}
+
+
+def waiting(stage: Stage) -> list[Found]:
+    """The photographs beside the source that have no imported label yet."""
+    imported = imported_labels(stage)
+    found = (Found.unlabelled(name, path) for name, path in brought_photographs(stage).items())
+    return [item for item in found if item.sha256 not in imported]
 
 
 def _labels_file(stage: Stage) -> Path | None:

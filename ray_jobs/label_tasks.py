@@ -15,8 +15,9 @@ from gitops import bundle
 from gitops.errors import DataError
 from gitops.manifest import Contract, ModelVersion, Quarantined
 from gitops.state import write_atomically
-from ray_jobs.dataset import Found, source_folder, survey
+from ray_jobs.dataset import Found, source_folder, survey, waiting
 from ray_jobs.stage import Stage
+from ray_jobs.window_photographs import take_out
 from serve.photographs import images_below
 from serve.predictor import GOOD, Judgement, Predictor
 from serve.preprocess import ImageError
@@ -41,7 +42,9 @@ class Exported(Contract):
         """The report in lines for a person."""
         lines = [f"{self.file}: {self.tasks} photographs of {self.source} to label, as {self.model} judges them"]
         if not self.tasks:
-            lines = [f"nothing to label in {self.source}: give further photographs with --images, or --all"]
+            lines = [
+                f"nothing to label in {self.source}: give further photographs with --images or --windows, or --all"
+            ]
         if self.left:
             lines.append(f"  left out by --limit: {self.left}, of which it is surer")
         lines += [f"  cannot be judged: {item.filename}: {item.reason}" for item in self.refused]
@@ -61,6 +64,7 @@ def export_tasks(
     *,
     data: str | None = None,
     images: Path | None = None,
+    windows: Path | None = None,
     labelled: bool = False,
     limit: int | None = None,
     root: Path = Path("/"),
@@ -73,6 +77,7 @@ def export_tasks(
         file: the file to write, whole or not at all.
         data: `rendered`, `kaggle` or a folder; None for the source that was extracted last.
         images: a folder of further photographs; those that the source has as well are left out.
+        windows: folder of an environment's windows; the photographs that they kept are labelled as well.
         labelled: photographs that have a usable label as well, not only those without.
         limit: most tasks.
         root: Label Studio's LOCAL_FILES_DOCUMENT_ROOT, below which it must find the photographs.
@@ -83,7 +88,11 @@ def export_tasks(
     """
     folder, source = source_folder(stage, data)
     model = f"{version.model.name} {version.model.version}"
-    wanted = _wanted(survey(stage, folder), _further(images), labelled=labelled)
+    further = _further(images)
+    if windows is not None:
+        take_out(stage, windows.expanduser().resolve())
+        further += waiting(stage)
+    wanted = _wanted(survey(stage, folder), further, labelled=labelled)
     if not wanted:
         return Exported(file=str(file), source=source, model=model, tasks=0)
     place = bundle.fetch(version.model.uri, version.model.sha256, stage.state.bundles)

@@ -9,7 +9,7 @@ from pydantic import Field
 from gitops.errors import DataError
 from gitops.manifest import Contract
 from gitops.state import write_atomically
-from ray_jobs.dataset import Found, brought_folder, brought_name, source_folder, survey
+from ray_jobs.dataset import Found, brought_folder, brought_name, source_folder, survey, waiting
 from ray_jobs.label_book import KeptLabel, is_older, read_book, record
 from ray_jobs.labels import Annotation, file_meant, is_feedback, names_of, read_annotations, read_feedback
 from ray_jobs.stage import Stage
@@ -112,7 +112,7 @@ def import_labels(
     folder, source = source_folder(stage, data)
     source_files = survey(stage, folder)
     brought = _brought(annotations, source_files)
-    matched = match(_last_words(annotations), [*source_files, *brought.values()], str(file))
+    matched = match(_last_words(annotations), [*source_files, *waiting(stage), *brought.values()], str(file))
     no_class, contradictory = _no_class(matched), _contradictory(matched)
     if contradictory and not feedback:
         wrong = [f"\n  {text}" for text in contradictory.values()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -53,9 +54,29 @@ def parent_of(stage: Stage) -> Parent | None:
         print(f"dataset {folder.name[:12]} is gone: the new one names no parent, and its images are split anew")
         return None
     manifest = stage.dataset()
-    columns = ["filename", "sha256", "label", "split"]
-    rows = [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
+    rows = _rows(folder, manifest, "split")
     return Parent(manifest, images_of(rows, manifest.classes), {row["sha256"]: row["split"] for row in rows})
+
+
+def changes_since(stage: Stage, digest: str) -> DatasetChanges | None:
+    """What the project's current dataset has, and an earlier one has not; None if that one is gone.
+
+    Raises:
+        DataError: the project has no dataset.
+    """
+    current = stage.dataset()
+    folder = stage.state.datasets / digest
+    if not (folder / "manifest.json").exists():
+        return None
+    earlier = DatasetManifest.read(folder / "manifest.json")
+    before = images_of(_rows(folder, earlier), earlier.classes)
+    after = images_of(_rows(stage.state.datasets / current.digest, current), current.classes)
+    return changes(before, after)
+
+
+def _rows(folder: Path, manifest: DatasetManifest, *more: str) -> list[dict[str, Any]]:
+    columns = ["filename", "sha256", "label", *more]
+    return [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
 
 
 def images_of(rows: Iterable[dict[str, Any]], classes: tuple[str, ...]) -> tuple[Image, ...]:

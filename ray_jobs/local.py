@@ -5,8 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import psutil
 from rich.console import Console
@@ -29,11 +28,9 @@ class Options:
     """What `mergeline up` was asked for."""
 
     environment: str
-    data: str | None = None
+    training: submit.Training = field(default_factory=submit.Training)
     repository: str | None = None
     port: int = DEFAULT_PORT
-    workers: int | None = None
-    use_gpu: bool = False
     self_heal: bool = False
 
 
@@ -64,7 +61,7 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
         if options.repository is None:
             _join(stage, options, repository, console)
         _reconciler(stage, options, session, repository)
-        _pipeline(stage, options, session, console)
+        submit.run_pipeline(stage, session.dashboard, options.training, console)
         version, commit = _promote(stage, options, repository, console)
         return _await_served(stage, options, session, repository, version, commit)
 
@@ -146,21 +143,6 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
     cluster.spawn(session, command, stage.state.session / f"reconciler-{options.environment}.log")
 
 
-def _pipeline(stage: Stage, options: Options, session: Session, console: Console) -> None:
-    arguments = ["--project", str(stage.project_file), "--state", str(stage.state.root)]
-    if options.data is not None:
-        arguments += ["--data", _absolute(options.data)]
-    if options.workers:
-        arguments += ["--workers", str(options.workers)]
-    if options.use_gpu:
-        arguments += ["--use-gpu"]
-    client, job = submit.submit(session.dashboard, submit.entrypoint(sys.executable, "pipeline", arguments), "pipeline")
-    if status := submit.follow(client, job, console):
-        raise MergelineError(
-            f"the pipeline failed with status {status}; mend it and run `mergeline up` again: it resumes"
-        )
-
-
 def _promote(stage: Stage, options: Options, repository: Repository, console: Console) -> tuple[ModelVersion, str]:
     """Promote the newest version, unless one is on trial: the version that shall be served, and the commit."""
     version = stage.state.versions(stage.project.name)[-1]
@@ -176,11 +158,6 @@ def _promote(stage: Stage, options: Options, repository: Repository, console: Co
     comparison = compare.with_served(stage, wanted.model, version.model)
     outcome = promotion.promote(repository, version, options.environment, merge=True, comparison=comparison)
     return version, outcome.commit
-
-
-def _absolute(data: str) -> str:
-    """A folder's path for a job, which runs elsewhere; the names of other sources as they are."""
-    return data if data in ("", "rendered", "kaggle") else str(Path(data).expanduser().resolve())
 
 
 def _await_served(

@@ -80,7 +80,7 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
 
     Args:
         state: the state folder.
-        webhook: URL that alerts are sent to; None: they are only shown.
+        webhook: URL that alerts are sent to; None: that of the ones that run, if any; empty: alerts are only shown.
         retention: how long samples are kept, as 15d; a running Prometheus keeps what it was started with.
         port: Prometheus's, if it is free; else any.
 
@@ -89,7 +89,8 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
     """
     running = monitor_of(state)
     if running and _is_running(running):
-        _write(state, running.alertmanager, webhook)
+        running = running.model_copy(update={"webhook": running.webhook if webhook is None else webhook or None})
+        _write(state, running)
         for process in processes.of(running.id):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGHUP)
@@ -102,9 +103,9 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
         id=os.urandom(8).hex(),
         prometheus=f"http://127.0.0.1:{free_port(port)}",
         alertmanager=f"http://127.0.0.1:{free_port(9093)}",
+        webhook=webhook or None,
     )
-    _write(state, monitor.alertmanager, webhook)
-    write_atomically(monitor_file(state), monitor.to_json())
+    _write(state, monitor)
     folder = state.monitoring
     commands = {
         PROMETHEUS: [
@@ -182,10 +183,11 @@ def _asked(monitor: Monitor, path: str) -> Any:
         raise MonitorError(f"Prometheus at {monitor.prometheus} does not answer: {error}") from error
 
 
-def _write(state: State, alertmanager: str, webhook: str | None) -> None:
+def _write(state: State, monitor: Monitor) -> None:
     state.targets.mkdir(parents=True, exist_ok=True)  # Prometheus watches it from its start on
-    for name, text in configurations(state, _address(alertmanager), webhook).items():
+    for name, text in configurations(state, _address(monitor.alertmanager), monitor.webhook).items():
         write_atomically(state.monitoring / name, text)
+    write_atomically(monitor_file(state), monitor.to_json())
 
 
 def _await_ready(monitor: Monitor, folder: Path) -> None:

@@ -5,15 +5,18 @@ import json
 import logging
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gitops.errors import MergelineError
-from ray_jobs.stage import PROGRESS_MARK
+from ray_jobs.stage import PROGRESS_MARK, Stage
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -37,6 +40,45 @@ _PASSED_VARIABLES = (
 
 class SubmissionError(MergelineError):
     """A job could not be submitted or followed."""
+
+
+class PipelineError(MergelineError):
+    """The pipeline's job failed."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the pipeline is to be run."""
+
+    data: str | None = None
+    """`rendered`, `kaggle` or a folder instead of the project's source."""
+    workers: int | None = None
+    """Ray Train workers instead of the project's number."""
+    use_gpu: bool = False
+
+
+def run_pipeline(stage: Stage, address: str, training: Training, console: Console) -> None:
+    """Run the project's pipeline as a job of this machine's Ray, and follow it to its end.
+
+    Raises:
+        PipelineError: a stage failed; the next run goes on from there.
+        SubmissionError: Ray did not take the job.
+    """
+    arguments = ["--project", str(stage.project_file), "--state", str(stage.state.root)]
+    if training.data is not None:
+        arguments += ["--data", _absolute(training.data)]
+    if training.workers:
+        arguments += ["--workers", str(training.workers)]
+    if training.use_gpu:
+        arguments += ["--use-gpu"]
+    client, job = submit(address, entrypoint(sys.executable, "pipeline", arguments), "pipeline")
+    if status := follow(client, job, console):
+        raise PipelineError(f"the pipeline failed with status {status}; mend it and run this again: it resumes")
+
+
+def _absolute(data: str) -> str:
+    """A folder's path for a job, which runs elsewhere; the names of other sources as they are."""
+    return data if data in ("", "rendered", "kaggle") else str(Path(data).expanduser().resolve())
 
 
 def entrypoint(python: str, stage: str, arguments: Sequence[str]) -> str:

@@ -158,6 +158,7 @@ class Classifier(InferenceService):
             journal=Journal.at(Path(arguments.journal).expanduser()) if arguments.journal else None,
             feedback=FeedbackFolder(Path(arguments.feedback).expanduser()) if arguments.feedback else None,
             prometheus=arguments.prometheus,
+            windows=_windows(arguments.windows, context.app_name) if arguments.windows else None,
         )
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
@@ -190,7 +191,7 @@ class Monitor:
         application, cache = serve.get_replica_context().app_name, _cache(arguments, session_folder())
         self._pool = ThreadPoolExecutor(1, "monitor")
         self._monitor = DriftMonitor(
-            WindowFolder(Path(str(arguments.windows)).expanduser() / application, arguments.windows_kept),
+            WindowFolder(_windows(str(arguments.windows), application), arguments.windows_kept),
             application,
             lambda model: Predictor.load(bundle.fetch(model.uri, model.sha256, cache)),
             RayMeters(tuple(metric for metric in DRIFT if metric is not DRIFT_SAMPLES)),
@@ -221,6 +222,10 @@ async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photo
     except asyncio.CancelledError:  # it took too long
         response.cancel()  # type: ignore[no-untyped-call]
         raise
+
+
+def _windows(folder: str, application: str) -> Path:
+    return Path(folder).expanduser() / application
 
 
 def _cache(arguments: ApplicationArguments, folder: Path) -> Path:

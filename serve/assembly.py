@@ -1,10 +1,12 @@
 """Puts a replica's application together: the service's paths, the page, what is served, feedback."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from gitops.status import Journal
+from serve.drifted import Windows, add_windows
 from serve.endpoints import Endpoints, application
 from serve.feedback import FeedbackFolder, add_feedback
 from serve.figures import ServiceFigures, add_figures
@@ -20,6 +22,7 @@ def assemble(
     feedback: FeedbackFolder | None,
     prometheus: str | None = None,
     labels: Mapping[str, str] | None = None,
+    windows: Path | None = None,
 ) -> FastAPI:
     """The whole ASGI application of a replica.
 
@@ -30,10 +33,12 @@ def assemble(
         feedback: where feedback goes; None: it is off.
         prometheus: URL of the one that has this service's metrics; None: the journal's, if there is one.
         labels: of the series of these metrics; None: the application's name is all that tells them apart.
+        windows: folder of this application's windows; None: there is no monitor.
     """
     app = application(endpoints)
     add_page(app)
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
     add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.recent, journal, prometheus))
+    add_windows(app, Windows(windows))
     add_feedback(app, endpoints, feedback, endpoints.pool)
     return app

@@ -14,7 +14,7 @@ from gitops.manifest import DriftFinding, DriftWindow, ServedModel
 from gitops.status import now
 from monitoring import drift, metrics
 from monitoring.drift import Finding, Observations
-from monitoring.metrics import ANY_KIND, AccuracyBound, DriftKind, Meters, WindowOutcome
+from monitoring.metrics import ANY_KIND, AccuracyBound, DriftKind, LastingMeters, WindowOutcome
 from serve.feedback import LINES
 from serve.live_accuracy import live_accuracy
 from serve.observations import observations_of, reference_of
@@ -73,7 +73,7 @@ class DriftMonitor:
         folder: WindowFolder,
         application: str,
         open_bundle: Callable[[ServedModel], Predictor],
-        meters: Meters,
+        meters: LastingMeters,
         settings: Settings,
         feedback: Path | None = None,
     ) -> None:
@@ -156,8 +156,7 @@ class DriftMonitor:
             watched.silence += watched is not active
             if watched.silence < _SILENT_WINDOWS:  # a canary of few requests is not gone
                 continue
-            for kind in (*DriftKind, ANY_KIND):
-                self._meters.set(metrics.DRIFT_DETECTED, 0, watched.model.version, kind)
+            self._meters.retire("model_version", watched.model.version)
             del self._watched[watched.model.sha256]
 
     # --- windows ------------------------------------------------------------------------------------------------------
@@ -171,6 +170,7 @@ class DriftMonitor:
         classes = watched.predictor.manifest.classes
         findings = drift.judge(watched.reference, observed, classes, baseline if compares else None) if enough else ()
         outcome = _outcome(findings)
+        kept = sorted((row for row in rows if row.photograph is not None), key=lambda row: row.margin)
         window = DriftWindow(
             application=self._application,
             model=watched.model,
@@ -181,6 +181,8 @@ class DriftMonitor:
             labels={label: int(np.count_nonzero(observed.labels == label)) for label in classes},
             compares_labels=compares,
             findings=tuple(_finding(found) for found in findings),
+            drifting_since=self._since(watched.model, rows) if outcome is WindowOutcome.DRIFTED else None,
+            examples=tuple(row.sha256 for row in kept),
         )
         self._meters.count(metrics.DRIFT_WINDOWS, watched.model.version, outcome)
         self._publish(window)
@@ -191,6 +193,11 @@ class DriftMonitor:
             self._folder.keep(window, rows)
         except OSError:
             log.exception("A window cannot be kept in %s.", self._folder.folder)
+
+    def _since(self, model: ServedModel, rows: Sequence[Row]) -> datetime:
+        """When the first of the windows in a row that drifted began, of which these rows are the last."""
+        last = self._folder.last(model)
+        return (last and last.drifting_since) or rows[0].taken_at
 
     def _publish(self, window: DriftWindow) -> None:
         if window.outcome is WindowOutcome.TOO_FEW:
@@ -205,6 +212,8 @@ class DriftMonitor:
         for kind in DriftKind:
             self._meters.set(metrics.DRIFT_DETECTED, int(kind in drifted), version, kind)
         self._meters.set(metrics.DRIFT_DETECTED, int(bool(drifted)), version, ANY_KIND)
+        since = window.drifting_since
+        self._meters.set(metrics.DRIFT_SINCE, since.timestamp() if since else 0, version)
 
     def _publish_accuracy(self) -> None:
         file = self._feedback / LINES if self._feedback else None

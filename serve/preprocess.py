@@ -134,6 +134,12 @@ def suffix_of(data: bytes) -> str:
         return ACCEPTED_FORMATS[str(header.format)]
 
 
+def media_type_of(data: bytes) -> str:
+    """The media type of a file of these bytes, which `decode` takes."""
+    with Image.open(io.BytesIO(data)) as header:
+        return str(Image.MIME[str(header.format)])
+
+
 def _is_whole(data: bytes, kind: str) -> bool:
     """Whether the file has its end: the decoder would fill the rest of a cut-off image with gray and not complain."""
     if kind == "PNG":

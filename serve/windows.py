@@ -105,6 +105,19 @@ def windows_below(folder: Path) -> list[DriftWindow]:
     return sorted((DriftWindow.read(file) for file in folder.glob("*/*.json")), key=lambda window: window.ended_at)
 
 
+def photograph_in(figures: Path, sha256: str) -> bytes | None:
+    """The file of a window's photograph; None: it has no such photograph, or did not keep its file.
+
+    Raises:
+        OSError: the window cannot be read.
+        ValueError: the same, as Arrow says it.
+    """
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(figures, columns=["photograph"], filters=[("sha256", "=", sha256)])["photograph"].to_pylist()
+    return next((data for data in found if data is not None), None)
+
+
 def _write_rows(file: Path, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

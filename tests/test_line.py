@@ -1,7 +1,6 @@
 """The line end to end on one machine: drawn parts in, a merged and served model out, as a user types it."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 
 from gitops.state import State
 from ray_jobs import cluster, processes
+from tests.line import Line
 
 PROJECT = """\
 name: bolt
@@ -34,58 +34,6 @@ gates:
   - {{metric: accuracy, min: {bar}}}
 environments: [local, production]
 """
-
-
-@dataclass
-class Line:
-    """A state folder with a running line."""
-
-    folder: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def write_project(self, *, seed: int = 0, bar: float = 0.0, epochs: int = 2) -> None:
-        (self.folder / "project.yaml").write_text(PROJECT.format(seed=seed, bar=bar, epochs=epochs))
-
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        result = subprocess.run(
-            [sys.executable, "-m", "mergeline", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        assert result.returncode == code, result.stdout + result.stderr
-        return result
-
-    def status(self) -> dict[str, object]:
-        value: dict[str, object] = json.loads(self.run("status", "--json").stdout)
-        return value
-
-    def photograph(self) -> bytes:
-        return next((self.folder / ".mergeline/sources").rglob("*.png")).read_bytes()
-
-    def await_version(self, version: str) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            status = self.status()
-            resources = status["resources"]
-            assert isinstance(resources, list)
-            served = [str(entry).split("@")[0] for resource in resources for entry in resource["served"]]
-            words = [
-                status[key][word]  # type: ignore[index]
-                for key, word in (("sync", "status"), ("health", "status"), ("operationState", "phase"))
-            ]
-            if served == [version] and words == ["Synced", "Healthy", "Succeeded"]:
-                return
-            time.sleep(0.3)
-        pytest.fail(f"version {version} is not served: {self.status()}")
 
 
 @dataclass
@@ -125,7 +73,7 @@ class Load:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    line = Line(tmp_path_factory.mktemp("line"), cluster.free_port(0))
+    line = Line(tmp_path_factory.mktemp("line"), cluster.free_port(0), PROJECT)
     line.write_project()
     state = State.at(line.folder / ".mergeline")
     try:

@@ -5,7 +5,7 @@ import { Item } from "./card.js";
 import { csv, figure, isGood, sorter } from "./judgement.js";
 import { ask } from "./report.js";
 import * as servedView from "./served.js";
-import { figures, judge, Queue, served } from "./service.js";
+import { figures, judge, Queue, served, windows } from "./service.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -413,6 +413,7 @@ $("cards").addEventListener("click", (event) => {
 let looking = false;
 let lookedAt = 0;
 let lately = null;
+let drift = null;
 async function look() {
   if (looking) return;
   looking = true;
@@ -428,10 +429,10 @@ async function look() {
     for (const item of items) item.straightened = model?.straightened ?? false;
     if (model && !moved) setThreshold(model.threshold, false);
     else setThreshold(threshold, moved);
-    servedView.draw(facts, lately);
+    servedView.draw(facts, lately, drift);
     if (!$("served").hidden) {
-      lately = await figures();
-      servedView.draw(facts, lately);
+      [lately, drift] = await Promise.all([figures(), windows()]);
+      servedView.draw(facts, lately, drift);
     }
   } catch (error) {
     $("model").textContent = "not reachable";

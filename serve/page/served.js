@@ -16,6 +16,7 @@ const time = (text) => {
 };
 const share = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
 const TONES = { Synced: "good", Healthy: "good", OutOfSync: "warn", Progressing: "warn", Missing: "warn" };
+const WINDOW_TONES = { stable: "good", drifted: "bad", too_few: "warn" };
 const badge = (word) => element("span", `badge ${TONES[word] ?? "bad"}`, word);
 const code = (text, length = 12) => Object.assign(element("code", "", text.slice(0, length)), { title: text });
 
@@ -122,6 +123,38 @@ function latelyBox(found) {
   return element("section", "box wide", element("h2", "", "Lately"), element("div", "tiles", ...tiles), element("p", "soft", source));
 }
 
+/** What the monitor found in the latest windows of photographs; null: there is no monitor. */
+function driftBox(found) {
+  if (!found?.watched) return null;
+  const heading = element("h2", "", "Drift");
+  const [last] = found.windows;
+  if (!last) return element("section", "box wide", heading, element("p", "soft", "No window of photographs is full yet."));
+  const since = last.drifting_since ? element("p", "notice", "What is shown has differed from the model's reference since ", time(last.drifting_since), ".") : null;
+  const rows = found.windows.map((entry) =>
+    element(
+      "tr",
+      "",
+      element("td", "", time(entry.ended_at)),
+      element("td", "", `version ${entry.model_version}`),
+      element("td", "number", String(entry.photographs)),
+      element("td", "", element("span", `badge ${WINDOW_TONES[entry.outcome]}`, entry.outcome.replace("_", " "))),
+      element("td", "", entry.drifted.join(", ")),
+      element("td", "", element("span", "examples", ...entry.examples.map(exampleLink))),
+    ),
+  );
+  const head = element("tr", "", ...["ended", "model", "photographs", "", "what drifted", "photographs, the least sure first"].map((name, at) => element("th", at === 2 ? "number" : "", name)));
+  return element("section", "box wide", heading, since, element("div", "scroll", element("table", "", element("thead", "", head), element("tbody", "", ...rows))));
+}
+
+function exampleLink(sha256, at) {
+  const link = element("a", "", String(at + 1));
+  link.href = `served/windows/${sha256}`;
+  link.target = "_blank";
+  link.rel = "noopener";
+  link.title = `photograph ${sha256.slice(0, 12)}`;
+  return link;
+}
+
 function historyBox(environment, current) {
   if (!environment) return null;
   const rows = environment.history.map((entry) => {
@@ -143,8 +176,8 @@ function historyBox(environment, current) {
   return element("section", "box wide", element("h2", "", "History"), body);
 }
 
-/** Draws the view from the answers of GET /served and of GET /served/figures; `lately` is null where there is none. */
-export function draw(found, lately) {
+/** Draws the view from the answers of GET /served, /served/figures and /served/windows; the last two may be null. */
+export function draw(found, lately, drift) {
   const { model } = found;
   const problem = found.load_error ?? (found.wanted && !model ? "the model is being loaded" : null);
   const title = model ? `${model.name} version ${model.version}` : "No model is served";
@@ -156,7 +189,7 @@ export function draw(found, lately) {
       ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
     ),
     ...[problem && element("p", "notice", problem), model && trialLine(found.trial, model)].filter(Boolean),
-    element("div", "grid", ...[latelyBox(lately), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
+    element("div", "grid", ...[latelyBox(lately), driftBox(drift), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
   );
 }
 

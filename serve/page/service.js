@@ -93,6 +93,15 @@ export async function figures() {
   }
 }
 
+/** The windows of photographs that were judged for drift; null where the service does not say. */
+export async function windows() {
+  try {
+    return await (await send("served/windows", { headers: { Accept: "application/json" } })).json();
+  } catch {
+    return null;
+  }
+}
+
 /** Works through items a few at a time, in order; `work` must not throw. */
 export class Queue {
   #waiting = [];

@@ -7,7 +7,7 @@ import pytest
 from gitops.errors import ContractError
 from gitops.health import Answers, FleetAnswer, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
 from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
-from gitops.serve_api import Application, ServeDetails
+from gitops.serve_api import Application, Deployment, ServeDetails
 from gitops.status import HealthCode
 
 MODEL = ServedModel(name="screw", version="2", uri="file:///bundle", sha256="2" * 64)
@@ -59,6 +59,41 @@ def verdict(live: Application | None, answers: Answers, slot: Slot | None = SLOT
 def test_health_of_an_application(live: Application | None, answers: Answers, status: str, message: str) -> None:
     found, text = verdict(live, answers)
     assert found == status
+    assert message in text
+    assert message or not text
+
+
+FAILED = "Failed to update the deployments ['Monitor']."
+
+
+@pytest.mark.parametrize(
+    ("status", "monitor", "said_by_serve", "classifier", "found", "message"),
+    [
+        ("DEPLOY_FAILED", "DEPLOY_FAILED", FAILED, "HEALTHY", "Healthy", f"nothing watches screw for drift: {FAILED}"),
+        (
+            "UNHEALTHY",
+            "UNHEALTHY",
+            "The deployments ['Monitor'] are UNHEALTHY.",
+            "HEALTHY",
+            "Healthy",
+            "nothing watches",
+        ),
+        ("DEPLOYING", "UPDATING", "", "HEALTHY", "Healthy", "nothing watches"),
+        ("DEPLOYING", "HEALTHY", "", "UPDATING", "Progressing", "DEPLOYING"),
+        ("DEPLOYING", "HEALTHY", "", "HEALTHY", "Progressing", "DEPLOYING"),
+        ("DEPLOY_FAILED", "UNHEALTHY", "Deploying app 'screw' failed", "HEALTHY", "Degraded", "Deploying app"),
+        ("UNHEALTHY", "UNHEALTHY", "['Classifier', 'Monitor'] are UNHEALTHY.", "UNHEALTHY", "Degraded", "Classifier"),
+        ("RUNNING", "HEALTHY", "", "HEALTHY", "Healthy", ""),
+    ],
+)
+def test_a_monitor_that_ails_degrades_nothing(
+    status: str, monitor: str, said_by_serve: str, classifier: str, found: str, message: str
+) -> None:
+    live = running("a", status=status, message=said_by_serve)
+    live.deployments["Classifier"] = live.deployments["Classifier"].model_copy(update={"status": classifier})
+    live.deployments["Monitor"] = Deployment(name="Monitor", status=monitor)
+    verdict_found, text = verdict(live, said(a={**NEW, "wanted": NEW}))
+    assert verdict_found == found
     assert message in text
     assert message or not text
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray_jobs import ingress
 ROOT = Path(__file__).parents[2]
 DIGEST = "5c1f" * 16
 ENVIRONMENTS = ("staging", "production")
+CLUSTER = ROOT / "monitoring" / "cluster"
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl", path=kustomize.search_path()) is None, reason="no kubectl here")
 
@@ -159,11 +160,14 @@ def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> No
             "https://github.com/OWNER/REPOSITORY.git", own
         )
     }
-    objects = {item["kind"]: item for item in kustomize.render(moved | edited, "argocd")}
+    rendered = kustomize.render(moved | edited, "argocd")
+    objects = {item["kind"]: item for item in rendered}
     assert objects["AppProject"]["spec"]["sourceRepos"] == [own]
     environments = objects["ApplicationSet"]["spec"]
     assert environments["generators"][0]["git"]["repoURL"] == own
     assert environments["template"]["spec"]["source"]["repoURL"] == own
+    (monitoring,) = [item for item in rendered if item["metadata"]["name"] == "mergeline-monitoring"]
+    assert monitoring["spec"]["source"]["repoURL"] == own
     *steps, others = (step["matchExpressions"][0] for step in environments["strategy"]["rollingSync"]["steps"])
     assert tuple(step["values"][0] for step in steps) == ENVIRONMENTS
     assert (others["operator"], tuple(others["values"])) == (
@@ -172,8 +176,25 @@ def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> No
     )  # in no step it would never be synced
     allowed = {(kind["group"], kind["kind"]) for kind in objects["AppProject"]["spec"]["namespaceResourceWhitelist"]}
     for name in ENVIRONMENTS:
-        kinds = {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in kustomize.render(files, name)}
-        assert kinds <= allowed
+        assert kinds(kustomize.render(files, name)) <= allowed
+    # What watches them is of the same project.
+    watching = {
+        f"gitops/environments/watching/{file.relative_to(CLUSTER)}": file.read_text()
+        for file in CLUSTER.rglob("*")
+        if file.is_file()
+    }
+    found = kustomize.render(watching, "watching")
+    assert kinds(found) == {("", "ConfigMap"), ("monitoring.coreos.com", "PrometheusRule")} <= allowed
+    assert {item["metadata"]["namespace"] for item in found} == {monitoring["spec"]["destination"]["namespace"]}
+    maps = [item for item in found if item["kind"] == "ConfigMap"]
+    assert all(item["metadata"]["labels"] == {"grafana_dashboard": "1"} for item in maps)
+    assert [json.loads(text)["uid"] for item in maps for text in item["data"].values()] == [
+        item["metadata"]["name"] for item in maps
+    ]
+
+
+def kinds(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in objects}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

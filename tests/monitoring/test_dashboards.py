@@ -15,7 +15,7 @@ def test_a_dashboard_is_as_grafana_reads_it(board: Dashboard) -> None:
     built = json.loads(board.json)
     assert (built["uid"], built["title"], built["tags"]) == (board.uid, board.title, [TAG])
     assert built["schemaVersion"] >= 36
-    assert {variable["type"] for variable in built["templating"]["list"]} <= {"datasource", "query"}
+    assert {variable["type"] for variable in built["templating"]["list"]} <= {"datasource", "query", "textbox"}
     drawn = [panel for panel in built["panels"] if panel["type"] != "row"]
     assert [panel["title"] for panel in drawn] == [panel.title for panel in board.panels]
     for panel, declared in zip(drawn, board.panels, strict=True):
@@ -37,8 +37,16 @@ def test_panels_stand_beside_each_other(board: Dashboard) -> None:
 
 @boards
 def test_a_choice_that_is_asked_for_is_offered(board: Dashboard) -> None:
-    asked = {name for name in ("application", "environment", "project") if f"${name}" in board.json}
+    asked = {name for name in ("namespace", "application", "environment", "project") if f"${name}" in board.json}
     assert asked == {variable.name for variable in board.variables}
+
+
+def test_drift_links_to_its_examples() -> None:
+    (board,) = [board for board in BOARDS if board.uid == "mergeline-drift"]
+    built = json.loads(board.json)
+    assert [link["url"] for link in built["links"]] == ["${service}/#served"]
+    (service,) = [variable for variable in built["templating"]["list"] if variable["name"] == "service"]
+    assert service["query"] == "http://127.0.0.1:8000"
 
 
 def test_the_same_dashboard_gives_the_same_text() -> None:

@@ -108,7 +108,7 @@ def asked(url: str, expression: str) -> list[Any]:
 @needs_prometheus
 @pytest.mark.parametrize("query", [*QUERIES, *PAGE])
 def test_every_panel_has_something_to_show(running: tuple[Monitor, State], query: Query) -> None:
-    chosen = re.sub(r"\$(application|environment|project)", ".*", query.expression)
+    chosen = re.sub(r"\$(namespace|application|environment|project)", ".*", query.expression)
     expression = chosen.replace("$__rate_interval", "30s")
     series = until(lambda: asked(running[0].prometheus, expression))
     assert all(sample["value"][1] != "NaN" for sample in series)
@@ -142,7 +142,8 @@ def test_it_listens_on_loopback_only_and_up_again_changes_nothing(running: tuple
         if connection.status == "LISTEN"
     }
     assert listening == {"127.0.0.1"}
-    assert monitor.up(state) == started
+    assert monitor.up(state) == started, "it keeps its webhook, too"
+    assert str(started.webhook) in (state.monitoring / "alertmanager.yml").read_text()
     assert {process.pid for process in processes.of(started.id)} == before
 
 

@@ -1,5 +1,6 @@
 """Comparing two versions: real tiny bundles on a drawn dataset, what is left out, and what cannot be compared."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,10 +9,19 @@ import numpy as np
 import pytest
 
 from gitops.errors import BundleError, DataError
-from gitops.manifest import Comparison, Preprocessing, ServedModel, Split
+from gitops.manifest import (
+    Comparison,
+    CrossValidation,
+    CrossValidationResult,
+    OutOfFold,
+    Preprocessing,
+    ServedModel,
+    Split,
+)
 from ray_jobs import compare as comparing
 from ray_jobs.compare import compare, compare_and_draw, judge
 from ray_jobs.dataset import Listing, Photograph, listing_file
+from ray_jobs.decoded import load_split
 from ray_jobs.stage import Stage
 from serve.preprocess import Pixels, preprocess
 from tests.bundles import expected_score, put_bundle
@@ -130,6 +140,66 @@ def test_what_a_version_was_fitted_to_is_left_out(stage: Stage) -> None:
         assert found.images == 24
         assert found.warnings == ()
         assert not {item.filename for item in found.disagreements} & set(found.left_out)
+
+
+def test_photographs_that_came_since_are_judged_by_both(stage: Stage) -> None:
+    project = stage.project.model_copy(update={"cross_validation": CrossValidation(folds=2)})
+    stage = dataclasses.replace(stage, project=project)
+    first, second = put(stage, "1", dataset=other_dataset(stage)), put(stage, "2", SHIFT)
+    run = stage.run()
+    run.folder.mkdir(parents=True)
+    assert compare(stage, first, second).newcomers is None, "nobody knows how models of its kind did on them"
+    samples = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "train")
+    wrong = "ok007.png"  # the only one that its folds misjudge
+    said = tuple(
+        OutOfFold(filename=name, label=label, fold=0, logits=(0, 9) if (label == 1) != (name == wrong) else (9, 0))
+        for name, label in zip(samples.filenames, samples.labels.tolist(), strict=True)
+    )
+    result = CrossValidationResult(dataset=run.dataset.digest, folds=2, predictions=said)
+    run.cross_validation_file.write_text(result.to_json())
+    assert compare(stage, first, second).newcomers is None, "the run has made another version"
+    run.bundle_file.write_text(second.sha256 + "\n")
+    found = compare(stage, first, second).newcomers
+    assert found is not None
+    # Of 8 and 8 to train on, and 20 and 10 held out, the other dataset has the first 4 good and 2 defective ones.
+    assert (found.images, found.held_out, found.labels) == (34, 24, {"good": 20, "defective": 14})
+    held_out = [("good", number) for number in range(4, 20)] + [("defective", number) for number in range(2, 10)]
+    trained = [("good", number) for number in range(4, 8)] + [("defective", number) for number in range(2, 8)]
+    assert found.a_right == sum(is_right(*one, 0.0) for one in held_out + trained)
+    assert found.b_right == sum(is_right(*one, SHIFT) for one in held_out) + len(trained) - 1
+    assert found.mcnemar.only_b_right - found.mcnemar.only_a_right == found.b_right - found.a_right
+    assert "34 photographs that came since (20 good, 14 defective; 24 held out" in compare(stage, first, second).summary
+    assert compare(stage, second, put(stage, "3", 0.1)).newcomers is None, "both know all"
+
+
+def test_newcomers_that_look_like_older_ones_say_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = stage.project.model_copy(update={"cross_validation": CrossValidation(folds=2)})
+    stage = dataclasses.replace(stage, project=project)
+    first, second = put(stage, "1"), put(stage, "2", SHIFT)
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.stages.draw", lambda label, number: np.clip(draw(label, number), 0, 253) + 2)
+        digest = write_dataset(stage, {**SIZES, "test": {"good": 21, "defective": 10}})
+    second = put(stage, "3", SHIFT, dataset=digest)
+    run = stage.run()
+    run.folder.mkdir(parents=True)
+    run.bundle_file.write_text(second.sha256 + "\n")
+    train = load_split(stage.state.datasets / digest, run.dataset, "train")
+    said = tuple(
+        OutOfFold(filename=name, label=label, fold=0, logits=(0, 1))
+        for name, label in zip(train.filenames, train.labels.tolist(), strict=True)
+    )
+    run.cross_validation_file.write_text(CrossValidationResult(dataset=digest, folds=2, predictions=said).to_json())
+    found = comparing._newcomers(
+        stage, second, *(comparing._load(stage, model, run.dataset) for model in (first, second))
+    )
+    assert found is not None
+    assert found.left_out > 0
+    assert found.images <= 1, "the image that is really another one"
+
+
+def is_right(label: str, number: int, salt: float) -> bool:
+    """Whether a version is right about what was drawn."""
+    return (expected_score(draw(label, number), salt) >= 0.5) == (label == "defective")
 
 
 def test_lookalikes_of_what_a_version_was_fitted_to_are_left_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from gitops.errors import DataError
-from gitops.manifest import ModelVersion, ServedModel
+from gitops.manifest import DriftWindow, ModelVersion, ServedModel
+from gitops.status import now
+from monitoring.metrics import WindowOutcome
 from ray_jobs import dataset
 from ray_jobs.label_tasks import export_tasks, margin
 from ray_jobs.labelling import import_labels
 from ray_jobs.stage import Stage
 from serve.predictor import Judgement, Predictor
+from serve.windows import Row, WindowFolder
 from tests.bundles import put_bundle
 from tests.gitops.deployments import make_version
 from tests.photographs import screw, stage_on, write_folder, write_table
@@ -117,6 +120,43 @@ def test_what_was_exported_comes_back(version: ModelVersion, tmp_path: Path, sta
     exported = export_tasks(again, version, tmp_path / "next.json")
     assert exported.tasks == UNLABELLED - 3
     assert not set(names_in(tmp_path / "next.json")) & set(names_in(tmp_path / "tasks.json"))
+
+
+def test_what_windows_kept_is_labelled_and_joins_the_next_dataset(
+    stage: Stage, version: ModelVersion, tmp_path: Path
+) -> None:
+    again = stage_on(stage.project_file.parent, tmp_path / "state")
+    predictor = Predictor.load(stage.state.bundles / version.model.sha256)
+    seen = [cv2.imencode(".jpg", screw(80 + number))[1].tobytes() for number in range(3)]
+    rows = [Row.of(data, predictor.observe(data), now()) for data in seen]
+    rows[2].photograph = None
+    for model in (version.model, version.model.model_copy(update={"name": "bolt", "sha256": "0" * 64})):
+        window = DriftWindow(
+            application="line",
+            model=model,
+            outcome=WindowOutcome.DRIFTED,
+            photographs=3,
+            began_at=rows[0].taken_at,
+            ended_at=rows[2].taken_at,
+            labels={"good": 3, "defective": 0},
+            compares_labels=False,
+            findings=(),
+        )
+        place = tmp_path / "windows" / model.name
+        WindowFolder(place, 10).keep(window, rows if model == version.model else rows[2:])
+    exported = export_tasks(again, version, tmp_path / "tasks.json", windows=tmp_path / "windows")
+    assert exported.tasks == UNLABELLED + 2
+    tasks = [task for task in tasks_in(tmp_path / "tasks.json") if "window" in task["data"]["filename"]]
+    assert {task["data"]["sha256"] for task in tasks} == {row.sha256 for row in rows[:2]}
+    for task in tasks:
+        task["annotations"] = [{"completed_by": 1, "result": task["predictions"][0]["result"]}]
+    (tmp_path / "labelled.json").write_text(json.dumps(tasks))
+    assert len(import_labels(again, tmp_path / "labelled.json").new) == 2
+    listing = dataset.extract(again)
+    assert {row.sha256 for row in rows[:2]} <= {photograph.sha256 for photograph in listing.photographs}
+    assert export_tasks(again, version, tmp_path / "next.json", windows=tmp_path / "windows").tasks == UNLABELLED
+    with pytest.raises(DataError, match=r"args\.windows"):
+        export_tasks(again, version, tmp_path / "next.json", windows=tmp_path / "nowhere")
 
 
 def test_nothing_to_label_writes_nothing(version: ModelVersion, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ class Tally:
         assert len(labels) == len(metric.labels)
         self.gauges[(metric.name, *labels)] = value
 
+    def retire(self, label: str, value: str) -> None:
+        assert label == "model_version"
+        self.gauges = {key: number for key, number in self.gauges.items() if key[1] != value}
+
     def of(self, metric: Metric) -> dict[tuple[str, ...], int]:
         """What a counter counted, by its labels."""
         return {

@@ -57,6 +57,7 @@ def site(
     trial: Trial | None = None,
     feedback: FeedbackFolder | None = None,
     journal: Journal | None = None,
+    windows: Path | None = None,
 ) -> Iterator[str]:
     """Serve a model; yields the URL.
 
@@ -66,11 +67,12 @@ def site(
         trial: what is tried beside it.
         feedback: where feedback goes; None: it is off.
         journal: what the reconciler wrote.
+        windows: what the monitor has kept; None: there is none.
     """
     pool = ThreadPoolExecutor(2)
     slot = ModelSlot(open_bundle, folder / "memory.json", lambda succeeded: None)
     endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
-    app = assemble(endpoints, APPLICATION, journal=journal, feedback=feedback)
+    app = assemble(endpoints, APPLICATION, journal=journal, feedback=feedback, windows=windows)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
 
     async def run() -> None:

@@ -129,6 +129,8 @@ def test_the_figures_of_a_window_can_be_read_again(tmp_path: Path, tally: Tally,
     by_margin = sorted(range(WINDOW), key=lambda number: abs(observed[number].judgement.score - 0.5))
     assert set(kept) == set(by_margin[:PHOTOGRAPHS])
     assert table["photograph"][kept[0]].as_py() == files(1)[kept[0]]
+    (window,) = windows_below(tmp_path)
+    assert window.examples == tuple(table["sha256"][number].as_py() for number in by_margin[:PHOTOGRAPHS])
 
 
 def test_a_dimmer_lamp_is_drift_until_it_is_mended(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
@@ -140,6 +142,24 @@ def test_a_dimmer_lamp_is_drift_until_it_is_mended(tmp_path: Path, tally: Tally,
     assert "exposure" in {finding.feature for finding in window.drifted}
     feed(monitor, watched, files(3))
     assert (detected(tally, "image"), detected(tally, "any")) == (0, 0)
+
+
+def test_it_is_known_since_when_it_drifts(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
+    def since() -> float:
+        return tally.gauges["mergeline_drift_since_timestamp_seconds", "1"]
+
+    feed(monitor_on(tmp_path, tally), watched, files(2, light=0.8))
+    (first,) = windows_below(tmp_path)
+    assert first.drifting_since == first.began_at
+    assert since() == first.began_at.timestamp()
+    again = monitor_on(tmp_path, tally)  # a restart forgets nothing
+    feed(again, watched, files(3, light=0.8))
+    assert windows_below(tmp_path)[-1].drifting_since == first.began_at
+    feed(again, watched, files(1))
+    assert windows_below(tmp_path)[-1].drifting_since is None
+    assert since() == 0
+    feed(again, watched, files(4, light=0.8))
+    assert since() == windows_below(tmp_path)[-1].began_at.timestamp()
 
 
 def test_labels_are_compared_with_those_of_the_first_stable_windows(
@@ -203,7 +223,8 @@ def test_a_version_that_is_not_served_any_more_drifts_no_longer(
     assert (detected(tally, "any"), detected(tally, "any", "2")) == (1, 0)  # it may be asked more seldom
     for _ in range(3):
         feed(monitor, following, files(1))
-    assert (detected(tally, "any"), detected(tally, "any", "2")) == (0, 0)
+    assert (detected(tally, "any"), detected(tally, "any", "2")) == (None, 0)
+    assert not [key for key in tally.gauges if key[1] == "1"]
 
 
 def test_a_candidate_that_is_asked_seldom_keeps_its_window(

@@ -361,6 +361,34 @@ def test_how_the_service_does_lately(page: Page) -> None:
     expect(lately.locator(".tile").last).to_contain_text("image")
 
 
+def test_windows_of_drift_with_their_photographs(page: Page) -> None:
+    window = {
+        "ended_at": "2026-11-26T04:00:00Z",
+        "model_version": "7",
+        "outcome": "drifted",
+        "photographs": 256,
+        "drifting_since": "2026-11-25T22:10:00Z",
+        "drifted": ["exposure", "sharpness"],
+        "examples": ["a" * 64, "b" * 64],
+    }
+    stable = window | {"outcome": "stable", "drifting_since": None, "drifted": [], "examples": []}
+    answer = {"watched": True, "windows": [window, stable]}
+    page.route("**/served/windows", lambda route: route.fulfill(json=answer))
+    page.click("#tab-served")
+    drift = page.locator("#served section", has=page.get_by_role("heading", name="Drift", exact=True))
+    expect(drift).to_contain_text("has differed from the model's reference since")
+    rows = drift.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.first.locator(".badge")).to_have_text("drifted")
+    expect(rows.first).to_contain_text("exposure, sharpness")
+    assert rows.first.locator("a").first.get_attribute("href") == f"served/windows/{'a' * 64}"
+    expect(rows.last.locator(".badge")).to_have_text("stable")
+    answer["watched"] = False
+    page.click("#tab-inspect")
+    page.click("#tab-served")
+    expect(drift).to_have_count(0)
+
+
 def test_what_is_served_with_a_journal(browser: Browser, place: Place, tmp_path: Path) -> None:
     journal = Journal.at(tmp_path / "state/reconciler/local")
     older = place.model.model_copy(update={"version": "6", "sha256": "6" * 64})
