@@ -27,7 +27,7 @@ from ray_jobs.stage import Stage, ray_session
 from ray_jobs.train import train
 from tests.photographs import stage_on, write_table
 
-DRAWN, PHOTOGRAPHS, ROUNDS = 48, 384, 5
+DRAWN, PHOTOGRAPHS, ROUNDS = 48, 1536, 3
 _AT_ONCE = 16
 _NICENESS = 15  # Ray's workers have it: without it whatever else runs would take more from one side than from the other
 
