@@ -226,6 +226,9 @@ def submit(
         str, typer.Option("--claim", help="kubernetes: the PersistentVolumeClaim that holds the state folder.")
     ] = "mergeline-state",
     namespace: Annotated[str | None, typer.Option("--namespace", help="kubernetes: where.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="kubernetes: again and again, as cron says it: '0 3 * * *'.")
+    ] = None,
 ) -> None:
     """Run a stage as a Ray job and follow it; further options go to the stage. Exits as the job does."""
     from ray_jobs import submit as jobs
@@ -233,7 +236,14 @@ def submit(
     if stage not in jobs.STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}: take one of {', '.join(jobs.STAGES)}")
     if target is Target.KUBERNETES:
-        _print_ray_job(stage, context.args, project, image, claim, namespace)
+        if image is None:
+            raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
+        from ray_jobs import kubernetes
+
+        where = kubernetes.Target(image, claim, namespace)
+        text = project.read_text()
+        objects = kubernetes.render(stage, context.args, Project.read(project), text, where, schedule)
+        sys.stdout.write(kubernetes.to_yaml(objects))
         return
     here = address is None
     # A job of this machine's Ray runs in our Python and our folders; a cluster has its own.
@@ -243,18 +253,6 @@ def submit(
     client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments), stage)
     out.print(f"job {job}", highlight=False)
     raise typer.Exit(jobs.follow(client, job, out))
-
-
-def _print_ray_job(
-    stage: str, arguments: list[str], project: Path, image: str | None, claim: str, namespace: str | None
-) -> None:
-    from ray_jobs import kubernetes
-
-    if image is None:
-        raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
-    target = kubernetes.Target(image, claim, namespace)
-    objects = kubernetes.render(stage, arguments, Project.read(project), project.read_text(), target)
-    sys.stdout.write(kubernetes.to_yaml(objects))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

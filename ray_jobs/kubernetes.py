@@ -42,8 +42,10 @@ class Target:
     """None: the one that kubectl is set to."""
 
 
-def render(stage: str, arguments: Sequence[str], project: Project, text: str, target: Target) -> list[dict[str, Any]]:
-    """The objects of a stage's job: its project file as a ConfigMap, and the RayJob.
+def render(
+    stage: str, arguments: Sequence[str], project: Project, text: str, target: Target, schedule: str | None = None
+) -> list[dict[str, Any]]:
+    """The objects of a stage's job: its project file as a ConfigMap, and the RayJob or RayCronJob.
 
     Args:
         stage: one of `submit.STAGES`.
@@ -51,8 +53,10 @@ def render(stage: str, arguments: Sequence[str], project: Project, text: str, ta
         project: the project.
         text: the project file itself.
         target: where.
+        schedule: when it shall run again and again, as cron says it, in the operator's time; None: once, now.
     """
-    name = f"{stage.replace('_', '-')}-{time.strftime('%Y%m%dt%H%M%S')}"
+    # What is scheduled has one name for good: applied again, it replaces what was scheduled before.
+    name = f"{stage.replace('_', '-')}-{'scheduled' if schedule else time.strftime('%Y%m%dt%H%M%S')}"
     metadata = {"name": name, **({"namespace": target.namespace} if target.namespace else {})}
     paths = ["--project", f"{PROJECT_FOLDER}/project.yaml", "--state", STATE_FOLDER]
     spec = {
@@ -65,7 +69,10 @@ def render(stage: str, arguments: Sequence[str], project: Project, text: str, ta
         "rayClusterSpec": _cluster(name, _workers(arguments, project), "--use-gpu" in arguments, target),
     }
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"project.yaml": text}}
-    return [config, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}]
+    job: dict[str, Any] = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+    if schedule:
+        job |= {"kind": "RayCronJob", "spec": {"schedule": schedule, "jobTemplate": spec}}
+    return [config, job]
 
 
 def to_yaml(objects: Sequence[dict[str, Any]]) -> str:

@@ -60,6 +60,18 @@ def test_the_pods_keep_the_policies_and_the_rights_of_the_service() -> None:
         assert "RAY_SERVE" not in str(pod)
 
 
+def test_what_is_scheduled_is_the_same_job_under_one_name() -> None:
+    config, found = render("etl", (), Project.read(FILE), FILE.read_text(), TARGET, "0 3 * * *")
+    once = job("etl")[1]["spec"]
+    assert (found["kind"], found["spec"]["schedule"]) == ("RayCronJob", "0 3 * * *")
+    assert found["metadata"]["name"] == config["metadata"]["name"] == "etl-scheduled"
+    template = found["spec"]["jobTemplate"]
+    assert template["entrypoint"] == once["entrypoint"]
+    for pod in template["rayClusterSpec"]["headGroupSpec"], template["rayClusterSpec"]["workerGroupSpecs"][0]:
+        assert {"name": "project", "configMap": {"name": "etl-scheduled"}} in pod["template"]["spec"]["volumes"]
+    assert policies.refusals([config, found]) == []
+
+
 def test_what_is_printed_reads_back() -> None:
     objects = job(target=Target(TARGET.image, "other"))
     assert list(YAML(typ="safe", pure=True).load_all(to_yaml(objects))) == objects
