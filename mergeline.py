@@ -235,6 +235,8 @@ def submit(
 
     if stage not in jobs.STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}: take one of {', '.join(jobs.STAGES)}")
+    if schedule and target is not Target.KUBERNETES:
+        raise typer.BadParameter("--schedule is for --target kubernetes; here cron runs `mergeline submit`")
     if target is Target.KUBERNETES:
         if image is None:
             raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
@@ -806,12 +808,16 @@ def retrain(
 
     stage = _stage(project, state)
     environment, repository = _environment(project, env), _repository(stage.state, repo)
-    training = jobs.Training(data=data or dataset.last_source(stage), workers=workers, use_gpu=use_gpu)
     options = retraining.Options(environment, hours, application)
 
     def retrain_for(why: str) -> None:
+        stage = _stage(project, state)  # anew: the job reads the file as it is by now
+        training = jobs.Training(data=data or dataset.last_data(stage), workers=workers, use_gpu=use_gpu)
+        address = _ray(state, None)  # before anything is written down: without Ray nothing has begun
+        say(f"retraining {stage.project.name}: {why}")
+
         def run_pipeline() -> None:
-            jobs.run_pipeline(stage, _ray(state, None), training, out)
+            jobs.run_pipeline(stage, address, training, out)
 
         outcome = retraining.retrain(stage, repository, options, why, run_pipeline)
         if outcome is None:
@@ -820,13 +826,13 @@ def retrain(
         else:
             _print_promotion(outcome)
 
+    def say(text: str) -> None:
+        out.print(text, markup=False, highlight=False)
+
     if not watch:
         retrain_for(reason)
         return
     from ray_jobs import alerts
-
-    def say(text: str) -> None:
-        out.print(text, markup=False, highlight=False)
 
     served = promotion.application_of(repository, environment, stage.project.name, application=application)
     with alerts.listening(stage.state, stage.project.name, served, port) as url:

@@ -21,6 +21,7 @@ ANSWER_SECONDS = 10.0
 """Longest wait for one answer of a replica: under load a request waits its turn."""
 PROBE_REQUEST = "mergeline-probe"
 """The request id of probes, by which logs and statistics can tell them from photographs."""
+_ANSWERING = ("HEALTHY", "UPSCALING", "DOWNSCALING")
 _ASKS_PER_REPLICA = 8
 """The proxy picks replicas by chance: of two, both are met within 16 questions but once in 30,000 rounds."""
 _ASK_AGAIN_SECONDS = 0.05
@@ -281,10 +282,13 @@ def serving_status(live: Application) -> str:
     )
     if monitor is None or monitor.status == "HEALTHY" or not others:
         return live.status
-    well = all(item.status == "HEALTHY" for item in others)
     # Serve names those that ail. It says something else where an application cannot be built.
     only_it_failed = live.status in ("DEPLOY_FAILED", "UNHEALTHY") and f"['{MONITOR}']" in live.message
-    return "RUNNING" if well and (only_it_failed or live.status == "DEPLOYING") else live.status
+    if not only_it_failed and live.status != "DEPLOYING":
+        return live.status
+    if all(item.status in _ANSWERING for item in others):
+        return "RUNNING"
+    return "DEPLOYING" if any(item.status == "UPDATING" for item in others) else live.status
 
 
 def assess(name: str, live: Application | None, slot: Slot | None, answers: Answers = NO_ANSWERS) -> Health:

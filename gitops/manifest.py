@@ -844,6 +844,9 @@ class Newcomers(Contract):
     labels: dict[str, int] = Field(description="The truth: how many of each class, in their order.")
     held_out: int = Field(description="Those of them in the test split.")
     left_out: int = Field(default=0, description="Further ones, which look like some that the first was made of.")
+    not_judged: int = Field(
+        default=0, description="Further ones, in the validation split: the second was chosen by them."
+    )
     a_right: int = Field(description="Judged right by the first.")
     b_right: int = Field(description="Judged right by the second.")
     mcnemar: McNemar
@@ -852,9 +855,11 @@ class Newcomers(Contract):
     def summary(self) -> str:
         """What it came to, in a line."""
         if not self.images:
-            return f"no photograph that came since and is new: all {self.left_out} look like some from before"
+            chosen = f", {self.not_judged} chose the threshold" if self.not_judged else ""
+            return f"no photograph that came since and tells something: {self.left_out} look like older ones{chosen}"
         kinds = ", ".join(f"{count} {label}" for label, count in self.labels.items() if count)
-        alike = f"; {self.left_out} more look like some from before" if self.left_out else ""
+        alike = f"; {self.left_out} more look like older ones" if self.left_out else ""
+        alike += f"; {self.not_judged} more chose the threshold" if self.not_judged else ""
         return (
             f"{self.images} photographs that came since ({kinds}; {self.held_out} held out, the others judged out of "
             f"fold): {self.b_right} right against {self.a_right}, McNemar {self.mcnemar.p_text}{alike}"

@@ -17,7 +17,7 @@ from ray_jobs import retrain
 PATH = "/alerts"
 RETRAIN_LABEL = "retrain"
 """A rule's label; where it is `true`, the alert asks for a retraining."""
-_MOST_BYTES = 1_000_000
+_MOST_BYTES, _SECONDS = 1_000_000, 30
 
 
 class AlertsError(MergelineError):
@@ -55,11 +55,10 @@ def take(state: State, project: str, application: str, notification: Notificatio
     for alert in notification.alerts:
         if not alert.asks_for(application):
             continue
-        asked = retrain.requested(state, project)
         if alert.status == "firing":
             retrain.request(state, project, alert.reason)
-        elif asked and asked.reason == alert.reason:
-            retrain.withdraw(state, project)
+        else:
+            retrain.withdraw(state, project, alert.reason)
 
 
 @contextmanager
@@ -82,6 +81,8 @@ def listening(state: State, project: str, application: str, port: int) -> Iterat
     class Handler(BaseHTTPRequestHandler):
         """Answers one request."""
 
+        timeout = _SECONDS
+
         def do_POST(self) -> None:
             """Take a notification."""
             try:
@@ -99,9 +100,12 @@ def listening(state: State, project: str, application: str, port: int) -> Iterat
         def _notification(self) -> Notification:
             if self.path != PATH:
                 raise ValueError(f"it belongs to {PATH}, not {self.path}")
+            # A page in somebody's browser can send a form here, and no JSON without being asked for leave first.
+            if self.headers.get_content_type() != "application/json":
+                raise ValueError(f"it is {self.headers.get_content_type()}, and must be application/json")
             length = int(self.headers.get("Content-Length", 0))
-            if length > _MOST_BYTES:
-                raise ValueError(f"it has {length} bytes, more than {_MOST_BYTES}")
+            if not 0 <= length <= _MOST_BYTES:
+                raise ValueError(f"it has {length} bytes; up to {_MOST_BYTES} are taken")
             return Notification.model_validate_json(self.rfile.read(length))
 
         def _say(self, status: HTTPStatus, text: str) -> None:

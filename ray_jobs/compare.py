@@ -301,17 +301,18 @@ def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -
     old = {sample.sha256 for sample in before[1]}
     truth: list[NDArray[np.integer]] = [np.zeros(0, np.int64)]
     said_by_a, said_by_b = truth.copy(), truth.copy()
-    held_out = alike = 0
+    held_out = alike = not_judged = 0
     logits = {found.filename: found.logits for found in folds.predictions}
-    splits: tuple[Split, ...] = ("train", "test")
-    for split in splits:
+    for split in every:
         known = _in_other(stage.state, run.dataset, split, of_a.manifest.dataset, every)
         if known is None:
             return None
         new = np.array([sample.sha256 not in old for sample in _samples(stage.state, run.dataset, (split,))], bool)
         alike += int(np.sum(new & known))
         rows = np.flatnonzero(~known)
-        if not len(rows):
+        if split == "validation":
+            not_judged = len(rows)
+        if split == "validation" or not len(rows):
             continue
         images = _read_split(stage.state, run.dataset, split)
         truth.append(images.labels[rows])
@@ -324,7 +325,7 @@ def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -
             probabilities = calibrated_probabilities(unseen, of_b.manifest.calibration)
             said_by_b.append(decide(probabilities, of_b.manifest.threshold.value))
     labels, by_a, by_b = (np.concatenate(parts) for parts in (truth, said_by_a, said_by_b))
-    if not len(labels) and not alike:
+    if not (len(labels) or alike or not_judged):
         return None
     scores = np.zeros(len(labels))  # which McNemar's test does not ask for
     return Newcomers(
@@ -332,6 +333,7 @@ def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -
         labels={name: int(np.sum(labels == number)) for number, name in enumerate(run.dataset.classes)},
         held_out=held_out,
         left_out=alike,
+        not_judged=not_judged,
         a_right=int(np.sum(by_a == labels)),
         b_right=int(np.sum(by_b == labels)),
         mcnemar=paired.mcnemar(labels, Opinion(by_a, scores), Opinion(by_b, scores)),

@@ -45,6 +45,7 @@ class Listing(Contract):
 
     source: str = Field(description="Where the photographs came from.")
     folder: str | None = Field(default=None, description="The folder in which they lie; no part of any digest.")
+    data: str | None = Field(default=None, description="What was named instead of the project's source, if anything.")
     photographs: tuple[Photograph, ...] = Field(description="Sorted by name.")
     quarantined: tuple[Quarantined, ...] = Field(default=(), description="Files without a usable label or bytes.")
 
@@ -122,6 +123,9 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
         folders=settings.folders,
         brought=brought_photographs(stage),
     )
+    if data is not None:
+        named = data if data in ("rendered", "kaggle") else str(Path(data).expanduser().resolve())
+        listing = listing.model_copy(update={"data": named})
     if imported:
         used = sum(photograph.sha256 in imported for photograph in listing.photographs)
         print(f"{used} labels as they were imported into {book_file(stage)}")
@@ -135,13 +139,9 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
     return listing
 
 
-def last_source(stage: Stage) -> str | None:
-    """What the last extraction read: `rendered`, `kaggle` or a folder; None: there was none."""
-    if not listing_file(stage).exists():
-        return None
-    listing = read_listing(stage)
-    kind = listing.source.partition(":")[0]
-    return kind if kind in ("rendered", "kaggle") else listing.folder
+def last_data(stage: Stage) -> str | None:
+    """What the last extraction was to read instead of the project's source; None: nothing else, or there was none."""
+    return read_listing(stage).data if listing_file(stage).exists() else None
 
 
 def source_folder(stage: Stage, data: str | None = None) -> tuple[Path, str]:

@@ -55,8 +55,9 @@ def render(
         target: where.
         schedule: when it shall run again and again, as cron says it, in the operator's time; None: once, now.
     """
-    # What is scheduled has one name for good: applied again, it replaces what was scheduled before.
-    name = f"{stage.replace('_', '-')}-{'scheduled' if schedule else time.strftime('%Y%m%dt%H%M%S')}"
+    # What is scheduled has one name for good: applied again, it replaces what was scheduled for the project before.
+    when = f"{project.name}-scheduled" if schedule else time.strftime("%Y%m%dt%H%M%S")
+    name = f"{stage.replace('_', '-')}-{when}"
     metadata = {"name": name, **({"namespace": target.namespace} if target.namespace else {})}
     paths = ["--project", f"{PROJECT_FOLDER}/project.yaml", "--state", STATE_FOLDER]
     spec = {

@@ -80,7 +80,8 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
 
     Args:
         state: the state folder.
-        webhook: URL that alerts are sent to; None: that of the ones that run, if any; empty: alerts are only shown.
+        webhook: URL that alerts are sent to; empty: they are only shown; None: as with the last ones, unless `down` has
+            ended them.
         retention: how long samples are kept, as 15d; a running Prometheus keeps what it was started with.
         port: Prometheus's, if it is free; else any.
 
@@ -88,8 +89,10 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
         MonitorError: a program is not installed, or does not come up.
     """
     running = monitor_of(state)
+    if webhook is None and running:  # also where a reboot has ended them
+        webhook = running.webhook
     if running and _is_running(running):
-        running = running.model_copy(update={"webhook": running.webhook if webhook is None else webhook or None})
+        running = running.model_copy(update={"webhook": webhook or None})
         _write(state, running)
         for process in processes.of(running.id):
             with suppress(psutil.NoSuchProcess):

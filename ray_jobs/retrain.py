@@ -18,10 +18,10 @@ from pydantic import AwareDatetime, Field
 from gitops import promotion
 from gitops.bundle import MANIFEST
 from gitops.errors import MergelineError
-from gitops.manifest import BundleManifest, ChangedFiles, Contract, DatasetChanges, ModelVersion, ServedModel
+from gitops.manifest import BundleManifest, ChangedFiles, Contract, DatasetChanges, ModelVersion, ServedModel, Sha256
 from gitops.promotion import Promotion
 from gitops.repository import Repository
-from gitops.state import State, write_atomically
+from gitops.state import State, locked, write_atomically
 from gitops.status import now
 from ray_jobs import compare, lineage
 from ray_jobs.label_book import book_file
@@ -30,7 +30,7 @@ from ray_jobs.stage import Stage
 LEAST_HOURS = 24.0
 """Between two retrainings of a project, unless somebody says otherwise."""
 _NAMED_FILES = 10
-_WATCH_SECONDS = 10.0
+_WATCH_SECONDS, _PAUSE_SECONDS = 10.0, 60.0
 
 
 class RetrainingError(MergelineError):
@@ -55,6 +55,9 @@ class Retraining(Contract):
     ended_at: AwareDatetime | None = None
     outcome: Outcome | None = Field(default=None, description="None: it runs, or its process was killed.")
     message: str = Field(default="", description="What it came to, in words.")
+    proposed: Sha256 | None = Field(
+        default=None, description="Bundle that this one, or the last one that came so far, has proposed."
+    )
 
     @property
     def said(self) -> str:
@@ -68,8 +71,12 @@ class Retraining(Contract):
 class Request(Contract):
     """What asks for a retraining: `retraining/<project>.request.json`, there until one was proposed."""
 
-    reason: str
-    at: AwareDatetime
+    reasons: tuple[str, ...] = Field(description="The first came first.")
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        return "; ".join(self.reasons)
 
 
 @dataclass(frozen=True)
@@ -97,14 +104,23 @@ def requested(state: State, project: str) -> Request | None:
 
 
 def request(state: State, project: str, reason: str) -> None:
-    """Ask for a retraining; where something asks already, its reason stays."""
-    if requested(state, project) is None:
-        write_atomically(_request_file(state, project), Request(reason=reason, at=now()).to_json())
+    """Ask for a retraining; what asks already goes on asking."""
+    with locked(_request_lock(state, project)):
+        asked = requested(state, project)
+        reasons = asked.reasons if asked else ()
+        if reason not in reasons:
+            write_atomically(_request_file(state, project), Request(reasons=(*reasons, reason)).to_json())
 
 
-def withdraw(state: State, project: str) -> None:
-    """Ask for none any more."""
-    _request_file(state, project).unlink(missing_ok=True)
+def withdraw(state: State, project: str, reason: str | None = None) -> None:
+    """Ask no more for a reason; None: for any."""
+    with locked(_request_lock(state, project)):
+        asked = requested(state, project)
+        left = tuple(one for one in asked.reasons if reason not in (None, one)) if asked else ()
+        if left:
+            write_atomically(_request_file(state, project), Request(reasons=left).to_json())
+        else:
+            _request_file(state, project).unlink(missing_ok=True)
 
 
 def retrain(
@@ -120,7 +136,7 @@ def retrain(
         run_pipeline: runs all stages, from photographs to a registered version.
 
     Returns:
-        What was proposed; None if nothing is new since the version that is served.
+        What was proposed; None if nothing is new since the version that is served, or was proposed last.
 
     Raises:
         RetrainingError: one runs, the latest was a short while ago, or the environment tries a version.
@@ -128,13 +144,14 @@ def retrain(
     """
     state, name = stage.state, stage.project.name
     with _alone(state, name):
-        _refuse_too_soon(latest(state, name), options.hours)
+        before = latest(state, name)
+        _refuse_too_soon(before, options.hours)
         wanted = promotion.wanted(repository, options.environment, name, application=options.application)
         if wanted.trial:
             raise RetrainingError(
                 f"{options.environment} has a {wanted.trial}: finish or abort it first, and retrain after that"
             )
-        record = Retraining(reason=reason, began_at=now())
+        record = Retraining(reason=reason, began_at=now(), proposed=before.proposed if before else None)
         _write(state, name, record)
         try:
             run_pipeline()
@@ -142,10 +159,16 @@ def retrain(
             if version.model == wanted.model:
                 _write(state, name, record, Outcome.UNCHANGED, _what_to_do(stage, options, version))
                 return None
+            if version.model.sha256 == record.proposed:  # whoever closed it, or went back, has decided
+                again = f"mergeline promote {version.model.version} --to {options.environment}"
+                text = f"{version.model.name} {version.model.version} was proposed before, and nothing is new since"
+                _write(state, name, record, Outcome.UNCHANGED, f"{text}: `{again}` proposes it again")
+                return None
             proposed = _propose(stage, repository, options, wanted.model, version, reason)
         except BaseException as error:  # also Ctrl-C: what is written down is what happened
             _write(state, name, record, Outcome.FAILED, str(error) or type(error).__name__)
             raise
+        record = record.model_copy(update={"proposed": version.model.sha256})
         _write(state, name, record, Outcome.PROPOSED, proposed.text)
         withdraw(state, name)
         return proposed
@@ -163,30 +186,35 @@ def watch(
         say: tells whoever looks on what happens.
         once: look once, and return.
     """
+    said = ""
     while True:
-        asked = requested(stage.state, stage.project.name)
-        if asked and _is_due(stage, hours):
-            say(f"retraining {stage.project.name}: {asked.reason}")
-            try:
-                retrain_for(asked.reason)
-            except MergelineError as error:
-                say(f"not retrained: {error}")
+        pause = _WATCH_SECONDS
+        try:
+            asked = requested(stage.state, stage.project.name)
+            if asked and _is_due(stage, hours):
+                retrain_for(asked.text)
+                said = ""
+        except Exception as error:  # whatever it is, the next alert must find somebody here
+            pause = _PAUSE_SECONDS
+            text = str(error) if isinstance(error, MergelineError) else f"{type(error).__name__}: {error}"
+            if text != said:  # a canary may last for days
+                say(f"not retrained: {text}")
+            said = text
         if once:
             return
-        time.sleep(_WATCH_SECONDS)
+        time.sleep(pause)
 
 
 def _is_due(stage: Stage, hours: float) -> bool:
     last = latest(stage.state, stage.project.name)
     if last is None or now() >= _next(last, hours):
         return True
-    # Nothing was new then; perhaps somebody has labelled something since.
+    # Nothing was new then; perhaps somebody has labelled something since it began to look.
     labels = book_file(stage)
     return (
         last.outcome is Outcome.UNCHANGED
-        and last.ended_at is not None
         and labels.exists()
-        and datetime.fromtimestamp(labels.stat().st_mtime, UTC) > last.ended_at
+        and datetime.fromtimestamp(labels.stat().st_mtime, UTC) > last.began_at
     )
 
 
@@ -222,8 +250,15 @@ def _alone(state: State, project: str) -> Iterator[None]:
 
 def _made(stage: Stage) -> ModelVersion:
     """The version that the pipeline has registered."""
-    digest = stage.run().bundle_file.read_text().strip()
-    return next(version for version in stage.state.versions(stage.project.name) if version.model.sha256 == digest)
+    file = stage.run().bundle_file
+    digest = file.read_text().strip() if file.exists() else ""
+    for version in stage.state.versions(stage.project.name):
+        if version.model.sha256 == digest:
+            return version
+    raise RetrainingError(
+        f"the pipeline has ended, and registered no version of the settings in {stage.project_file}: were they changed "
+        "meanwhile? Retrain again, with --hours 0"
+    )
 
 
 def _what_to_do(stage: Stage, options: Options, version: ModelVersion) -> str:
@@ -286,6 +321,10 @@ def _write(state: State, project: str, record: Retraining, outcome: Outcome | No
 
 def _record_file(state: State, project: str) -> Path:
     return state.retraining / f"{project}.json"
+
+
+def _request_lock(state: State, project: str) -> Path:
+    return state.retraining / f"{project}.request.lock"
 
 
 def _request_file(state: State, project: str) -> Path:

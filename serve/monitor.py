@@ -123,6 +123,7 @@ class DriftMonitor:
         if watched is None:
             watched = self._begin(model)
         elif watched.model != model:  # the same bundle under another version
+            self._meters.retire("model_version", watched.model.version)
             watched.model = model
         return watched
 
@@ -225,7 +226,10 @@ class DriftMonitor:
         self._feedback_read = file.stat().st_mtime
         with file.open(encoding="utf-8", errors="replace") as lines:
             found = live_accuracy(lines, names)
+        watched = {one.model.version for one in self._watched.values()}
         for version, accuracy in found.items():
+            if version not in watched:  # its gauges would stay for ever
+                continue
             for bound in AccuracyBound:
                 value = asdict(accuracy)[bound]
                 self._meters.set(metrics.LIVE_ACCURACY, value, version, bound)

@@ -153,7 +153,7 @@ def test_drift_ends_in_a_pull_request_and_its_merge_ends_the_alert(line: Line, s
     # The lamp gets dimmer: a window of it has drifted, an alert fires, and asks.
     until(lambda: any(window.outcome == "drifted" for window in windows_below(state.windows / "local")), show(DIMMER))
     asked = until(lambda: retrain.requested(state, "nut"))
-    assert asked.reason == "alert MergelineDrift on version 1: what nut is shown has changed"
+    assert asked.text == "alert MergelineDrift on version 1: what nut is shown has changed"
     assert "MergelineDrift" in firing(state)
     # Nothing is new for a training yet, so nothing is proposed.
     until(lambda: (last := retrain.latest(state, "nut")) and last.outcome == "unchanged")

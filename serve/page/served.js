@@ -124,12 +124,14 @@ function latelyBox(found) {
 }
 
 /** What the monitor found in the latest windows of photographs; null: there is no monitor. */
-function driftBox(found) {
+function driftBox(found, model) {
   if (!found?.watched) return null;
   const heading = element("h2", "", "Drift");
   const [last] = found.windows;
   if (!last) return element("section", "box wide", heading, element("p", "soft", "No window of photographs is full yet."));
-  const since = last.drifting_since ? element("p", "notice", "What is shown has differed from the model's reference since ", time(last.drifting_since), ".") : null;
+  // A window of few photographs, or of a candidate, says nothing of the model.
+  const judged = found.windows.find((entry) => entry.outcome !== "too_few" && entry.model_version === model?.version);
+  const since = judged?.drifting_since ? element("p", "notice", `What is shown has differed from the reference of version ${judged.model_version} since `, time(judged.drifting_since), ".") : null;
   const rows = found.windows.map((entry) =>
     element(
       "tr",
@@ -189,7 +191,7 @@ export function draw(found, lately, drift) {
       ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
     ),
     ...[problem && element("p", "notice", problem), model && trialLine(found.trial, model)].filter(Boolean),
-    element("div", "grid", ...[latelyBox(lately), driftBox(drift), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
+    element("div", "grid", ...[latelyBox(lately), driftBox(drift, model), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
   );
 }
 

@@ -83,6 +83,8 @@ FAILED = "Failed to update the deployments ['Monitor']."
         ("DEPLOYING", "HEALTHY", "", "HEALTHY", "Progressing", "DEPLOYING"),
         ("DEPLOY_FAILED", "UNHEALTHY", "Deploying app 'screw' failed", "HEALTHY", "Degraded", "Deploying app"),
         ("UNHEALTHY", "UNHEALTHY", "['Classifier', 'Monitor'] are UNHEALTHY.", "UNHEALTHY", "Degraded", "Classifier"),
+        ("UNHEALTHY", "UNHEALTHY", "The deployments ['Monitor'] are UNHEALTHY.", "UPSCALING", "Healthy", "nothing"),
+        ("DEPLOY_FAILED", "DEPLOY_FAILED", FAILED, "UPDATING", "Progressing", "DEPLOYING"),
         ("RUNNING", "HEALTHY", "", "HEALTHY", "Healthy", ""),
     ],
 )

@@ -154,6 +154,21 @@ def test_without_the_programs_it_says_what_to_install(tmp_path: Path, monkeypatc
     assert monitor_of(State.at(tmp_path / "state")) is None
 
 
+@needs_prometheus
+def test_after_a_reboot_alerts_go_where_they_went(tmp_path: Path) -> None:
+    state = State.at(tmp_path / "state")
+    dead = Monitor(
+        id="0" * 16, prometheus="http://127.0.0.1:9", alertmanager="http://127.0.0.1:9", webhook="http://h/a"
+    )
+    write_atomically(state.monitoring / "monitor.json", dead.to_json())
+    try:
+        assert monitor.up(state).webhook == "http://h/a"
+        assert "http://h/a" in (state.monitoring / "alertmanager.yml").read_text()
+        assert monitor.up(state, webhook="").webhook is None
+    finally:
+        monitor.down(state)
+
+
 def test_a_retention_that_is_no_duration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MonitorError, match="'long' is no duration: write"):
         monitor.up(State.at(tmp_path / "state"), retention="long")

@@ -1,5 +1,6 @@
 """Alertmanager's notifications: which of them ask for a retraining, and what is refused."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def notification(status: str = "firing", **labels: str) -> dict[str, Any]:
 
 def reason_in(state: State) -> str | None:
     asked = retrain.requested(state, "screw")
-    return asked.reason if asked else None
+    return asked.text if asked else None
 
 
 def test_an_alert_asks_until_it_resolves(url: str, state: State) -> None:
@@ -67,13 +68,22 @@ def test_others_ask_for_nothing(url: str, state: State, labels: dict[str, str]) 
         ("/alerts", b"{", "Invalid JSON"),
         ("/alerts", b'{"alerts": [{"status": "asleep"}]}', "status"),
         ("/", b"{}", "belongs to /alerts, not /"),
-        ("/alerts", b" " * 1_000_001, "more than 1000000"),
+        ("/alerts", b" " * 1_000_001, "up to 1000000 are taken"),
     ],
 )
 def test_what_is_no_notification_is_refused(url: str, state: State, path: str, body: bytes, said: str) -> None:
-    answer = httpx.post(url.removesuffix("/alerts") + path, content=body)
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(url.removesuffix("/alerts") + path, content=body, headers=headers)
     assert answer.status_code == 400
     assert said in answer.json()["message"]
+    assert reason_in(state) is None
+
+
+def test_what_a_browser_sends_for_any_page_is_refused(url: str, state: State) -> None:
+    text = json.dumps(notification()).encode()
+    answer = httpx.post(url, content=text, headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 400
+    assert "must be application/json" in answer.json()["message"]
     assert reason_in(state) is None
 
 

@@ -163,6 +163,7 @@ def test_photographs_that_came_since_are_judged_by_both(stage: Stage) -> None:
     assert found is not None
     # Of 8 and 8 to train on, and 20 and 10 held out, the other dataset has the first 4 good and 2 defective ones.
     assert (found.images, found.held_out, found.labels) == (34, 24, {"good": 20, "defective": 14})
+    assert found.not_judged == 14, "of 12 and 8 that chose the threshold"
     held_out = [("good", number) for number in range(4, 20)] + [("defective", number) for number in range(2, 10)]
     trained = [("good", number) for number in range(4, 8)] + [("defective", number) for number in range(2, 8)]
     assert found.a_right == sum(is_right(*one, 0.0) for one in held_out + trained)

@@ -64,11 +64,11 @@ def test_what_is_scheduled_is_the_same_job_under_one_name() -> None:
     config, found = render("etl", (), Project.read(FILE), FILE.read_text(), TARGET, "0 3 * * *")
     once = job("etl")[1]["spec"]
     assert (found["kind"], found["spec"]["schedule"]) == ("RayCronJob", "0 3 * * *")
-    assert found["metadata"]["name"] == config["metadata"]["name"] == "etl-scheduled"
+    assert found["metadata"]["name"] == config["metadata"]["name"] == "etl-screw-scheduled"
     template = found["spec"]["jobTemplate"]
     assert template["entrypoint"] == once["entrypoint"]
     for pod in template["rayClusterSpec"]["headGroupSpec"], template["rayClusterSpec"]["workerGroupSpecs"][0]:
-        assert {"name": "project", "configMap": {"name": "etl-scheduled"}} in pod["template"]["spec"]["volumes"]
+        assert {"name": "project", "configMap": {"name": "etl-screw-scheduled"}} in pod["template"]["spec"]["volumes"]
     assert policies.refusals([config, found]) == []
 
 

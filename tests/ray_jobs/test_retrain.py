@@ -1,5 +1,6 @@
 """Retraining: what it proposes, what keeps it from running, and what is kept when it fails."""
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -143,7 +144,18 @@ def test_a_watcher_says_what_went_wrong_and_goes_on(stage: Stage) -> None:
         raise MergelineError("no Ray runs")
 
     retrain.watch(stage, HOURS, failing, said.append, once=True)
-    assert said == ["retraining screw: drift", "not retrained: no Ray runs"]
+    assert said == ["not retrained: no Ray runs"]
+    (stage.state.retraining / "screw.request.json").write_text("{")
+    retrain.watch(stage, HOURS, failing, said.append, once=True)
+    assert "screw.request.json" in said[1]
+
+    def breaking(_: str) -> None:
+        raise ConnectionError("Ray is gone")
+
+    (stage.state.retraining / "screw.request.json").unlink()
+    retrain.request(stage.state, "screw", "drift")
+    retrain.watch(stage, HOURS, breaking, said.append, once=True)
+    assert said[2] == "not retrained: ConnectionError: Ray is gone"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PROPOSED, Outcome.FAILED, None])
@@ -183,9 +195,31 @@ def test_a_dataset_that_is_gone_is_said(stage: Stage, repository: Repository) ->
     assert "nobody can say what changed" in message(repository, outcome.commit)
 
 
-def test_a_second_reason_does_not_replace_the_first(stage: Stage) -> None:
-    retrain.request(stage.state, "screw", "drift")
-    retrain.request(stage.state, "screw", "accuracy")
+def test_each_reason_asks_for_itself(stage: Stage) -> None:
+    for reason in ("drift", "accuracy", "drift"):
+        retrain.request(stage.state, "screw", reason)
     asked = retrain.requested(stage.state, "screw")
     assert asked is not None
-    assert asked.reason == "drift"
+    assert asked.text == "drift; accuracy"
+    retrain.withdraw(stage.state, "screw", "drift")
+    asked = retrain.requested(stage.state, "screw")
+    assert asked is not None
+    assert asked.reasons == ("accuracy",)
+    retrain.withdraw(stage.state, "screw", "accuracy")
+    assert retrain.requested(stage.state, "screw") is None
+
+
+def test_what_was_proposed_is_not_proposed_again(stage: Stage, repository: Repository) -> None:
+    now_and_again = Options("local", 0)
+    assert retrain.retrain(stage, repository, now_and_again, "drift", learning(stage)) is not None
+    for _ in range(2):  # somebody has closed the pull request, or went back
+        assert retrain.retrain(stage, repository, now_and_again, "drift", nothing) is None
+        last = retrain.latest(stage.state, "screw")
+        assert last is not None
+        assert "screw 2 was proposed before" in last.message
+
+
+def test_settings_that_change_meanwhile_are_said(stage: Stage, repository: Repository) -> None:
+    changed = stage.project.model_copy(update={"training": stage.project.training.model_copy(update={"seed": 9})})
+    with pytest.raises(RetrainingError, match="were they changed meanwhile"):
+        retrain.retrain(dataclasses.replace(stage, project=changed), repository, LOCAL, "drift", nothing)

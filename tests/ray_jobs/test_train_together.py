@@ -53,6 +53,14 @@ def losses(epochs: tuple[EpochMetrics, ...]) -> list[float]:
     return [value for epoch in epochs for value in (epoch.loss, epoch.validation_loss or 0.0)]
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of Ray Train's; what other tests have left, and nobody has waited for, is none."""
+    try:
+        return "RayTrainWorker" in process.name() + " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Stage, TrainingResult]:
     """A training on two workers, of which one is killed in the middle."""
@@ -66,8 +74,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tu
         while not (file.exists() and len(Progress.read(file).epochs) >= 3):
             if ended.wait(0.05):
                 return
-        ours = psutil.Process().children(recursive=True)
-        worker = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
+        worker = next(process for process in psutil.Process().children(recursive=True) if is_worker(process))
         worker.kill()
         killed.append(worker.pid)
 

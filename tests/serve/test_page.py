@@ -372,16 +372,18 @@ def test_windows_of_drift_with_their_photographs(page: Page) -> None:
         "examples": ["a" * 64, "b" * 64],
     }
     stable = window | {"outcome": "stable", "drifting_since": None, "drifted": [], "examples": []}
-    answer = {"watched": True, "windows": [window, stable]}
+    few = stable | {"outcome": "too_few", "photographs": 12}
+    candidate = stable | {"model_version": "8"}
+    answer = {"watched": True, "windows": [few, candidate, window, stable]}
     page.route("**/served/windows", lambda route: route.fulfill(json=answer))
     page.click("#tab-served")
     drift = page.locator("#served section", has=page.get_by_role("heading", name="Drift", exact=True))
-    expect(drift).to_contain_text("has differed from the model's reference since")
+    expect(drift).to_contain_text("has differed from the reference of version 7 since")
     rows = drift.locator("tbody tr")
-    expect(rows).to_have_count(2)
-    expect(rows.first.locator(".badge")).to_have_text("drifted")
-    expect(rows.first).to_contain_text("exposure, sharpness")
-    assert rows.first.locator("a").first.get_attribute("href") == f"served/windows/{'a' * 64}"
+    expect(rows).to_have_count(4)
+    expect(rows.nth(2).locator(".badge")).to_have_text("drifted")
+    expect(rows.nth(2)).to_contain_text("exposure, sharpness")
+    assert rows.nth(2).locator("a").first.get_attribute("href") == f"served/windows/{'a' * 64}"
     expect(rows.last.locator(".badge")).to_have_text("stable")
     answer["watched"] = False
     page.click("#tab-inspect")
