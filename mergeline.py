@@ -398,7 +398,7 @@ def compare(
         one = _version(stage.state, name, a).model
     else:
         environment = _environment(project, env)
-        served = promotion.wanted(_repository(stage.state, repo), environment, name).model
+        served = promotion.target_of(_repository(stage.state, repo), environment, name).model
         if served is None:
             raise MergelineError(f"{environment} serves no version yet: name two, as `mergeline compare 1 2`")
         one = served
@@ -446,7 +446,7 @@ def promote(
         outcome = promotion.abort(repository, environment, name, version=version, application=application, merge=end)
         _print_promotion(outcome)
         return
-    wanted = promotion.wanted(repository, environment, name, application=application)
+    wanted = promotion.target_of(repository, environment, name, application=application)
     options = _Promoting(application=application, merge=bool(merge), comparison=None)
     if candidate := chosen.model if chosen else wanted.trial and wanted.trial.model:
         options["comparison"] = _compared(stage, wanted.model, candidate)
@@ -834,7 +834,7 @@ def retrain(
         return
     from ray_jobs import alerts
 
-    served = promotion.application_of(repository, environment, stage.project.name, application=application)
+    served = promotion.target_of(repository, environment, stage.project.name, application=application).application.name
     with alerts.listening(stage.state, stage.project.name, served, port) as url:
         say(f"alerts of {served} are taken at {url}: name it with `mergeline monitor up --webhook {url}`")
         retraining.watch(stage, hours, retrain_for, say)

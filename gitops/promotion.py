@@ -344,10 +344,10 @@ def abort(
     return _propose(place, _Proposal(branch, title, place.files(served), version_served, purpose), merge=merge)
 
 
-def wanted(
+def target_of(
     repository: Repository, environment_name: str, model: str, *, application: str | None = None, base: str = MAIN
-) -> UserConfig:
-    """What an environment wants now, where a model of the name `model` would be promoted to.
+) -> Target:
+    """Where a model of the name `model` would be promoted to in an environment, and what that wants now.
 
     Args:
         repository: the deployments repository.
@@ -360,26 +360,7 @@ def wanted(
         GitError: the repository cannot be reached, or has no such environment.
         ContractError: the environment's file is not valid, or has no application for the model.
     """
-    return _Place.at(repository, environment_name, application, model, base).target.wanted
-
-
-def application_of(
-    repository: Repository, environment_name: str, model: str, *, application: str | None = None, base: str = MAIN
-) -> str:
-    """The application of an environment that a model of the name `model` would be promoted to.
-
-    Args:
-        repository: the deployments repository.
-        environment_name: which environment.
-        model: the model's name.
-        application: the application's name, if somebody has said it.
-        base: the branch that environments are read from.
-
-    Raises:
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, or has no application for the model.
-    """
-    return _Place.at(repository, environment_name, application, model, base).target.application.name
+    return _Place.at(repository, environment_name, application, model, base).target
 
 
 def rollback(

@@ -125,14 +125,21 @@ class State:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file, which is made if it is not there; whoever else asks for it waits.
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on a file, which is made if it is not there.
 
     The kernel gives it back when its process ends, however that happens.
+
+    Args:
+        path: the file.
+        wait: until whoever holds it gives it back.
+
+    Raises:
+        BlockingIOError: somebody holds it, and it is not to be waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

@@ -249,36 +249,34 @@ def _fitted_to(state: State, dataset: DatasetManifest, trained_on: str) -> Flags
     """
     if trained_on == dataset.digest:  # its splits were made apart
         return np.zeros(sum(dataset.counts["test"].values()), bool)
-    return _in_other(state, dataset, "test", trained_on, _FITTED)
+    other = _other(state, trained_on, _FITTED)
+    return None if other is None else _are_in(other, dataset, _samples(state, dataset, ("test",)))
 
 
-def _in_other(
-    state: State, dataset: DatasetManifest, split: Split, other_digest: str, other_splits: Sequence[Split]
-) -> Flags | None:
-    """Which images of a split are in another dataset, themselves or as what the split calls lookalikes.
-
-    Returns:
-        (n,), in the split's order; None: the other dataset is gone.
-    """
-    found = _other(state, other_digest, other_splits)
-    if found is None:
-        return None
-    other, there = found
+def _are_in(other: "_Other", dataset: DatasetManifest, here: list[Sample]) -> Flags:
+    """Which images of a dataset are in another one, themselves or as what the split calls lookalikes: (n,)."""
     # The stricter of both: to leave out an image too many does less harm than to keep one that was trained on.
     bars = LookalikeBars(
         photograph=max((dataset.lookalikes.photograph, other.lookalikes.photograph), key=lambda bar: bar or 0),
         part=max((dataset.lookalikes.part, other.lookalikes.part), key=lambda bar: bar or 0),
     )
-    here = _samples(state, dataset, (split,))
-    groups = splitting.groups_of_lookalikes([*here, *there], bars)
+    groups = splitting.groups_of_lookalikes([*here, *other.samples], bars)
     return np.isin(groups[: len(here)], groups[len(here) :])
 
 
-def _other(state: State, digest: str, splits: Sequence[Split]) -> tuple[DatasetManifest, list[Sample]] | None:
-    """Another dataset and the images of some of its splits; None: it is gone."""
+@dataclass(frozen=True)
+class _Other:
+    """The dataset of a version, as far as it is compared with."""
+
+    lookalikes: LookalikeBars
+    samples: list[Sample]
+
+
+def _other(state: State, digest: str, splits: Sequence[Split]) -> _Other | None:
+    """Another dataset, and the images of some of its splits; None: it is gone."""
     try:
         manifest = DatasetManifest.read(state.datasets / digest / "manifest.json")
-        return manifest, _samples(state, manifest, splits)
+        return _Other(manifest.lookalikes, _samples(state, manifest, splits))
     except (ContractError, DataError):
         return None
 
@@ -298,16 +296,15 @@ def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -
     before = _other(stage.state, of_a.manifest.dataset, every)
     if before is None:
         return None
-    old = {sample.sha256 for sample in before[1]}
+    old = {sample.sha256 for sample in before.samples}
     truth: list[NDArray[np.integer]] = [np.zeros(0, np.int64)]
     said_by_a, said_by_b = truth.copy(), truth.copy()
     held_out = alike = not_judged = 0
     logits = {found.filename: found.logits for found in folds.predictions}
     for split in every:
-        known = _in_other(stage.state, run.dataset, split, of_a.manifest.dataset, every)
-        if known is None:
-            return None
-        new = np.array([sample.sha256 not in old for sample in _samples(stage.state, run.dataset, (split,))], bool)
+        samples = _samples(stage.state, run.dataset, (split,))
+        known = _are_in(before, run.dataset, samples)
+        new = np.array([sample.sha256 not in old for sample in samples], bool)
         alike += int(np.sum(new & known))
         rows = np.flatnonzero(~known)
         if split == "validation":

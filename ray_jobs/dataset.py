@@ -21,7 +21,7 @@ from gitops.errors import DataError
 from gitops.manifest import Contract, DataSource, Quarantined, Sha256
 from gitops.state import folder_written_whole, stable_json, write_atomically
 from ray_jobs import render
-from ray_jobs.folders import class_of_folder, name_at, usual_depth
+from ray_jobs.folders import absolute, class_of_folder, name_at, usual_depth
 from ray_jobs.label_book import book_file, labels_of, read_book
 from ray_jobs.labels import class_of, classes_text, kind_reader, read_label_studio, resolve, table_rows
 from ray_jobs.stage import Stage, arguments, open_stage, recorded, run_main
@@ -124,8 +124,7 @@ def extract(stage: Stage, data: str | None = None) -> Listing:
         brought=brought_photographs(stage),
     )
     if data is not None:
-        named = data if data in ("rendered", "kaggle") else str(Path(data).expanduser().resolve())
-        listing = listing.model_copy(update={"data": named})
+        listing = listing.model_copy(update={"data": absolute(data)})
     if imported:
         used = sum(photograph.sha256 in imported for photograph in listing.photographs)
         print(f"{used} labels as they were imported into {book_file(stage)}")

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 # Folders that say nothing about what is in the picture; the line splits by itself.
 _PARTITION = re.compile(r"(train|test|val|valid|validation)(ing)?([ _-]?(set|data|images))?|images|data", re.IGNORECASE)
@@ -37,3 +38,8 @@ def name_at(parts: Sequence[str], depth: int) -> str | None:
     """
     name = parts[min(depth, len(parts) - 1)] if parts else None
     return None if name is None or _PARTITION.fullmatch(name) else name
+
+
+def absolute(data: str) -> str:
+    """What `--data` means to whoever runs elsewhere: a folder's whole path, the names of other sources as they are."""
+    return data if data in ("", "rendered", "kaggle") else str(Path(data).expanduser().resolve())

@@ -147,7 +147,7 @@ def _promote(stage: Stage, options: Options, repository: Repository, console: Co
     """Promote the newest version, unless one is on trial: the version that shall be served, and the commit."""
     version = stage.state.versions(stage.project.name)[-1]
     label = f"{version.model.name} {version.model.version}"
-    wanted = promotion.wanted(repository, options.environment, stage.project.name)
+    wanted = promotion.target_of(repository, options.environment, stage.project.name)
     if wanted.model and wanted.trial:  # it is for whoever began it to end it, and what is served must come up again
         console.print(f"not promoting {label}: {options.environment} has a {wanted.trial}; finish or abort it first")
         path, tip = environment.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id

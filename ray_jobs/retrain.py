@@ -4,10 +4,9 @@ It changes nothing that is served: whoever merges the branch does. One runs at a
 before so many hours have passed. A request to retrain stays in the state folder until one has been proposed.
 """
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -146,7 +145,7 @@ def retrain(
     with _alone(state, name):
         before = latest(state, name)
         _refuse_too_soon(before, options.hours)
-        wanted = promotion.wanted(repository, options.environment, name, application=options.application)
+        wanted = promotion.target_of(repository, options.environment, name, application=options.application)
         if wanted.trial:
             raise RetrainingError(
                 f"{options.environment} has a {wanted.trial}: finish or abort it first, and retrain after that"
@@ -239,10 +238,9 @@ def _alone(state: State, project: str) -> Iterator[None]:
     Raises:
         RetrainingError: another process holds it.
     """
-    state.retraining.mkdir(parents=True, exist_ok=True)
-    with (state.retraining / f"{project}.lock").open("w") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(state.retraining / f"{project}.lock", wait=False))
         except BlockingIOError:
             raise RetrainingError(f"a retraining of {project} runs already: wait for its end") from None
         yield

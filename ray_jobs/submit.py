@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gitops.errors import MergelineError
+from ray_jobs.folders import absolute
 from ray_jobs.stage import PROGRESS_MARK, Stage
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_pipeline(stage: Stage, address: str, training: Training, console: Consol
     """
     arguments = ["--project", str(stage.project_file), "--state", str(stage.state.root)]
     if training.data is not None:
-        arguments += ["--data", _absolute(training.data)]
+        arguments += ["--data", absolute(training.data)]
     if training.workers:
         arguments += ["--workers", str(training.workers)]
     if training.use_gpu:
@@ -74,11 +74,6 @@ def run_pipeline(stage: Stage, address: str, training: Training, console: Consol
     client, job = submit(address, entrypoint(sys.executable, "pipeline", arguments), "pipeline")
     if status := follow(client, job, console):
         raise PipelineError(f"the pipeline failed with status {status}; mend it and run this again: it resumes")
-
-
-def _absolute(data: str) -> str:
-    """A folder's path for a job, which runs elsewhere; the names of other sources as they are."""
-    return data if data in ("", "rendered", "kaggle") else str(Path(data).expanduser().resolve())
 
 
 def entrypoint(python: str, stage: str, arguments: Sequence[str]) -> str:

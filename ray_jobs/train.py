@@ -3,14 +3,13 @@
 python -m ray_jobs.train --project project.yaml --state .mergeline [--workers N] [--use-gpu]
 """
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EpochMetrics, TrainingResult
-from gitops.state import write_atomically
+from gitops.state import locked, write_atomically
 from ray_jobs import tracking
 from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
@@ -96,10 +95,9 @@ def one_at_a_time(run: Run) -> Iterator[None]:
     Raises:
         TrainingError: another process holds it.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "lock").open("w") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(run.folder / "lock", wait=False))
         except BlockingIOError:
             raise TrainingError(f"run {run.id} is being trained by another process: wait for it, or stop it") from None
         yield

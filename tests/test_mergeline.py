@@ -345,7 +345,7 @@ def test_a_version_is_tried_finished_and_taken_away(runner: CliRunner, compared:
     repository = Repository(stage.state.repository)
 
     def wanted() -> str:
-        return str(promotion.wanted(repository, "local", "screw"))
+        return str(promotion.target_of(repository, "local", "screw").wanted)
 
     def typed(*arguments: str) -> str:
         result = runner.invoke(mergeline.app, ["promote", *arguments, *options], catch_exceptions=False)

@@ -17,10 +17,10 @@ import pytest
 
 from gitops.repository import MAIN, Repository
 from gitops.state import State
-from monitoring import configuration
 from ray_jobs import cluster, monitor, render, retrain
 from serve.windows import windows_below
 from tests.line import Line
+from tests.monitoring.hurry import in_a_hurry
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, (monitor.PROMETHEUS, monitor.ALERTMANAGER))),
@@ -89,22 +89,7 @@ def watcher(line: Line, state: State) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def watched(line: Line, state: State, watcher: str) -> Iterator[None]:
-    """Prometheus and Alertmanager in a hurry: they look every second, and alerts do not wait."""
-    rules = []
-    for file in configuration.rule_files():
-        rules.append(line.folder / file.name)
-        rules[-1].write_text(re.sub(r"for: \w+", "for: 0s", file.read_text()))
-
-    def hurried(state: State, alertmanager: str, webhook: str | None) -> dict[str, str]:
-        return {
-            "prometheus.yml": configuration.prometheus(
-                state.targets, alertmanager=alertmanager, rules=rules, scrape_seconds=1
-            ),
-            "alertmanager.yml": configuration.alertmanager(webhook, group_wait="1s", group_interval="1s"),
-        }
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor, "configurations", hurried)
+    with in_a_hurry(line.folder):
         monitor.up(state, webhook=watcher)
         try:
             yield
@@ -186,4 +171,3 @@ def test_drift_ends_in_a_pull_request_and_its_merge_ends_the_alert(line: Line, s
     line.run("promote", "2", "--to", "local", "--merge")
     line.await_version("2")
     until(lambda: "MergelineDrift" not in firing(state), show(1.0))
-    assert Path(state.models / "nut/2.yaml").exists()

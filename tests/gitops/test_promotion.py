@@ -26,7 +26,7 @@ from gitops.manifest import (
     Shadow,
     UserConfig,
 )
-from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rollback, to_yaml, try_beside, wanted
+from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rollback, target_of, to_yaml, try_beside
 from gitops.pull_request import Remote, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
@@ -181,16 +181,16 @@ def test_environments_are_promoted_one_by_one(repository: Repository, version: M
 
 
 def test_what_is_served_is_what_the_environment_wants(repository: Repository, version: ModelVersion) -> None:
-    assert wanted(repository, "local", "screw").model is None
+    assert target_of(repository, "local", "screw").model is None
     promote(repository, version, "local")
-    assert wanted(repository, "local", "screw").model is None, "a branch serves nothing"
+    assert target_of(repository, "local", "screw").model is None, "a branch serves nothing"
     promote(repository, version, "local", merge=True)
-    assert wanted(repository, "local", "screw") == UserConfig(model=version.model)
-    assert wanted(repository, "staging", "screw").model is None
+    assert target_of(repository, "local", "screw").wanted == UserConfig(model=version.model)
+    assert target_of(repository, "staging", "screw").model is None
     with pytest.raises(GitError, match="no environment 'moon'"):
-        wanted(repository, "moon", "screw")
+        target_of(repository, "moon", "screw")
     with pytest.raises(ContractError, match="no application 'nut'"):
-        wanted(repository, "local", "screw", application="nut")
+        target_of(repository, "local", "screw", application="nut")
 
 
 def test_a_comparison_stands_in_the_commit(repository: Repository, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def candidate(repository: Repository, version: ModelVersion, tmp_path: Path) -> 
 
 
 def _wanted(repository: Repository) -> UserConfig:
-    return wanted(repository, "local", "screw")
+    return target_of(repository, "local", "screw").wanted
 
 
 def _message(repository: Repository, commit: str) -> list[str]:

@@ -20,6 +20,7 @@ from ray_jobs.monitor import MonitorError
 from serve.figures import queries
 from tests.http_server import Handler, listening
 from tests.monitoring.exposition import Exposition, exporting
+from tests.monitoring.hurry import in_a_hurry
 
 PROGRAMS = (monitor.PROMETHEUS, monitor.ALERTMANAGER)
 needs_prometheus = pytest.mark.skipif(
@@ -67,24 +68,9 @@ def exposition() -> Exposition:
 def running(
     tmp_path_factory: pytest.TempPathFactory, exposition: Exposition, inbox: tuple[Inbox, str]
 ) -> Iterator[tuple[Monitor, State]]:
-    """In a hurry: it looks every second, and alerts do not wait."""
     folder = tmp_path_factory.mktemp("monitor")
     state = State.at(folder / "state")
-    rules = []
-    for file in configuration.rule_files():
-        rules.append(folder / file.name)
-        rules[-1].write_text(re.sub(r"for: \w+", "for: 0s", file.read_text()))
-
-    def hurried(state: State, alertmanager: str, webhook: str | None) -> dict[str, str]:
-        return {
-            "prometheus.yml": configuration.prometheus(
-                state.targets, alertmanager=alertmanager, rules=rules, scrape_seconds=1
-            ),
-            "alertmanager.yml": configuration.alertmanager(webhook, group_wait="1s", group_interval="1s"),
-        }
-
-    with exporting(exposition) as address, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor, "configurations", hurried)
+    with exporting(exposition) as address, in_a_hurry(folder):
         write_atomically(state.targets / "ray.json", configuration.targets(address, "ray"))
         yield monitor.up(state, webhook=inbox[1], port=9090), state
         monitor.down(state)
