@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from gitops.environment import MONITOR, models_of
 from gitops.errors import ContractError, StalledError
 from gitops.manifest import VERSION_HEADER, BundleManifest, FleetConfig, ServedModel, Trial, UserConfig
-from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails
+from gitops.serve_api import ANY_INTERFACE, Application, Deployment, Foreign, ServeDetails, tls
 from gitops.status import Health
 
 ANSWER_SECONDS = 10.0
@@ -223,7 +223,7 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
     path = f"{url}/v2/models/{wanted.model.name}" if isinstance(wanted, UserConfig) and wanted.model else f"{url}/fleet"
     for _ in range(_ASKS_PER_REPLICA * max(1, len(running))):
         try:
-            response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False)
+            response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False, verify=tls())
             answer = kind.parse(response.raise_for_status().json(), str(response.url))
         except (httpx.HTTPError, ValueError, ContractError) as error:
             silence = f"{path}: {_reason(error)}"
@@ -255,6 +255,7 @@ def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) 
             },
             timeout=ANSWER_SECONDS,
             trust_env=False,
+            verify=tls(),
         )
         response.raise_for_status()
         answer = ProbeAnswer.model_validate_json(response.content)

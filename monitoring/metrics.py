@@ -207,7 +207,7 @@ MODEL_LOADS = Metric(
 FEEDBACK = Metric(
     PREFIX + "feedback",
     "counter",
-    "What users said of judgements and was kept, by the version that judged.",
+    "What users said of judgements and was kept, by the version that judged (`unknown`: none that is here).",
     ("model_version", "agreement"),
     values={"agreement": tuple(Agreement)},
 )
@@ -396,14 +396,14 @@ SYNC_SECONDS = Metric(
 SYNC_LAG_SECONDS = Metric(
     PREFIX + "sync_lag_seconds",
     "gauge",
-    "Time from the date of the commit that was deployed last to its being served.",
+    "Time from the date of the commit that is deployed to its being served for the first time.",
     ("environment",),
     exporter="reconciler",
 )
 DEPLOYMENTS = Metric(
     PREFIX + "deployments",
     "counter",
-    "Commits that were made true, since the state folder was made.",
+    "How often a commit was made true, since the state folder was made.",
     ("environment",),
     exporter="reconciler",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STAGES: Final = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "pipeline")
 _POLL_SECONDS = 0.3
-_RECONNECTS = 20
+_RECONNECTS, _RECONNECT_SECONDS = 20, 1.0
 # A cluster that has just started takes jobs a little later than it answers.
 _NO_AGENT, _AGENT_SECONDS = "No available agent", 90
 # A job runs in the environment that the cluster was started in; these belong to whoever submits.
@@ -146,14 +146,29 @@ def follow(client: "JobSubmissionClient", submission: str, console: Console) -> 
 
 def _wait(client: "JobSubmissionClient", submission: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Ray's type is private
     """The job's details once it has ended: its log may end a moment earlier."""
-    while not (info := client.get_job_info(submission)).status.is_terminal():
+    unanswered = 0
+    while True:
+        try:
+            info, unanswered = client.get_job_info(submission), 0
+        except (OSError, RuntimeError) as error:  # of `requests`, and a status other than 200
+            unanswered += 1
+            if unanswered == _RECONNECTS:
+                raise SubmissionError(
+                    f"Ray no longer answers, so nobody knows how job {submission} ended; run it again: it resumes "
+                    f"({error})"
+                ) from error
+            time.sleep(_RECONNECT_SECONDS)
+            continue
+        if info.status.is_terminal():
+            return info
         time.sleep(_POLL_SECONDS)
-    return info
 
 
 async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[str], None]) -> None:
     """Hand over all output, once, even where the connection breaks in between."""
-    seen = 0
+    import aiohttp
+
+    seen, problem = 0, None
     for _ in range(_RECONNECTS):
         position = 0
         try:
@@ -162,11 +177,16 @@ async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[
                 if position > seen:
                     show(text[max(0, len(text) - (position - seen)) :])
                     seen = position
-        except RuntimeError:  # the connection broke; Ray sends the log from its start to the next one
-            await asyncio.sleep(1)
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            # The connection broke, or there is none; Ray sends the log from its start to the next one.
+            problem = error
+            await asyncio.sleep(_RECONNECT_SECONDS)
             continue
         return
-    raise SubmissionError(f"the log of job {submission} broke off {_RECONNECTS} times; the job goes on without us")
+    raise SubmissionError(
+        f"the log of job {submission} broke off {_RECONNECTS} times, at last with: {problem}. Where Ray lives, the job "
+        f"goes on without us; run it again: it resumes"
+    )
 
 
 class _Screen:

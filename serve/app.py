@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -36,6 +37,8 @@ from serve.windows import WindowFolder
 
 DEPLOYMENT, MONITOR = "Classifier", "Monitor"
 """The deployments' names; environments configure them by these."""
+FRESH_SECONDS = 2.0
+"""A model that answered so lately answers still."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
@@ -120,11 +123,14 @@ def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedMod
     return open_bundle
 
 
-async def blank_predicted(predictor: Predictor, executor: Executor) -> None:
-    """Let a model judge a blank image; whatever it raises is raised.
+async def check_answers(predictor: Predictor, executor: Executor) -> None:
+    """Let a model judge a blank image, unless it has just judged something; whatever it raises is raised.
 
-    Not the bundle's probe, whose file may be gone by now.
+    A busy replica has better to do: each check would take as long as a photograph. It is not the bundle's probe, whose
+    file may be gone by now.
     """
+    if time.monotonic() - predictor.answered_at < FRESH_SECONDS:
+        return
     settings = predictor.manifest.preprocessing
     blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
     await asyncio.get_running_loop().run_in_executor(executor, predictor.predict, blank)
@@ -180,7 +186,7 @@ class Classifier(InferenceService):
         await self._slot.remember()
         if self._slot.loaded:
             # Not behind requests: a busy replica would be replaced by another that is as busy.
-            await blank_predicted(self._slot.loaded.predictor, self._health)
+            await check_answers(self._slot.loaded.predictor, self._health)
 
 
 class Monitor:

@@ -431,6 +431,10 @@ class Endpoints:
         meant = tried if tried.wanted and tried.wanted.version == version else self.slot
         raise unavailable(meant, another_answers=self.slot.loaded is not None)
 
+    def holds(self, version: str) -> bool:
+        """Whether the model or the candidate of this version is loaded."""
+        return any(loaded.model.version == version for loaded in self._loaded())
+
     def _loaded(self) -> list[Loaded]:
         """The model that answers, and the candidate."""
         return [loaded for loaded in (self.slot.loaded, self.slot.candidate.loaded) if loaded]

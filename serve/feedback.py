@@ -58,12 +58,15 @@ class FeedbackFolder:
         """Bytes in the folder, as far as is known; None: unknown."""
         self._since_count = 0
 
-    def keep(self, said: Feedback, photograph: bytes) -> Feedback:
+    def keep(self, said: Feedback, photograph: bytes) -> tuple[Feedback, bool]:
         """Write both; they are on the disk when this returns. What was said last of the photograph isn't said twice.
 
         Args:
             said: without digest and file, which are filled in.
             photograph: the file's bytes, which `serve.preprocess.decode` takes.
+
+        Returns:
+            What is kept, and whether it wasn't before.
 
         Raises:
             RequestError: 507, the folder is full or cannot be written.
@@ -76,7 +79,7 @@ class FeedbackFolder:
             with locked(self._folder / ".lock"):
                 new = not (self._folder / file).exists()
                 if not new and self._is_said(kept):
-                    return kept
+                    return kept, False
                 wanted = len(line) + (len(photograph) if new else 0)
                 self._check_room(wanted)
                 if new:  # before the line: a line whose photograph is missing would be of no use
@@ -85,7 +88,7 @@ class FeedbackFolder:
                 self._count(wanted)
         except OSError as error:
             raise RequestError(507, f"feedback cannot be kept in {self._folder}: {error.strerror}") from error
-        return kept
+        return kept, True
 
     def _check_room(self, wanted: int) -> None:
         if self._held is not None and self._held + wanted <= self._max_bytes:
@@ -171,8 +174,12 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
             await asyncio.get_running_loop().run_in_executor(pool, lambda: decode(photograph, max_pixels=max_pixels))
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
-        kept = await asyncio.to_thread(folder.keep, said, photograph)  # a slow disk must not keep photographs waiting
-        endpoints.meters.count(metrics.FEEDBACK, said.model_version or "unknown", _agreement(said))
+        # A slow disk must not keep photographs waiting.
+        kept, is_new = await asyncio.to_thread(folder.keep, said, photograph)
+        if is_new:
+            claimed = said.model_version or ""
+            version = claimed if endpoints.holds(claimed) else "unknown"
+            endpoints.meters.count(metrics.FEEDBACK, version, _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
     texts = {name: {"type": "string"} for name in _FIELDS}

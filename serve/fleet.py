@@ -22,8 +22,8 @@ from gitops.environment import MEMBERS
 from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
-from monitoring.metrics import MODEL_LOADS, SERVING, Meters
-from serve.app import ApplicationArguments, blank_predicted, opener, session_folder
+from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
+from serve.app import ApplicationArguments, check_answers, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
@@ -37,6 +37,7 @@ from serve.slot import ModelSlot
 DEPLOYMENT = "Fleet"
 """The deployment's name; environments configure it by this."""
 _METHODS = ["GET", "HEAD", "POST"]
+_JUDGING = ("/predict", "/infer")
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
 
 
@@ -73,7 +74,7 @@ class Fleet(InferenceService):
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._health = ThreadPoolExecutor(1, "health")
         self._meters = RayMeters(SERVING, model="")
-        self._members = Members(self._member, self._multiplexed)
+        self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def _multiplexed(self, load: Loader) -> Loader:
@@ -84,6 +85,9 @@ class Fleet(InferenceService):
 
         kept: Loader = serve.multiplexed(max_num_models_per_replica=self._arguments.max_models)(load_model)
         return kept
+
+    def _unanswered(self, name: str, outcome: Outcome) -> None:
+        self._meters.with_labels(model=name).count(REQUESTS, outcome, "none")
 
     def _member(self, name: str) -> Member:
         """A member without a model yet."""
@@ -125,13 +129,17 @@ class Fleet(InferenceService):
         loaded = member.slot.loaded if member else None
         if member and loaded:
             await member.slot.remember()
-            await blank_predicted(loaded.predictor, self._health)
+            await check_answers(loaded.predictor, self._health)
 
     # --- gRPC ---------------------------------------------------------------------------------------------------------
 
     async def endpoints_of(self, name: str) -> Endpoints:
         """What answers for a model, loaded if need be."""
         return (await self._members.get(name)).endpoints
+
+    async def endpoints_to_judge(self, name: str) -> Endpoints:
+        """The same, for a request to judge."""
+        return (await self._members.to_judge(name)).endpoints
 
     def is_ready(self) -> bool:
         """Whether there are models to ask for."""
@@ -188,12 +196,16 @@ def application(members: Members, meters: Meters, replica: str, max_models: int)
         text = f"{title}<ul>{links}</ul>"
         return Response(text, 200, _PAGE_HEADERS, "text/html; charset=utf-8")
 
+    async def member_for(request: Request, name: str) -> Member:
+        judges = request.method == "POST" and request.scope["path"].endswith(_JUDGING)
+        return await (members.to_judge(name) if judges else members.get(name))
+
     async def of_model(request: Request, name: str) -> Response:
         """The same as the model's own application answers."""
-        return _HandedOn(await members.get(name), request.scope.get("root_path", ""))
+        return _HandedOn(await member_for(request, name), request.scope.get("root_path", ""))
 
     async def below(request: Request, name: str) -> Response:
-        member = await members.get(name)
+        member = await member_for(request, name)
         return _HandedOn(member, f"{request.scope.get('root_path', '')}{MEMBERS}/{name}")
 
     async def to_page(name: str) -> Response:
@@ -204,7 +216,7 @@ def application(members: Members, meters: Meters, replica: str, max_models: int)
         if not model:
             path = request.scope["path"]
             raise RequestError(400, f"say which model is meant: {path}?model=NAME; GET /fleet lists them")
-        return _HandedOn(await members.get(model), request.scope.get("root_path", ""))
+        return _HandedOn(await member_for(request, model), request.scope.get("root_path", ""))
 
     app.add_api_route("/fleet", fleet, methods=["GET"])
     app.add_api_route(PROTOCOL, server, methods=["GET"])

@@ -69,6 +69,10 @@ class InferenceService:
         """
         return self._endpoints
 
+    async def endpoints_to_judge(self, name: str) -> Endpoints:
+        """The same, for a request to judge: who overrides it measures the one for which nothing answers."""
+        return await self.endpoints_of(name)
+
     def is_ready(self) -> bool:
         """Whether a model is served."""
         return self._endpoints.slot.loaded is not None
@@ -132,7 +136,7 @@ class InferenceService:
         trace = Trace()
 
         async def answer() -> ModelInferResponse:
-            endpoints = await self.endpoints_of(request.model_name)
+            endpoints = await self.endpoints_to_judge(request.model_name)
             with endpoints.measured(trace):
                 chosen = endpoints.choose(
                     request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())

@@ -14,6 +14,7 @@ from pydantic import Field
 from starlette.types import ASGIApp
 
 from gitops.manifest import Contract, ServedModel
+from monitoring.metrics import Outcome
 from serve.endpoints import Endpoints, unavailable
 from serve.protocol import RequestError, WantedModel
 from serve.slot import FIRST_RETRY_SECONDS, ModelSlot
@@ -65,14 +66,22 @@ class Members:
     Args:
         make: a member with an empty slot, for a model of this name.
         multiplex: makes a loader that keeps what the given one returns, and forgets the least recently used.
+        unanswered: told of each request to judge that no member came for: the model's name (empty: none of ours), and
+            how it ended. The others are measured by their member.
     """
 
-    def __init__(self, make: Callable[[str], Member], multiplex: Callable[[Loader], Loader]) -> None:
+    def __init__(
+        self,
+        make: Callable[[str], Member],
+        multiplex: Callable[[Loader], Loader],
+        unanswered: Callable[[str, Outcome], None],
+    ) -> None:
         self.wanted: Mapping[str, ServedModel] = {}
         self.load_error: str | None = None
         """Why the last configuration was not followed."""
         self._latest: weakref.ref[Member] | None = None
         self._make = make
+        self._unanswered = unanswered
         self._kept = multiplex(self._load)
         self._places: dict[str, _Place] = {}
         self._in_memory: weakref.WeakValueDictionary[str, Member] = weakref.WeakValueDictionary()
@@ -84,6 +93,17 @@ class Members:
         for name, member in list(self._in_memory.items()):
             if name in models and member.slot.wanted != models[name]:
                 await member.slot.want(models[name])
+
+    async def to_judge(self, name: str) -> Member:
+        """As `get`, for a request to judge, which is measured where there is no member that would."""
+        try:
+            return await self.get(name)
+        except RequestError as error:
+            self._unanswered(name if name in self.wanted else "", Outcome.of(error.status))
+            raise
+        except asyncio.CancelledError:
+            self._unanswered(name, Outcome.GONE)
+            raise
 
     async def get(self, name: str) -> Member:
         """The member of a name, loaded if need be.

@@ -1,6 +1,8 @@
 """Loads a model bundle and judges photographs with it: the same code for the evaluation and for the service."""
 
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +112,8 @@ class Predictor:
         self._many = many
         self._alone = alone
         self._thread = threading.local()
+        self.answered_at = -math.inf
+        """When the network answered last, by the monotonic clock."""
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> Self:
@@ -324,6 +328,7 @@ class Predictor:
             setattr(self._thread, kind, model.create_infer_request())
         request: openvino.InferRequest = getattr(self._thread, kind)
         outputs = request.infer({INPUT: batch}, share_inputs=False)
+        self.answered_at = time.monotonic()
         # Copies: the request writes into the same memory again.
         return {name: np.array(outputs[name], np.float32) for name in (OUTPUT, EVIDENCE, EMBEDDING)}
 

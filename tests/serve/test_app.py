@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -83,7 +84,7 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
 async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
     client: httpx.AsyncClient, slot: ModelSlot, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve.app import Classifier
+    from serve.app import FRESH_SECONDS, Classifier
 
     replica = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
     replica._slot, replica._pool = slot, pool
@@ -92,13 +93,18 @@ async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
         pool.submit(end.wait)
     try:
         with ThreadPoolExecutor(1) as replica._health:
-            await asyncio.wait_for(replica.check_health(), 20)
 
             def fail(_: object) -> None:
                 raise RuntimeError("the engine is gone")
 
             assert slot.loaded
-            monkeypatch.setattr(slot.loaded.predictor, "predict", fail)
+            predictor = slot.loaded.predictor
+            monkeypatch.setattr(predictor, "answered_at", -math.inf)
+            await asyncio.wait_for(replica.check_health(), 20)
+            assert time.monotonic() - predictor.answered_at < 20, "it judged a blank image"
+            monkeypatch.setattr(predictor, "predict", fail)
+            await replica.check_health()  # it has just answered
+            monkeypatch.setattr(predictor, "answered_at", time.monotonic() - FRESH_SECONDS)
             with pytest.raises(RuntimeError, match="the engine is gone"):
                 await replica.check_health()
     finally:

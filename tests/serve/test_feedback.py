@@ -13,12 +13,14 @@ import httpx
 import pytest
 
 from gitops.manifest import Canary, Feedback, ServedModel
+from monitoring import metrics
+from monitoring.metrics import Meters
 from serve.endpoints import Endpoints, application
 from serve.feedback import LINES, FeedbackFolder, add_feedback
 from serve.protocol import RequestError
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
-from tests.serve.conftest import encoded
+from tests.serve.conftest import Tally, encoded
 from tests.serve.site import LIMITS, NoMeters, open_bundle, shadow
 from tests.serve.test_endpoints import assert_error, by_pillow
 
@@ -38,11 +40,13 @@ async def client(tmp_path: Path, folder: Path) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-def serving(tmp_path: Path, folder: FeedbackFolder | None, *, with_model: bool = True) -> httpx.AsyncClient:
+def serving(
+    tmp_path: Path, folder: FeedbackFolder | None, *, with_model: bool = True, meters: Meters | None = None
+) -> httpx.AsyncClient:
     slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
     place, pool = tmp_path / "bundle", ThreadPoolExecutor(2)
     model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
-    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
+    endpoints = Endpoints(slot, LIMITS, pool, meters or NoMeters(), "a-replica", shadow(NoMeters()))
     app = application(endpoints)
     add_feedback(app, endpoints, folder, pool)
 
@@ -81,6 +85,14 @@ async def test_what_is_said_is_kept_with_the_photograph(client: httpx.AsyncClien
     assert (kept.filename, kept.sha256, kept.photograph) == ("line 4/pärt.png", digest, f"photographs/{digest}.png")
     assert kept.at is not None
     assert (folder / str(kept.photograph)).read_bytes() == encoded()
+
+
+async def test_it_is_counted_once_and_by_versions_that_are_here(tmp_path: Path, folder: Path, tally: Tally) -> None:
+    async with serving(tmp_path, FeedbackFolder(folder), meters=tally) as client:
+        for said in (form(), form(), form(id="43", model_version="7", said="good"), form(id="44", said=None)):
+            assert (await client.post("/feedback", **said)).status_code == 201  # the second is a retry
+    counted = {("1", "corrected"): 1, ("unknown", "confirmed"): 1, ("1", "unknown"): 1}
+    assert tally.of(metrics.FEEDBACK) == counted
 
 
 async def test_one_photograph_lies_there_once_and_every_word_about_it(client: httpx.AsyncClient, folder: Path) -> None:

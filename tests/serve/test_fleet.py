@@ -57,7 +57,7 @@ def members(tmp_path: Path, pool: ThreadPoolExecutor, tally: Tally) -> Members:
         endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
         return Member(slot, endpoints, assemble(endpoints, f"parts/{name}", journal=None, feedback=None))
 
-    return Members(make, bounded)
+    return Members(make, bounded, lambda name, outcome: tally.count(metrics.REQUESTS, outcome, name or "nobody"))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_what_cannot_be_answered_is_said(
 
 
 async def test_a_model_that_does_not_load_is_said_and_the_others_go_on(
-    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel]
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], tally: Tally
 ) -> None:
     missing = models["nut"].model_copy(update={"uri": "file:///nowhere", "sha256": "0" * 64})
     await members.want(models | {"nut": missing})
@@ -147,6 +147,10 @@ async def test_a_model_that_does_not_load_is_said_and_the_others_go_on(
         assert refused.status_code == 503
         assert "nut version 1 from file:///nowhere does not load" in refused.json()["error"]["reason"]
         assert int(refused.headers["retry-after"]) > 0
+    assert (await client.post("/v2/models/gear/infer", content=b"{}")).status_code == 404
+    assert (await client.get("/v2/models/nut")).status_code == 503  # asks for no judgement
+    counted = {("unavailable", "nut"): 5, ("refused", "nobody"): 1, ("answered", "1"): 2}
+    assert tally.of(metrics.REQUESTS) == counted
     assert await loaded(client) == {"screw"}
     said = (await client.get("/fleet")).json()["models"]
     assert "file:///nowhere" in said["nut"]["load_error"]
