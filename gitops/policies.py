@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gitops.environment import DEFAULT_GRPC_PORT
 from gitops.findings import Finding, accept, refuse
 
 PRODUCTION = "production"
@@ -123,14 +124,29 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
     host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)  # noqa: S104 - Ray Serve's defaults
     if host in ("127.0.0.1", "localhost"):
         yield refuse("http", f"serve-config.yaml: Serve would listen on {host}, inside its pod only", "take 0.0.0.0")
+    wanted = {"serve": ("http_options", port)}
+    if (grpc := config.get("grpc_options") or {}).get("grpc_servicer_functions"):
+        wanted["serve-grpc"] = ("grpc_options", grpc.get("port", DEFAULT_GRPC_PORT))
     for item in objects:
         if item["kind"] != "RayService":
             continue
-        head = item["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        ports = {found.get("name"): found.get("containerPort") for found in head.get("ports") or ()}
-        if ports.get("serve") != port:
-            found = f"serve-config.yaml: http_options.port is {port}, the port `serve` of {name_of(item)} another one"
-            yield refuse("http", f"{found}: {ports.get('serve')}", "give both the same")
+        for group, container in _ray_containers(item):
+            ports = {found.get("name"): found.get("containerPort") for found in container.get("ports") or ()}
+            for name, (option, asked) in wanted.items():
+                if ports.get(name) != asked:
+                    there = f"the port `{name}` of {name_of(item)}, {group}, another one: {ports.get(name)}"
+                    found = f"serve-config.yaml: {option}.port is {asked}, {there}"
+                    yield refuse("http", found, "give both the same")
+
+
+def _ray_containers(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The containers that Ray runs in, each a group's first, by the group's name."""
+    cluster = service["spec"]["rayClusterConfig"]
+    for name, group in (
+        ("head", cluster["headGroupSpec"]),
+        *((f"group {worker.get('groupName')}", worker) for worker in cluster.get("workerGroupSpecs") or ()),
+    ):
+        yield name, group["template"]["spec"]["containers"][0]
 
 
 def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from gitops import kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
@@ -128,12 +129,30 @@ def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str
         assert wanted <= set().union(*(ports[i] for i in chosen)), policies.name_of(item)
 
 
-@pytest.mark.parametrize("component", ["ingress", "gcs-fault-tolerance", "incremental-upgrade", "gpu-workers"])
+@pytest.mark.parametrize(
+    "component", ["gateway", "ingress", "gcs-fault-tolerance", "incremental-upgrade", "gpu-workers", "drift-windows"]
+)
 def test_a_component_can_be_added(files: dict[str, str], component: str) -> None:
     path = "gitops/environments/staging/kustomization.yaml"
     text = files[path].replace("../../components/gateway", f"../../components/{component}")
     findings = overlay.check(files | {path: text}, "staging", schema=no_complaint)
     assert failed(findings) == []
+    project = YAML(typ="safe").load(files["gitops/argocd/project.yaml"])["spec"]
+    allowed = {(entry["group"], entry["kind"]) for entry in project["namespaceResourceWhitelist"]}
+    rendered = kustomize.render(files | {path: text}, "staging")
+    assert {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in rendered} <= allowed
+
+
+def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[str, str]) -> None:
+    path = "gitops/environments/staging/kustomization.yaml"
+    text = files[path].replace("../../components/gateway", "../../components/drift-windows")
+    objects = kustomize.render(files | {path: text}, "staging")
+    (claim,) = (item for item in objects if item["kind"] == "PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for pod in pods(objects):
+        (volume,) = (volume for volume in pod["volumes"] if volume.get("persistentVolumeClaim"))
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert {"name": volume["name"], "mountPath": "/windows"} in pod["containers"][0]["volumeMounts"]
 
 
 def test_a_gpu_worker_is_a_worker_with_a_gpu(files: dict[str, str]) -> None:
@@ -274,6 +293,14 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "loopback": (CONFIG, "host: 0.0.0.0", "host: 127.0.0.1", "http", "Serve would listen on 127.0.0.1"),
     "another port": (CONFIG, "port: 8000", "port: 8001", "http", "http_options.port is 8001"),
+    "another port of gRPC": (CONFIG, "port: 9000", "port: 9001", "http", "grpc_options.port is 9001"),
+    "a worker's other port": (
+        "gitops/base/rayservice.yaml",
+        "                  - {name: serve, containerPort: 8000, protocol: TCP}",
+        "                  - {name: serve, containerPort: 8001, protocol: TCP}",
+        "http",
+        "the port `serve` of RayService mergeline, group cpu, another one: 8001",
+    ),
     "a misspelt key": (
         "gitops/base/network-policies.yaml",
         "policyTypes: [Ingress]",
