@@ -545,6 +545,10 @@ class EvidenceGrid(Contract):
     offset_y: float = Field(description="Pixel, from 0, on which the first row is centred.")
 
 
+InferencePrecision = Literal["f32", "bf16"]
+"""What a network computes in: IEEE 754's single precision, or bfloat16, which keeps 8 of its 24 significant bits."""
+
+
 class BundleManifest(Contract):
     """`manifest.json` of a bundle. Its SHA-256 is the bundle's digest, so it holds nothing that changes by itself."""
 
@@ -555,6 +559,10 @@ class BundleManifest(Contract):
     calibration: Calibration = Field(default=Calibration(), description="What the head's weights already contain.")
     engine: Literal["openvino"] = Field(description="What runs the engine file.")
     engine_file: str = Field(description="The engine file, relative to the bundle.")
+    inference_precision: InferencePrecision = Field(
+        default="f32",
+        description="What the network computes in where the CPU can, else f32; bf16 where no decision changed by it.",
+    )
     saved_model: str = Field(description="The SavedModel's folder, relative to the bundle.")
     reference: str = Field(description="What drift is measured against, relative to the bundle.")
     evidence: EvidenceGrid

@@ -74,6 +74,10 @@ def evaluate(stage: Stage) -> EvaluationReport:
     report_progress(0, 3, f"judging {len(test.labels)} images")
     probabilities = predictor.predict(test.images)
     report = assess(predictor, test, probabilities)
+    if predictor.inference_precision != "f32":
+        exact = Predictor.load(predictor.folder, threads=os.cpu_count() or 1, inference_precision="f32")
+        changed = bf16_metrics(exact.predict(test.images), probabilities, report.threshold.value)
+        report = report.model_copy(update={"metrics": report.metrics | changed})
     if (folds := result_of(run, stage.project.cross_validation.folds)) is not None:
         report = with_estimate(report, folds, predictor.manifest)
     report_progress(1, 3, "varying the photographs")
@@ -161,6 +165,20 @@ def assess(predictor: Predictor, test: SplitImages, probabilities: NDArray[np.fl
         per_kind=per_kind(test.kinds, bad, predicted != GOOD),
         calibration=calibration(bad, scores),
     )
+
+
+def bf16_metrics(exact: NDArray[np.float32], probabilities: NDArray[np.float32], threshold: float) -> dict[str, float]:
+    """What computing in bf16 changes: `bf16_moved`, decisions, and `bf16_change`, the largest of a score.
+
+    Args:
+        exact: (n, classes), computed in f32.
+        probabilities: (n, classes), in bf16.
+        threshold: smallest score that is not good.
+    """
+    return {
+        "bf16_moved": float(np.sum(decide(exact, threshold) != decide(probabilities, threshold))),
+        "bf16_change": float(np.max(np.abs(scores_of(exact) - scores_of(probabilities)))),
+    }
 
 
 def with_estimate(

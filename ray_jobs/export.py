@@ -35,16 +35,19 @@ from ray_jobs.model import grid_of
 from ray_jobs.probe import draw_probe
 from ray_jobs.reference import DIGITS, Said, make_reference
 from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, report_progress, run_main
-from serve.predictor import GOOD, Judgement, Predictor
+from serve.predictor import GOOD, Judgement, Predictor, computes_in, decide
+from serve.preprocess import Pixels
 
 if TYPE_CHECKING:
     import keras
 
 LARGEST_DISAGREEMENT = 1e-4
 """Between a probability by the engine and the same by Keras; above it the export fails."""
+LARGEST_CHANGE = 0.05
+"""Of a probability by computing in bf16 instead of f32; above it the bundle stays with f32."""
 ENGINE_FILE, SAVED_MODEL, REFERENCE, PROBE = "model.xml", "saved_model", "reference.json", "probe.png"
-AGREEMENT_IMAGES = 128
-"""Most images on which engine and Keras are compared."""
+AGREEMENT_IMAGES, PRECISION_IMAGES = 128, 512
+"""Most images on which engine and Keras are compared, and bf16 and f32."""
 _DRAFT, _INPUTS = ".export.", "bundle.inputs"
 _FRAMEWORKS = {
     "keras": ("keras",),
@@ -147,13 +150,16 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     draft = _draft(stage, run, result, grid_of(model, result.training), calibration, threshold)
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
-    predictor = Predictor.load(folder)
+    exact = Predictor.load(folder)
+    agreement = _agreement(expected, exact.predict(images), run.id)
+    predictor = _quickest(exact, load_split(shards, run.dataset, "train").images[:PRECISION_IMAGES])
     said = Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
     (folder / REFERENCE).write_text(make_reference(stage, run, judged.split, said, predictor).to_json())
     manifest = draft.model_copy(
         update={
-            "agreement": _agreement(expected, predictor.predict(images), run.id),
-            "probe": draft.probe.model_copy(update={"score": _probe_score(predictor, folder)}),
+            "agreement": agreement,
+            "inference_precision": predictor.inference_precision,
+            "probe": draft.probe.model_copy(update={"score": _probe_score(predictor)}),
         }
     )
     report_progress(2, 3, "asking the bundle its probe")
@@ -240,8 +246,29 @@ def _agreement(expected: NDArray[np.float32], found: NDArray[np.float32], run_id
     return float(10.0 ** math.ceil(math.log10(max(largest, 1e-9))))
 
 
-def _probe_score(predictor: Predictor, folder: Path) -> float:
-    answer = predictor.judge([(folder / PROBE).read_bytes()])[0]
+def _quickest(exact: Predictor, images: Pixels) -> Predictor:
+    """The same bundle in bf16, where this CPU has it and no decision on the images changes by it; else as it is.
+
+    bf16 takes half of the time, and where the CPU has none the bundle computes in f32: what was compared here.
+    """
+    if not computes_in("bf16"):
+        return exact
+    quick, threshold = Predictor.load(exact.folder, inference_precision="bf16"), exact.manifest.threshold.value
+    before, after = exact.predict(images), quick.predict(images)
+    moved = int(np.sum(decide(before, threshold) != decide(after, threshold)))
+    largest = float(np.max(np.abs(before - after)))
+    of_probe = abs(_probe_score(exact) - _probe_score(quick))
+    # Other CPUs must pass the same probe, each in its precision.
+    taken = moved == 0 and largest <= LARGEST_CHANGE and of_probe <= exact.manifest.probe.tolerance / 2
+    print(
+        f"export: in bf16 {moved} of {len(images)} decisions change, probabilities by at most {largest:.3f}, the "
+        f"probe's score by {of_probe:.3f}: {'bf16 is taken' if taken else 'f32 stays'}"
+    )
+    return quick if taken else exact
+
+
+def _probe_score(predictor: Predictor) -> float:
+    answer = predictor.judge([(predictor.folder / PROBE).read_bytes()])[0]
     if not isinstance(answer, Judgement):
         raise TrainingError(f"the probe image cannot be used: {answer}")
     return round(answer.score, DIGITS)

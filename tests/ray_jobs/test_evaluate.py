@@ -198,6 +198,13 @@ def test_calling_everything_good_has_no_precision() -> None:
     assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (0.0, 0.0, 0.0)
 
 
+def test_what_bf16_changes_is_counted() -> None:
+    exact = np.array([[0.9, 0.1], [0.4, 0.6], [0.52, 0.48]], np.float32)
+    rounded = np.array([[0.88, 0.12], [0.4, 0.6], [0.49, 0.51]], np.float32)
+    metrics = evaluating.bf16_metrics(exact, rounded, 0.5)
+    assert metrics == {"bf16_moved": 1, "bf16_change": pytest.approx(0.03, abs=1e-6)}
+
+
 def test_cross_entropy_is_in_nats_and_finite() -> None:
     assert evaluating.cross_entropy(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])) == pytest.approx(math.log(2))
     assert math.isfinite(evaluating.cross_entropy(np.array([0]), np.array([[0.0, 1.0]], np.float32)))

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gitops import bundle
 from gitops.errors import TrainingError
@@ -31,6 +32,7 @@ from ray_jobs.export import export
 from ray_jobs.head import fit_head
 from ray_jobs.stage import Stage
 from serve.predictor import Predictor
+from serve.preprocess import Pixels
 from tests.bundles import brightness_model
 from tests.stages import HEIGHT, SIZES, WIDTH, finish_training, make_stage
 
@@ -50,6 +52,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     fit(network, validation(stage))
     network.save(finish_training(stage))
     return stage
+
+
+def exact(folder: Path) -> Predictor:
+    """Also where the bundle computes in bf16 on this CPU."""
+    return Predictor.load(folder, inference_precision="f32")
 
 
 def fit(network: "keras.Model", images: SplitImages) -> None:
@@ -95,7 +102,7 @@ def test_the_engine_answers_as_keras_does(trained: Stage, folder: Path) -> None:
     run, images = trained.run(), validation(trained).images
     logits = logits_of(load(run.folder / "model.keras"), images)
     expected = calibrated_probabilities(logits, BundleManifest.read(folder / "manifest.json").calibration)
-    found = Predictor.load(folder).predict(images)
+    found = exact(folder).predict(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found[:, 1]) > 0.1  # it does tell images apart
 
@@ -106,7 +113,7 @@ def test_the_saved_model_serves_the_same(trained: Stage, folder: Path) -> None:
     images = validation(trained).images
     served = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
     assert served.structured_input_signature[1] == {"image": tf.TensorSpec((None, HEIGHT, WIDTH, 1), tf.uint8, "image")}
-    found, predictor = served(image=tf.constant(images)), Predictor.load(folder)
+    found, predictor = served(image=tf.constant(images)), exact(folder)
     np.testing.assert_allclose(found["probabilities"].numpy(), predictor.predict(images), atol=1e-5)
     np.testing.assert_allclose(found["evidence"].numpy(), predictor.evidence(images), atol=1e-4)
 
@@ -117,7 +124,7 @@ def test_without_a_memory_the_evidence_is_what_the_head_adds_up(trained: Stage, 
     images = validation(trained).images
     network = load(trained.run().folder / "model.keras")
     features = np.asarray(keras.Model(network.input, network.get_layer("average_16").input)(images))
-    evidence = Predictor.load(folder).evidence(images)
+    evidence = exact(folder).evidence(images)
     assert evidence.shape == (len(images), *features.shape[1:3])  # the finest of the features that are pooled
     kernel, _ = network.get_layer(model.LOGITS_LAYER).get_weights()
     coarse = np.asarray(keras.Model(network.input, network.get_layer("average_32").input)(images))
@@ -127,6 +134,43 @@ def test_without_a_memory_the_evidence_is_what_the_head_adds_up(trained: Stage, 
         keras.ops.image.resize((coarse @ (parts[2] + parts[3]))[..., None], features.shape[1:3])
     ).squeeze(-1)
     np.testing.assert_allclose(evidence, expected * scale, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "of_probe", "taken"),
+    [(0.0, 0.0, True), (0.04, 0.009, True), (0.06, 0.0, False), (0.0, 0.011, False), (0.2, 0.0, False)],
+)
+def test_bf16_is_taken_where_it_changes_next_to_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shift: float, of_probe: float, taken: bool
+) -> None:
+    predictor, probe = exact(folder), exporting._probe_score
+
+    class Quick:
+        folder = predictor.folder
+        inference_precision = "bf16"
+
+        def predict(self, images: Pixels) -> NDArray[np.float32]:
+            found = predictor.predict(images)
+            found[:, 0] -= shift
+            found[:, 1] += shift
+            return found
+
+    def score(asked: Any) -> float:
+        return probe(predictor) + of_probe * isinstance(asked, Quick)
+
+    images = np.full((3, HEIGHT, WIDTH, 1), 128, np.uint8)
+    monkeypatch.setattr(predictor, "predict", lambda _: np.array([[0.2, 0.8], [0.9, 0.1], [0.5, 0.5]], np.float32))
+    monkeypatch.setattr(predictor, "manifest", with_threshold(predictor.manifest, 0.25))
+    monkeypatch.setattr(exporting, "_probe_score", score)
+    monkeypatch.setattr(exporting, "computes_in", lambda precision: True)
+    monkeypatch.setattr(Predictor, "load", lambda folder, inference_precision: Quick())
+    assert (exporting._quickest(predictor, images).inference_precision == "bf16") == taken
+    monkeypatch.setattr(exporting, "computes_in", lambda precision: False)
+    assert exporting._quickest(predictor, images) is predictor
+
+
+def with_threshold(manifest: BundleManifest, value: float) -> BundleManifest:
+    return manifest.model_copy(update={"threshold": manifest.threshold.model_copy(update={"value": value})})
 
 
 def test_the_manifest_says_what_was_made(trained: Stage, digest: str, manifest: BundleManifest) -> None:
@@ -146,7 +190,7 @@ def test_the_threshold_is_chosen_on_validation_where_nothing_is_cross_validated(
     trained: Stage, folder: Path, manifest: BundleManifest
 ) -> None:
     images = validation(trained)
-    scores = Predictor.load(folder).predict(images.images)[:, 1].astype(np.float64)
+    scores = exact(folder).predict(images.images)[:, 1].astype(np.float64)
     chosen = choose_threshold(scores, images.labels != 0, trained.project.costs, "validation")
     assert manifest.threshold.value == pytest.approx(chosen.value, abs=1e-4)
     assert (manifest.threshold.split, manifest.threshold.method) == (chosen.split, chosen.method)
@@ -197,7 +241,7 @@ def test_the_reference_holds_what_was_judged_unseen(trained: Stage, folder: Path
     judged, predictor = len(images.labels), Predictor.load(folder)
     assert [len(values) for values in reference.values.values()] == [judged] * 4
     assert reference.values["exposure"].count(None) == 2  # the first of each class has none
-    probabilities = predictor.predict(images.images)
+    probabilities = exact(folder).predict(images.images)
     for name, expected in (("score", probabilities[:, 1]), ("confidence", probabilities.max(axis=1))):
         np.testing.assert_allclose(np.array(reference.values[name], np.float64), expected, atol=1e-3)
     decided = np.where(probabilities[:, 1] < manifest.threshold.value, "good", "defective")
@@ -210,7 +254,7 @@ def test_the_embeddings_are_a_projection_of_the_pooled_features(trained: Stage, 
 
     images, network = validation(trained).images, load(trained.run().folder / "model.keras")
     pooled = np.asarray(keras.Model(network.input, network.get_layer(model.POOLED_LAYER).output)(images))
-    found = Predictor.load(folder).embed(images)
+    found = exact(folder).embed(images)
     np.testing.assert_allclose(found, pooled @ embedding_projection(pooled.shape[1]), rtol=1e-3, atol=1e-4)
 
 

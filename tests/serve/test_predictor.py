@@ -11,8 +11,9 @@ import pytest
 
 from gitops import bundle
 from gitops.errors import BundleError
+from gitops.manifest import InferencePrecision
 from ray_jobs.probe import draw_probe
-from serve.predictor import Judgement, Predictor, decide, scores_of
+from serve.predictor import Judgement, Predictor, computes_in, decide, scores_of
 from serve.preprocess import ImageError, Pixels, decode, find_part
 from tests.bundles import CELL, CLASSES, THRESHOLD, expected_score, make_bundle
 
@@ -105,7 +106,7 @@ class Engine:
 
 def test_a_call_that_is_alone_gets_all_threads(folder: Path, predictor: Predictor) -> None:
     many, alone = Engine(), Engine()
-    held = Predictor(folder, predictor.digest, predictor.manifest, many, alone)
+    held = Predictor(folder, predictor.digest, predictor.manifest, many, alone, "f32")
     held.predict(inputs(1))
     assert (many.calls, alone.calls) == (0, 1)
     with held._call():  # a request that still decodes
@@ -166,6 +167,27 @@ def test_the_drawn_probe_is_a_part_and_always_the_same() -> None:
     assert part is not None
     assert part.length > 2 * part.breadth
     assert draw_probe() == draw_probe()
+
+
+def test_a_bundle_computes_in_bf16_where_the_cpu_can(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = change(folder, tmp_path / "quick", inference_precision="bf16")
+    here: InferencePrecision = "bf16" if computes_in("bf16") else "f32"
+    cases: list[tuple[Path, InferencePrecision | None, InferencePrecision]] = [
+        (folder, None, "f32"),
+        (quick, None, here),
+        (folder, "bf16", here),
+        (quick, "f32", "f32"),
+    ]
+    for place, asked, found in cases:
+        predictor = Predictor.load(place, inference_precision=asked)
+        engines = (predictor._many, predictor._alone)
+        assert {engine.get_property("INFERENCE_PRECISION_HINT").to_string() for engine in engines} == {found}
+        assert predictor.inference_precision == found
+        predictor.probe()
+    monkeypatch.setattr("serve.predictor.computes_in", lambda precision: precision == "f32")
+    assert Predictor.load(quick).inference_precision == "f32"
 
 
 def test_the_probe_answers_as_it_did_at_the_export(predictor: Predictor) -> None:
