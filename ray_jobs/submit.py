@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -132,8 +133,9 @@ def follow(client: "JobSubmissionClient", submission: str, console: Console) -> 
             asyncio.run(_tail(client, submission, screen.show))
         except KeyboardInterrupt:
             console.print("stopping the job …")
-            client.stop_job(submission)
-            _wait(client, submission)
+            with suppress(OSError, RuntimeError, SubmissionError):  # of a Ray that is gone no job goes on
+                client.stop_job(submission)
+                _wait(client, submission)
             raise
         screen.flush()
     info = _wait(client, submission)
@@ -154,8 +156,8 @@ def _wait(client: "JobSubmissionClient", submission: str):  # type: ignore[no-un
             unanswered += 1
             if unanswered == _RECONNECTS:
                 raise SubmissionError(
-                    f"Ray no longer answers, so nobody knows how job {submission} ended; run it again: it resumes "
-                    f"({error})"
+                    f"Ray does not say how job {submission} ended ({error}). Where it lives, `ray job status "
+                    f"{submission}` tells; once the job has ended, run it again: it resumes"
                 ) from error
             time.sleep(_RECONNECT_SECONDS)
             continue
@@ -184,8 +186,8 @@ async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[
             continue
         return
     raise SubmissionError(
-        f"the log of job {submission} broke off {_RECONNECTS} times, at last with: {problem}. Where Ray lives, the job "
-        f"goes on without us; run it again: it resumes"
+        f"the log of job {submission} broke off {_RECONNECTS} times, at last with: {problem}. Where Ray lives the job "
+        f"goes on, and `ray job logs --follow {submission}` shows it; once it has ended, run it again: it resumes"
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,17 +123,30 @@ def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedMod
     return open_bundle
 
 
-async def check_answers(predictor: Predictor, executor: Executor) -> None:
-    """Let a model judge a blank image, unless it has just judged something; whatever it raises is raised.
+class AnswerCheck:
+    """Asks models whether they answer, in a thread of its own; lives on one event loop.
 
-    A busy replica has better to do: each check would take as long as a photograph. It is not the bundle's probe, whose
-    file may be gone by now.
+    Not behind requests: a busy replica would be replaced by another that is as busy.
     """
-    if time.monotonic() - predictor.answered_at < FRESH_SECONDS:
-        return
-    settings = predictor.manifest.preprocessing
-    blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-    await asyncio.get_running_loop().run_in_executor(executor, predictor.predict, blank)
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "health")
+        self._asked: asyncio.Future[Any] | None = None
+
+    async def __call__(self, predictor: Predictor) -> None:
+        """Let a model judge a blank image, unless it has just judged something; whatever it raises is raised.
+
+        A busy replica has better to do: each check would take as long as a photograph. It is not the bundle's probe,
+        whose file may be gone by now.
+        """
+        if self._asked is None or self._asked.done():
+            if time.monotonic() - predictor.answered_at < FRESH_SECONDS:
+                return
+            settings = predictor.manifest.preprocessing
+            blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
+            self._asked = asyncio.get_running_loop().run_in_executor(self._thread, predictor.predict, blank)
+        # One that does not come back is asked for again, and not passed over because others are answered.
+        await asyncio.shield(self._asked)
 
 
 class Classifier(InferenceService):
@@ -144,7 +157,7 @@ class Classifier(InferenceService):
         # One more than the network's: it decodes while the others wait for each other. At 8 clients the cores stood
         # still for 5 % of the time without it, for 2 % with it.
         self._pool = ThreadPoolExecutor(arguments.threads + 1, "judge")
-        self._health = ThreadPoolExecutor(1, "health")
+        self._check = AnswerCheck()
         meters = RayMeters((*SERVING, DRIFT_SAMPLES))
         self._slot = ModelSlot(
             opener(arguments, folder),
@@ -185,8 +198,7 @@ class Classifier(InferenceService):
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
         await self._slot.remember()
         if self._slot.loaded:
-            # Not behind requests: a busy replica would be replaced by another that is as busy.
-            await check_answers(self._slot.loaded.predictor, self._health)
+            await self._check(self._slot.loaded.predictor)
 
 
 class Monitor:

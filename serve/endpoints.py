@@ -431,9 +431,9 @@ class Endpoints:
         meant = tried if tried.wanted and tried.wanted.version == version else self.slot
         raise unavailable(meant, another_answers=self.slot.loaded is not None)
 
-    def holds(self, version: str) -> bool:
-        """Whether the model or the candidate of this version is loaded."""
-        return any(loaded.model.version == version for loaded in self._loaded())
+    def knows(self, version: str) -> bool:
+        """Whether a model or a candidate of this version has been loaded here, now or before."""
+        return version in self.slot.versions or version in self.slot.candidate.versions
 
     def _loaded(self) -> list[Loaded]:
         """The model that answers, and the candidate."""

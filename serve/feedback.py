@@ -178,7 +178,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         kept, is_new = await asyncio.to_thread(folder.keep, said, photograph)
         if is_new:
             claimed = said.model_version or ""
-            version = claimed if endpoints.holds(claimed) else "unknown"
+            version = claimed if endpoints.knows(claimed) else "unknown"
             endpoints.meters.count(metrics.FEEDBACK, version, _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 

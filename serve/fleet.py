@@ -23,7 +23,7 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import ApplicationArguments, check_answers, opener, session_folder
+from serve.app import AnswerCheck, ApplicationArguments, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
@@ -72,7 +72,7 @@ class Fleet(InferenceService):
         self._folder = session_folder()
         self._open_bundle = opener(arguments, self._folder)
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
-        self._health = ThreadPoolExecutor(1, "health")
+        self._check = AnswerCheck()
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
@@ -129,7 +129,7 @@ class Fleet(InferenceService):
         loaded = member.slot.loaded if member else None
         if member and loaded:
             await member.slot.remember()
-            await check_answers(loaded.predictor, self._health)
+            await self._check(loaded.predictor)
 
     # --- gRPC ---------------------------------------------------------------------------------------------------------
 

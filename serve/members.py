@@ -96,14 +96,21 @@ class Members:
 
     async def to_judge(self, name: str) -> Member:
         """As `get`, for a request to judge, which is measured where there is no member that would."""
+        outcome = Outcome.FAILED
         try:
-            return await self.get(name)
+            member = await self.get(name)
         except RequestError as error:
-            self._unanswered(name if name in self.wanted else "", Outcome.of(error.status))
+            outcome = Outcome.of(error.status)
             raise
         except asyncio.CancelledError:
-            self._unanswered(name, Outcome.GONE)
+            outcome = Outcome.GONE
             raise
+        else:
+            outcome = Outcome.ANSWERED  # as far as it is ours to say
+            return member
+        finally:
+            if outcome is not Outcome.ANSWERED:
+                self._unanswered(name if name in self.wanted else "", outcome)
 
     async def get(self, name: str) -> Member:
         """The member of a name, loaded if need be.

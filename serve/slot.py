@@ -62,6 +62,8 @@ class Slot:
         self.loaded: Loaded | None = None
         self.wanted: ServedModel | None = None
         self.load_error: str | None = None
+        self.versions: set[str] = set()
+        """All that have been loaded here."""
         self._open_bundle = open_bundle
         self._on_load = on_load
         self._loading = asyncio.Lock()
@@ -101,6 +103,7 @@ class Slot:
                 return False
             # One assignment: a request has taken the old one or takes the new one, and what it took stays with it.
             self.loaded, self.load_error = loaded, None
+            self.versions.add(model.version)
             await self.remember()
             log.info("Loaded %s version %s, bundle %s.", model.name, model.version, model.sha256[:12])
             return True
@@ -245,8 +248,9 @@ class ModelSlot(Slot):
         if last is None or last == model:
             return
         loaded, _ = await self._load(last)
-        if self.loaded is None and self.wanted is model:
+        if loaded is not None and self.loaded is None and self.wanted is model:
             self.loaded = loaded
+            self.versions.add(last.version)
 
     def _write_memory(self, model: ServedModel) -> None:
         try:

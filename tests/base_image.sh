@@ -5,7 +5,7 @@ set -eu
 name=$1
 shift
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf --one-file-system "$root"' EXIT
 debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root" >&2
 certificates=/etc/ssl/certs/ca-certificates.crt
 cp "$certificates" "$root$certificates"
@@ -13,4 +13,6 @@ set -- "$@" import
 for variable in SSL_CERT_FILE PIP_CERT; do
   set -- "$@" --change "ENV $variable=$certificates"
 done
-tar --directory "$root" --create . | "$@" - "$name"
+tar --directory "$root" --one-file-system --create --file "$root.tar" .
+trap 'rm -rf --one-file-system "$root" "$root.tar"' EXIT
+"$@" "$root.tar" "$name"

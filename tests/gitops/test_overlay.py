@@ -143,12 +143,17 @@ def test_a_component_can_be_added(files: dict[str, str], component: str) -> None
     assert {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in rendered} <= allowed
 
 
-def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[str, str]) -> None:
+@pytest.mark.parametrize("others", ["", "\n  - ../../components/gpu-workers"])
+def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[str, str], others: str) -> None:
     path = "gitops/environments/staging/kustomization.yaml"
-    text = files[path].replace("../../components/gateway", "../../components/drift-windows")
+    text = files[path].replace("../../components/gateway", f"../../components/drift-windows{others}")
     objects = kustomize.render(files | {path: text}, "staging")
     (claim,) = (item for item in objects if item["kind"] == "PersistentVolumeClaim")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert claim["metadata"]["annotations"] == {
+        "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+        "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    }
     for pod in pods(objects):
         (volume,) = (volume for volume in pod["volumes"] if volume.get("persistentVolumeClaim"))
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]

@@ -2,10 +2,12 @@
 
 import io
 import json
+from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 import ray
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 from rich.console import Console
 
 from ray_jobs import submit
@@ -45,6 +47,40 @@ def test_a_log_that_cannot_be_had_is_one_error(lives: bool) -> None:
             submit.follow(client, JOB, Console(file=io.StringIO()))
 
 
+def test_a_log_that_breaks_off_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        tries = 0
+
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            self.tries += 1
+            yield "one\n"
+            if self.tries == 1:
+                raise ConnectionResetError
+            yield "two\n"
+
+        def get_job_info(self, job: str) -> JobDetails:
+            self.tries += 1
+            if self.tries == 3:
+                raise ConnectionError
+            return JobDetails(type=JobType.SUBMISSION, entrypoint="", status=JobStatus.SUCCEEDED)
+
+    client, output = Broken(), io.StringIO()
+    assert submit.follow(cast("JobSubmissionClient", client), JOB, Console(file=output)) == 0
+    assert output.getvalue().split() == ["one", "two"]
+    assert client.tries == 4
+
+
+def test_ctrl_c_beside_a_ray_that_is_gone_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "_tail", tail)
+    with listening(Jobs) as url:
+        client = JobSubmissionClient(url)
+    with pytest.raises(KeyboardInterrupt):
+        submit.follow(client, JOB, Console(file=io.StringIO()))
+
+
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_job_whose_end_nobody_tells_is_one_error(lives: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def tail(*_: object) -> None: ...
@@ -53,8 +89,8 @@ def test_a_job_whose_end_nobody_tells_is_one_error(lives: bool, monkeypatch: pyt
     with listening(Jobs) as url:
         client = JobSubmissionClient(url)
         if lives:
-            with pytest.raises(submit.SubmissionError, match=r"nobody knows how job pipeline-1 ended.*store is away"):
+            with pytest.raises(submit.SubmissionError, match=r"does not say how job pipeline-1 ended.*store is away"):
                 submit.follow(client, JOB, Console(file=io.StringIO()))
     if not lives:
-        with pytest.raises(submit.SubmissionError, match=r"nobody knows how job pipeline-1 ended.*Connection refused"):
+        with pytest.raises(submit.SubmissionError, match=r"does not say how job pipeline-1 ended.*Connection refused"):
             submit.follow(client, JOB, Console(file=io.StringIO()))

@@ -84,29 +84,38 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
 async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
     client: httpx.AsyncClient, slot: ModelSlot, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve.app import FRESH_SECONDS, Classifier
+    from serve.app import FRESH_SECONDS, AnswerCheck, Classifier
 
     replica = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
-    replica._slot, replica._pool = slot, pool
+    replica._slot, replica._pool, replica._check = slot, pool, AnswerCheck()
     end = threading.Event()
     for _ in range(8):
         pool.submit(end.wait)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("the engine is gone")
+
     try:
-        with ThreadPoolExecutor(1) as replica._health:
+        assert slot.loaded
+        predictor = slot.loaded.predictor
+        monkeypatch.setattr(predictor, "answered_at", -math.inf)
+        await asyncio.wait_for(replica.check_health(), 20)
+        assert time.monotonic() - predictor.answered_at < 20, "it judged a blank image"
 
-            def fail(_: object) -> None:
-                raise RuntimeError("the engine is gone")
+        monkeypatch.setattr(predictor, "predict", fail)
+        await replica.check_health()  # it has just answered
+        monkeypatch.setattr(predictor, "answered_at", time.monotonic() - FRESH_SECONDS)
+        with pytest.raises(RuntimeError, match="the engine is gone"):
+            await replica.check_health()
 
-            assert slot.loaded
-            predictor = slot.loaded.predictor
-            monkeypatch.setattr(predictor, "answered_at", -math.inf)
-            await asyncio.wait_for(replica.check_health(), 20)
-            assert time.monotonic() - predictor.answered_at < 20, "it judged a blank image"
-            monkeypatch.setattr(predictor, "predict", fail)
-            await replica.check_health()  # it has just answered
-            monkeypatch.setattr(predictor, "answered_at", time.monotonic() - FRESH_SECONDS)
-            with pytest.raises(RuntimeError, match="the engine is gone"):
-                await replica.check_health()
+        monkeypatch.setattr(predictor, "predict", lambda _: end.wait(60))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(replica.check_health(), 0.1)
+        monkeypatch.setattr(predictor, "answered_at", time.monotonic())
+        with pytest.raises(TimeoutError):  # the one that hangs is not forgotten, though others are answered
+            await asyncio.wait_for(replica.check_health(), 0.1)
+        end.set()
+        await asyncio.wait_for(replica.check_health(), 20)
     finally:
         end.set()
 

@@ -1,10 +1,13 @@
 """A fleet in this process: models that come when they are asked for, change, fail, and leave the others alone."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
+import grpc
 import httpx
 import pytest
 
@@ -14,10 +17,13 @@ from monitoring import metrics
 from serve.assembly import assemble
 from serve.endpoints import Endpoints
 from serve.members import Loader, Member, Members
+from serve.meters import RayMeters
+from serve.open_inference_pb2 import ModelInferRequest, ModelReadyRequest
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import open_bundle, shadow
+from tests.serve.test_grpc_service import Context, as_ray_s
 
 pytestmark = [
     pytest.mark.anyio,
@@ -160,6 +166,47 @@ async def test_a_model_that_does_not_load_is_said_and_the_others_go_on(
     await members.want(models)  # mended: it is tried again at once
     assert (await client.get("/fleet")).json()["models"]["nut"]["load_error"] is None
     assert (await client.post("/predict", params={"model": "nut"}, content=encoded())).status_code == 200
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_a_request_that_is_gone(
+    members: Members, models: dict[str, ServedModel], tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def load(name: str) -> Member:
+        begun.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def break_down(name: str) -> Member:
+        raise ZeroDivisionError
+
+    await members.want(models)
+    monkeypatch.setattr(members, "_kept", load)
+    waiting = asyncio.create_task(members.to_judge("nut"))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    monkeypatch.setattr(members, "_kept", break_down)
+    with pytest.raises(ZeroDivisionError):
+        await members.to_judge("nut")
+    assert tally.of(metrics.REQUESTS) == {("gone", "nut"): 1, ("failed", "nut"): 1}
+
+
+async def test_grpc_s_requests_to_judge_are_counted_where_there_is_no_model(
+    members: Members, models: dict[str, ServedModel], tally: Tally
+) -> None:
+    from serve.fleet import Fleet
+
+    fleet = Fleet.__new__(Fleet)  # without Ray, which its constructor asks who it is
+    fleet._members, fleet._meters = members, cast("RayMeters", tally)
+    await members.want(models)
+    context = Context()
+    await fleet.ModelInfer(ModelInferRequest(model_name="gear"), as_ray_s(context))
+    assert context.code == grpc.StatusCode.NOT_FOUND
+    await fleet.ModelReady(ModelReadyRequest(name="gear"), as_ray_s(context))
+    assert tally.of(metrics.REQUESTS) == {("refused", "nobody"): 1}
 
 
 async def test_a_promotion_changes_what_is_in_memory_and_what_comes_later(

@@ -76,6 +76,7 @@ async def test_a_new_model_takes_the_place_of_the_old_one_and_the_old_one_is_fre
     del in_flight
     await freed(old)
     assert outcomes == [True, True]
+    assert slot.versions == {"1", "2"}
 
 
 async def test_the_old_model_answers_while_the_new_one_is_loaded(
