@@ -160,6 +160,15 @@ def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[st
         assert {"name": volume["name"], "mountPath": "/windows"} in pod["containers"][0]["volumeMounts"]
 
 
+def test_the_nightly_cluster_s_overlay_is_one(files: dict[str, str]) -> None:
+    nightly = (Path(__file__).parents[2] / ".github" / "nightly" / "kustomization.yaml").read_text()
+    text = nightly.replace(policies.NO_DIGEST, DIGEST)
+    path = "gitops/environments/staging/kustomization.yaml"
+    assert failed(overlay.check(files | {path: text}, "staging", schema=no_complaint)) == []
+    _, worker = pods(kustomize.render(files | {path: text}, "staging"))
+    assert worker["containers"][0]["resources"]["requests"] == {"cpu": "1", "memory": "3Gi"}
+
+
 def test_a_gpu_worker_is_a_worker_with_a_gpu(files: dict[str, str]) -> None:
     path = "gitops/environments/staging/kustomization.yaml"
     text = files[path].replace("../../components/gateway", "../../components/gpu-workers")
