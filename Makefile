@@ -66,6 +66,7 @@ hey:
 # The image for a cluster, `mergeline:cpu` or `mergeline:gpu`: make image BASE=docker.io/library/python:3.11-slim-bookworm@sha256:… EXTRA=gpu
 EXTRA := cpu
 image:
+	@test -n "$(BASE)" || { echo "error: name the base: make image BASE=docker.io/library/python:3.11-slim-bookworm@sha256:…"; exit 1; }
 	podman build --build-arg BASE=$(BASE) --build-arg EXTRA=$(EXTRA) --annotation org.opencontainers.image.base.name=$(BASE) --tag mergeline:$(EXTRA) .
 
 RECORDS := benchmarks/records

@@ -4,8 +4,9 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version as package_version
 from typing import Any, TypeVar
 
@@ -214,21 +215,9 @@ class Endpoints:
         self.shadow.make_way(working)
         return await asyncio.wrap_future(working)
 
-    @contextmanager
-    def measured(self, trace: Trace) -> Iterator[None]:
+    def measured(self, trace: Trace) -> AbstractContextManager[None]:
         """Measure a request to judge that does not come over HTTP, where the answer's status says how it ended."""
-        outcome = Outcome.of(500)
-        try:
-            yield
-            outcome = Outcome.ANSWERED
-        except RequestError as error:
-            outcome = Outcome.of(error.status)
-            raise
-        except asyncio.CancelledError:
-            outcome = Outcome.GONE
-            raise
-        finally:
-            self.ended(trace, outcome)
+        return outcome_told(partial(self.ended, trace))
 
     def ended(self, trace: Trace, outcome: Outcome) -> None:
         """Measure a request to judge whose answer begins, or for whose answer nobody waits any more."""
@@ -479,6 +468,23 @@ class Endpoints:
     def _unknown(self, name: str) -> RequestError:
         known = ", ".join(sorted({model.name for model in self._models()})) or "none"
         return RequestError(404, f"there is no model {name!r} here; known: {known}")
+
+
+@contextmanager
+def outcome_told(ended: Callable[[Outcome], None]) -> Iterator[None]:
+    """Tell how the block, which answers a request or a part of it, ended; whatever it raises is raised."""
+    outcome = Outcome.FAILED
+    try:
+        yield
+        outcome = Outcome.ANSWERED
+    except RequestError as error:
+        outcome = Outcome.of(error.status)
+        raise
+    except asyncio.CancelledError:
+        outcome = Outcome.GONE
+        raise
+    finally:
+        ended(outcome)
 
 
 def server_metadata() -> ServerMetadata:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from gitops.manifest import Contract, ServedModel
 from monitoring.metrics import Outcome
-from serve.endpoints import Endpoints, unavailable
+from serve.endpoints import Endpoints, outcome_told, unavailable
 from serve.protocol import RequestError, WantedModel
 from serve.slot import FIRST_RETRY_SECONDS, ModelSlot
 
@@ -96,21 +96,13 @@ class Members:
 
     async def to_judge(self, name: str) -> Member:
         """As `get`, for a request to judge, which is measured where there is no member that would."""
-        outcome = Outcome.FAILED
-        try:
-            member = await self.get(name)
-        except RequestError as error:
-            outcome = Outcome.of(error.status)
-            raise
-        except asyncio.CancelledError:
-            outcome = Outcome.GONE
-            raise
-        else:
-            outcome = Outcome.ANSWERED  # as far as it is ours to say
-            return member
-        finally:
+
+        def ended(outcome: Outcome) -> None:
             if outcome is not Outcome.ANSWERED:
                 self._unanswered(name if name in self.wanted else "", outcome)
+
+        with outcome_told(ended):
+            return await self.get(name)
 
     async def get(self, name: str) -> Member:
         """The member of a name, loaded if need be.

@@ -1,8 +1,9 @@
 """Following a job of a Ray that goes away."""
 
+import contextlib
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
 import pytest
@@ -35,19 +36,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "_RECONNECT_SECONDS", 0.01)
 
 
-@pytest.mark.parametrize("lives", [True, False])
-def test_a_log_that_cannot_be_had_is_one_error(lives: bool) -> None:
-    with listening(Jobs) as url:
-        client = JobSubmissionClient(url)
-        if lives:
-            with pytest.raises(submit.SubmissionError, match=r"broke off 2 times, at last with: 404"):
-                submit.follow(client, JOB, Console(file=io.StringIO()))
-    if not lives:
-        with pytest.raises(submit.SubmissionError, match=r"broke off 2 times, at last with: Cannot connect.*resumes"):
-            submit.follow(client, JOB, Console(file=io.StringIO()))
+@contextlib.contextmanager
+def client_of(*, living: bool) -> Iterator[JobSubmissionClient]:
+    """A client of a Ray that lives on, or has gone since."""
+    with contextlib.ExitStack() as stack:
+        client = JobSubmissionClient(stack.enter_context(listening(Jobs)))
+        if not living:
+            stack.close()
+        yield client
 
 
-def test_a_log_that_breaks_off_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("living", "reason"), [(True, "404"), (False, "Cannot connect")])
+def test_a_log_that_cannot_be_had_is_one_error(living: bool, reason: str) -> None:
+    with (
+        client_of(living=living) as client,
+        pytest.raises(submit.SubmissionError, match=f"broke off 2 times, at last with: {reason}.*resumes"),
+    ):
+        submit.follow(client, JOB, Console(file=io.StringIO()))
+
+
+def test_a_log_that_breaks_off_goes_on_where_it_was() -> None:
     class Broken:
         tries = 0
 
@@ -75,22 +83,15 @@ def test_ctrl_c_beside_a_ray_that_is_gone_is_ctrl_c(monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(submit, "_tail", tail)
-    with listening(Jobs) as url:
-        client = JobSubmissionClient(url)
-    with pytest.raises(KeyboardInterrupt):
+    with client_of(living=False) as client, pytest.raises(KeyboardInterrupt):
         submit.follow(client, JOB, Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("lives", [True, False])
-def test_a_job_whose_end_nobody_tells_is_one_error(lives: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("living", "reason"), [(True, "store is away"), (False, "Connection refused")])
+def test_a_job_whose_end_nobody_tells_is_one_error(living: bool, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def tail(*_: object) -> None: ...
 
     monkeypatch.setattr(submit, "_tail", tail)
-    with listening(Jobs) as url:
-        client = JobSubmissionClient(url)
-        if lives:
-            with pytest.raises(submit.SubmissionError, match=r"does not say how job pipeline-1 ended.*store is away"):
-                submit.follow(client, JOB, Console(file=io.StringIO()))
-    if not lives:
-        with pytest.raises(submit.SubmissionError, match=r"does not say how job pipeline-1 ended.*Connection refused"):
-            submit.follow(client, JOB, Console(file=io.StringIO()))
+    said = f"does not say how job {JOB} ended.*{reason}.*resumes"
+    with client_of(living=living) as client, pytest.raises(submit.SubmissionError, match=said):
+        submit.follow(client, JOB, Console(file=io.StringIO()))
