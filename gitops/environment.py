@@ -6,6 +6,7 @@ Ray Serve's REST API takes unknown keys and unknown deployments without a word, 
 import difflib
 import importlib.resources
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
+_REQUESTS_OF_A_REPLICA = 8
+"""`target_ongoing_requests` where a further replica has cores of its own, as in the packaged staging and production."""
 MONITOR = "Monitor"
 """The deployment that watches for drift; it is there only where `args.windows` is set."""
 MEMBERS = "/models"
@@ -322,8 +325,7 @@ def with_application(text: str, project: str, environment: str, state: State | N
     if state and "feedback" in (Environment.parse(seed, source).applications[project].config.get("args") or {}):
         values["args.feedback"] = str(state.feedback / environment / project)  # each project imports its own
     for key, value in values.items():
-        node = _find(_compose(seed), "applications", project, *key.split("."))
-        seed = _replace(seed, _span(node), _scalar(value))
+        seed = _set(seed, value, "applications", project, *key.split("."))
     added, there = (_pair(_compose(of), "applications")[1].value for of in (seed, text))
     block = seed[seed.rindex("\n", 0, added[0].start_mark.index) :].rstrip()
     end = _line_end(text, _end(text, there[-1])) if there else 0
@@ -341,7 +343,8 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
         project: name of the application.
         environment: which environment.
         port: HTTP port; None: the packaged one.
-        state: of this machine, whose folders the application may use; None: it runs elsewhere.
+        state: of this machine, whose folders the application may use, and whose cores its replicas; None: it runs
+            elsewhere.
     """
     environments = importlib.resources.files("gitops") / "environments"
     packaged = environments / environment / "serve-config.yaml"
@@ -350,16 +353,17 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     text = _replace(text, _span(name), _scalar(project))
     if port is not None:
         text = with_port(text, port)
-    if state is not None:
-        folders = {
-            "feedback": state.feedback / environment,
-            "journal": state.reconciler / environment,
-            "windows": state.windows / environment,
-        }
-        for key, folder in folders.items():
-            arguments = _find(_compose(text), "applications", project, "args")
-            if any(pair[0].value == key for pair in arguments.value):
-                text = _replace(text, _span(_pair(arguments, key)[1]), _scalar(str(folder)))
+    arguments = Environment.parse(text, str(packaged)).applications[project].config.get("args") or {}
+    if state is None or "journal" not in arguments:  # it runs elsewhere, or is made for other machines
+        return text
+    here = "applications", project
+    text = _set(text, str(state.feedback / environment), *here, "args", "feedback")
+    text = _set(text, str(state.reconciler / environment), *here, "args", "journal")
+    text = _set(text, str(state.windows / environment), *here, "args", "windows")
+    if (replicas := (os.cpu_count() or 1) // arguments["threads"]) > 1:  # each has cores of its own
+        scaling = *here, "deployments", "Classifier", "autoscaling_config"
+        text = _set(text, replicas, *scaling, "max_replicas")
+        text = _set(text, _REQUESTS_OF_A_REPLICA, *scaling, "target_ongoing_requests")
     return text
 
 
@@ -369,8 +373,7 @@ def with_port(text: str, port: int) -> str:
     Raises:
         ContractError: the text names no port.
     """
-    node = _find(_compose(text), "http_options", "port")
-    return _replace(text, _span(node), str(port))
+    return _set(text, port, "http_options", "port")
 
 
 # --- reading strictly -------------------------------------------------------------------------------------------------
@@ -678,6 +681,11 @@ def _span(node: Node) -> tuple[int, int]:
 
 def _replace(text: str, span: tuple[int, int], value: str) -> str:
     return text[: span[0]] + value + text[span[1] :]
+
+
+def _set(text: str, value: str | int, *steps: str) -> str:
+    """The text with another scalar where `steps` lead to."""
+    return _replace(text, _span(_find(_compose(text), *steps)), _scalar(value))
 
 
 def _replace_below(text: str, key: Node, node: Node, lines: str) -> str:

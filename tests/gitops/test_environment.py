@@ -1,6 +1,7 @@
 """A serve-config.yaml is read strictly, and a promotion edits the lines of its model only."""
 
 import difflib
+import os
 import string
 from pathlib import Path
 from typing import Any
@@ -630,6 +631,21 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
     assert environment.url(environment.find(None, "bolt", "x")) == "http://127.0.0.1:8123"
     # An environment that is made for other machines has no such folders, and gets none.
     assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")
+
+
+@pytest.mark.parametrize(
+    ("cores", "replicas", "requests"), [(None, 2, 32), (2, 2, 32), (3, 2, 32), (4, 2, 8), (16, 8, 8)]
+)
+def test_a_seed_for_this_machine_has_replicas_for_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int | None, replicas: int, requests: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    here = seed_environment("screw", "local", None, State.at(tmp_path))
+    (deployment,) = Environment.parse(here, "x").applications["screw"].config["deployments"]
+    scaling = deployment["autoscaling_config"]
+    assert (scaling["max_replicas"], scaling["target_ongoing_requests"]) == (replicas, requests)
+    # What is written for another machine knows nothing of this one's cores.
+    assert seed_environment("screw", "local") == LOCAL
 
 
 def test_a_second_project_joins_an_environment_that_keeps_no_feedback(tmp_path: Path) -> None:
