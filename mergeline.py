@@ -30,6 +30,7 @@ from gitops.errors import GateError, MergelineError
 from gitops.figures import Exporter
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.monitor import monitor_of
+from gitops.pull_request import change_markdown
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
@@ -507,17 +508,25 @@ def check_gates(
     ] = None,
     state: StateFolder = STATE,
     repo: Repo = None,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print a pull request's comment, with the evaluation of what is promoted."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a change as the merge would; exit status 1 if it is refused. For any CI."""
+    if markdown and as_json:
+        raise typer.BadParameter("take --json or --markdown", param_hint="--markdown")
     repository = _repository(State.at(state), repo)
-    change = repository.fetch(head).id
-    findings = gates.check(repository, repository.fetch(base).id, change)
+    change, into = repository.fetch(head).id, repository.fetch(base).id
+    findings = gates.check(repository, into, change)
     if env:
         files = overlay.files_at(repository, change)
         findings += [finding for name in env for finding in overlay.check(files, name, crds)]
     if as_json:
         _print_json([finding.model_dump(mode="json") for finding in findings])
+    elif markdown:
+        print(change_markdown(findings, gates.brought(repository, into, change)), end="")
     else:
         out.print(gates.explain(findings), markup=False, highlight=False)
     if gates.failed(findings):

@@ -31,7 +31,19 @@ from gitops.findings import Finding, Phase, accept, explain, failed, refuse
 from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
 
-__all__ = ["Change", "Finding", "Phase", "check", "check_files", "explain", "failed", "hooks", "judge", "pre_receive"]
+__all__ = [
+    "Change",
+    "Finding",
+    "Phase",
+    "brought",
+    "check",
+    "check_files",
+    "explain",
+    "failed",
+    "hooks",
+    "judge",
+    "pre_receive",
+]
 
 POKE = "mergeline-poke"
 """A file in the bare repository that the post-receive hook touches: the reconciler watches its time of change."""
@@ -60,8 +72,9 @@ class _EnvironmentChange:
     after: Environment
     changed: bool
     """Whether an application shall serve or try another model, or try it otherwise."""
-    models: tuple[ServedModel, ...]
-    """The models to judge: those that are new there, and candidates that are tried otherwise than before."""
+    models: Mapping[ServedModel, ServedModel | None]
+    """The models to judge: those that are new there, and candidates that are tried otherwise than before; each with the
+    one that is served where it goes."""
     same_settings: bool
     """Whether everything but the models is as it was."""
     known: bool
@@ -70,12 +83,41 @@ class _EnvironmentChange:
 
 def check(repository: Repository, old: str, new: str) -> list[Finding]:
     """Judge what `new` changes since it left `old`, with the bars that stand at `old` (NO_COMMIT: an empty branch)."""
+    return judge(_change(repository, old, new))
+
+
+def brought(repository: Repository, old: str, new: str) -> list[tuple[ModelVersion, ModelVersion | None]]:
+    """The versions that `new` would serve or try, as far as their manifests can be read.
+
+    Returns:
+        Each with the version that is served where it goes; None: there is none, or nothing is known of it.
+    """
+    change = _change(repository, old, new)
+    found: dict[ServedModel, ServedModel | None] = {}
+    for name in filter(None, map(parse_serve_config_path, change.paths)):
+        if (environment := _environment(change, name)[1]) is not None:
+            found = {**environment.models, **found}  # the first environment's neighbour is shown
+    pairs = ((_registered(change, model), _registered(change, served)) for model, served in found.items())
+    return [(version, served) for version, served in pairs if version is not None]
+
+
+def _registered(change: Change, model: ServedModel | None) -> ModelVersion | None:
+    if model is None:
+        return None
+    path = model_path(model.name, model.version)
+    try:
+        return ModelVersion.from_yaml(change.new(path) or "", path)
+    except ContractError:  # the gates say so
+        return None
+
+
+def _change(repository: Repository, old: str, new: str) -> Change:
     first = old == NO_COMMIT
     fork = NO_COMMIT if first else (repository.merge_base(old, new) or old)
     before: Reader = (lambda _: None) if first else _reader(repository, fork)
     after = _reader(repository, new)
     bars = after if first else _reader(repository, old)
-    return judge(Change(tuple(repository.changed(fork, new)), before, after, bars, first))
+    return Change(tuple(repository.changed(fork, new)), before, after, bars, first)
 
 
 def check_files(repository: Repository, base: str, files: Mapping[str, str]) -> list[Finding]:
@@ -203,7 +245,11 @@ def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange
         before, same_settings, known = None, False, False
     earlier = before.wanted() if before else {}
     changes = {app: wanted for app, wanted in after.wanted().items() if wanted != earlier.get(app, UserConfig())}
-    models = tuple(model for app, wanted in changes.items() for model in _to_judge(earlier.get(app), wanted))
+    models = {
+        model: earlier[app].model if app in earlier else None
+        for app, wanted in changes.items()
+        for model in _to_judge(earlier.get(app), wanted)
+    }
     found = _EnvironmentChange(path, after, bool(changes), models, same_settings, known)
     return accept("environment", f"{path} is valid"), found
 

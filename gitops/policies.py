@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from gitops.environment import DEFAULT_GRPC_PORT
@@ -18,6 +19,8 @@ _DIGEST = re.compile(r"@sha256:([0-9a-f]{64})\Z")
 _TAG = re.compile(r":([^:/@]+)(?:@|\Z)")
 _SECRET_NAME = re.compile(r"(?i)(password|passwd|token|secret|credentials?|(access|api|private|secret)_?key(_id)?)\Z")
 _LIMITS = ("cpu", "memory")
+# Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
+_KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
 
 
 def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], environment: str) -> list[Finding]:
@@ -33,8 +36,10 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
         *_secrets_in(config, "serve-config.yaml"),
         *(_working_dirs(config) if environment == PRODUCTION else ()),
         *_http(objects, config),
+        *_folders(objects, config),
     ]
-    return refused or [accept("policies", "images by digest, limits, no secret, a known upgrade strategy")]
+    found = "images by digest, limits, no secret, a known upgrade strategy, folders on volumes"
+    return refused or [accept("policies", found)]
 
 
 def refusals(objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
@@ -130,7 +135,8 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
     for item in objects:
         if item["kind"] != "RayService":
             continue
-        for group, container in _ray_containers(item):
+        for group, pod in _ray_pods(item):
+            container = pod["containers"][0]
             ports = {found.get("name"): found.get("containerPort") for found in container.get("ports") or ()}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
@@ -139,14 +145,47 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
                     yield refuse("http", found, "give both the same")
 
 
-def _ray_containers(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The containers that Ray runs in, each a group's first, by the group's name."""
+def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
+    """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
+    for application in config.get("applications") or ():
+        arguments = application.get("args") or {}
+        for key, folder in ((key, arguments[key]) for key in (*_KEPT, *_FETCHED) if arguments.get(key)):
+            for item in objects:
+                if item["kind"] != "RayService":
+                    continue
+                for group, pod in _ray_pods(item):
+                    if obstacle := _obstacle(pod, PurePosixPath(str(folder)), kept=key in _KEPT):
+                        where = f"serve-config.yaml: {application.get('name')}: args.{key} is {folder}"
+                        found = f"{where}, and in {name_of(item)}, {group}, {obstacle}"
+                        yield refuse("folder", found, "mount a volume there in each group, or name a folder on one")
+
+
+def _obstacle(pod: Mapping[str, Any], folder: PurePosixPath, *, kept: bool) -> str:
+    """Why Ray's container cannot write into a folder, or not for long; empty if it can."""
+    container = pod["containers"][0]
+    mounts = [
+        found for found in container.get("volumeMounts") or () if folder.is_relative_to(found.get("mountPath", ""))
+    ]
+    if not mounts:
+        read_only = (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
+        if kept or read_only:
+            return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
+        return ""
+    mount = max(mounts, key=lambda found: len(PurePosixPath(found["mountPath"]).parts))  # it hides those above it
+    if mount.get("readOnly"):
+        return f"the volume {mount.get('name')} is mounted there to be read only"
+    volumes = {found.get("name"): found for found in pod.get("volumes") or ()}
+    if kept and "emptyDir" in volumes.get(mount.get("name"), {}):
+        return f"the volume {mount.get('name')} ends with the pod"
+    return ""
+
+
+def _ray_pods(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The pods that Ray runs in, in each one's first container, by the group's name."""
     cluster = service["spec"]["rayClusterConfig"]
-    for name, group in (
-        ("head", cluster["headGroupSpec"]),
-        *((f"group {worker.get('groupName')}", worker) for worker in cluster.get("workerGroupSpecs") or ()),
-    ):
-        yield name, group["template"]["spec"]["containers"][0]
+    yield "head", cluster["headGroupSpec"]["template"]["spec"]
+    for group in cluster.get("workerGroupSpecs") or ():
+        yield f"group {group.get('groupName')}", group["template"]["spec"]
 
 
 def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -72,21 +72,68 @@ def report_markdown(
         comparison: with the version now served, or why there is none; None: nothing is said of it.
         purpose: what the pull request does, where its title does not say it all.
     """
-    gate_table = _table(("gate", "", "found"), [_finding_row(finding) for finding in findings])
     if version is None:
-        return "\n\n".join([*filter(None, [purpose]), gate_table]) + "\n"
-    report, model = version.evaluation, version.model
+        return "\n\n".join([*filter(None, [purpose]), _gate_table(findings)]) + "\n"
     parts = [
         *filter(None, [purpose]),
-        f"**{model.name} {model.version}**, judged on {report.images} images that nothing was fitted to.",
-        gate_table,
+        _judged(version),
+        _gate_table(findings),
         *([] if comparison is None else [comparison_markdown(comparison)]),
-        _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in report.metrics.items()]),
-        "Confusion (truth by row):\n\n" + _confusion(report),
+        *_beside(version, None),
+        *_details(version),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def change_markdown(findings: Iterable[Finding], brought: Iterable[tuple[ModelVersion, ModelVersion | None]]) -> str:
+    """What the gates say of a change and the evaluation of each version that it brings, for a comment.
+
+    Args:
+        findings: of the gates.
+        brought: the versions, each with the one that is served where it goes.
+    """
+    parts = [_gate_table(findings)]
+    for version, served in brought:
+        parts += [_judged(version), *_beside(version, served), *_details(version)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _gate_table(findings: Iterable[Finding]) -> str:
+    return _table(("gate", "", "found"), [_finding_row(finding) for finding in findings])
+
+
+def _judged(version: ModelVersion) -> str:
+    model = version.model
+    return f"**{model.name} {model.version}**, judged on {version.evaluation.images} images that nothing was fitted to."
+
+
+def _beside(version: ModelVersion, served: ModelVersion | None) -> Iterator[str]:
+    """The metrics of a version, and of the one that is served."""
+    found = version.evaluation.metrics
+    if served is None:
+        yield _table(("metric", "value"), [(name, _figure(found, name)) for name in found])
+        return
+    now = served.evaluation.metrics
+    new, old = (f"{one.model.name} {one.model.version}" for one in (version, served))
+    rows = [(name, _figure(found, name), _figure(now, name)) for name in {**found, **now}]
+    yield _table(("metric", new, f"{old}, now served"), rows)
+    if version.evaluation.dataset == served.evaluation.dataset:
+        yield "Both were judged on the same dataset; image by image they are compared by `mergeline compare`."
+    else:
+        yield "Mind: they were judged on different datasets, so a difference may be one of the images."
+
+
+def _figure(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.4f}" if name in metrics else "–"
+
+
+def _details(version: ModelVersion) -> Iterator[str]:
+    """The confusion, the types of defects and the origin."""
+    report, model = version.evaluation, version.model
+    yield "Confusion (truth by row):\n\n" + _confusion(report)
     if report.per_kind:
         rows = [(kind, f"{found['recall']:.3f}", f"{found['images']:.0f}") for kind, found in report.per_kind.items()]
-        parts.append("By type of defect:\n\n" + _table(("type", "recall", "images"), rows))
+        yield "By type of defect:\n\n" + _table(("type", "recall", "images"), rows)
     origin = [
         ("bundle", f"`{model.uri}`"),
         ("SHA-256", f"`{model.sha256}`"),
@@ -95,7 +142,7 @@ def report_markdown(
         ("MLflow run", f"`{version.mlflow_run_id}`"),
         ("registered", version.created),
     ]
-    return "\n\n".join([*parts, _table(("origin", ""), origin)]) + "\n"
+    yield _table(("origin", ""), origin)
 
 
 def comparison_markdown(comparison: Comparison | str) -> str:
@@ -130,9 +177,8 @@ def comparison_markdown(comparison: Comparison | str) -> str:
 
 
 def _finding_row(finding: Finding) -> tuple[str, str, str]:
-    passed = finding.phase is Phase.SUCCESS
-    found = finding.reason if passed else f"{finding.reason}. To do: {finding.remedy}"
-    return finding.key, "✅" if passed else "❌", found
+    mark = {Phase.SUCCESS: "✅", Phase.FAILURE: "❌", Phase.SKIPPED: "skipped"}[finding.phase]
+    return finding.key, mark, finding.reason + (f". To do: {finding.remedy}" if finding.remedy else "")
 
 
 def _confusion(report: EvaluationReport) -> str:

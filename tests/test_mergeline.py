@@ -247,6 +247,17 @@ def test_a_promotion_carries_the_comparison_with_what_is_served(
     assert line in message(stage, "promote/local/screw-2")
 
 
+def test_gates_write_the_comment_of_a_promotion(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
+    stage, options = compared
+    runner.invoke(mergeline.app, ["promote", "2", "--no-merge", *options], catch_exceptions=False)
+    asked = ["gates", "--head", "promote/local/screw-2", "--state", str(stage.state.root)]
+    page = runner.invoke(mergeline.app, [*asked, "--markdown"], catch_exceptions=False).output
+    assert page.startswith("| gate |  | found |\n")
+    assert "| manifest | ✅ | gitops/models/screw/2.yaml is what is served |" in page
+    assert "| metric | screw 2 | screw 1, now served |" in page
+    assert "take --json or --markdown" in runner.invoke(mergeline.app, [*asked, "--markdown", "--json"]).output
+
+
 def test_a_promotion_goes_on_where_nothing_can_be_compared(
     runner: CliRunner, compared: tuple[Stage, list[str]]
 ) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,9 @@ def test_a_component_can_be_added(files: dict[str, str], component: str) -> None
 def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[str, str], others: str) -> None:
     path = "gitops/environments/staging/kustomization.yaml"
     text = files[path].replace("../../components/gateway", f"../../components/drift-windows{others}")
+    config = "gitops/environments/staging/serve-config.yaml"
+    named = files[config].replace("      threads: 2\n", "      threads: 2\n      windows: /windows\n")
+    assert refusals(files | {path: text, config: named}, "staging") == []
     objects = kustomize.render(files | {path: text}, "staging")
     (claim,) = (item for item in objects if item["kind"] == "PersistentVolumeClaim")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
@@ -315,6 +318,27 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "http",
         "the port `serve` of RayService mergeline, group cpu, another one: 8001",
     ),
+    "windows that end with their pod": (
+        CONFIG,
+        "      threads: 2\n",
+        "      threads: 2\n      windows: /tmp/windows\n",
+        "folder",
+        "screw: args.windows is /tmp/windows, and in RayService mergeline, head, the volume tmp ends with the pod",
+    ),
+    "feedback without a volume": (
+        CONFIG,
+        "      threads: 2\n",
+        "      threads: 2\n      feedback: /feedback\n",
+        "folder",
+        "in RayService mergeline, group cpu, no volume is mounted there: the root file system is read-only",
+    ),
+    "a cache that cannot be written": (
+        CONFIG,
+        "      threads: 2\n",
+        "      threads: 2\n      cache: /var/cache/bundles\n",
+        "folder",
+        "args.cache is /var/cache/bundles",
+    ),
     "a misspelt key": (
         "gitops/base/network-policies.yaml",
         "policyTypes: [Ingress]",
@@ -350,6 +374,35 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
 
 def refusals(files: Mapping[str, str], name: str = "production", **options: Any) -> list[Finding]:
     return failed(overlay.check(files, name, schema=no_complaint, **options))
+
+
+def _pod(mounts: Sequence[Mapping[str, Any]], *, read_only_root: bool = True) -> dict[str, Any]:
+    security = {"readOnlyRootFilesystem": read_only_root}
+    volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}, {"name": "tmp", "emptyDir": {}}]
+    return {"containers": [{"volumeMounts": mounts, "securityContext": security}], "volumes": volumes}
+
+
+@pytest.mark.parametrize(
+    ("argument", "pod", "words"),
+    [
+        ("windows", _pod([{"name": "disk", "mountPath": "/data"}]), None),
+        ("windows", _pod([{"name": "disk", "mountPath": "/dat"}]), "no volume is mounted there"),
+        ("windows", _pod([{"name": "disk", "mountPath": "/"}, {"name": "tmp", "mountPath": "/data/"}]), "ends with"),
+        ("windows", _pod([{"name": "tmp", "mountPath": "/"}, {"name": "disk", "mountPath": "/data/screw"}]), None),
+        ("windows", _pod([{"name": "disk", "mountPath": "/data", "readOnly": True}]), "to be read only"),
+        ("windows", _pod([], read_only_root=False), "no volume is mounted there"),
+        ("cache", _pod([], read_only_root=False), None),
+        ("cache", _pod([{"name": "tmp", "mountPath": "/data"}]), None),
+        ("cache", _pod([{"name": "tmp", "mountPath": "/data", "readOnly": True}]), "to be read only"),
+    ],
+)
+def test_a_folder_lies_on_the_innermost_volume(argument: str, pod: dict[str, Any], words: str | None) -> None:
+    cluster = {"headGroupSpec": {"template": {"spec": pod}}}
+    service = {"kind": "RayService", "metadata": {"name": "a"}, "spec": {"rayClusterConfig": cluster}}
+    config = {"applications": [{"name": "screw", "args": {argument: "/data/screw/it"}}]}
+    found = [found for found in policies.check([service], config, "staging") if found.key == "folder"]
+    assert [words in finding.reason for finding in found if words] == [True] * (words is not None)
+    assert len(found) == (words is not None)
 
 
 @pytest.mark.parametrize("case", BAD)

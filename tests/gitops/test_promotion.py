@@ -27,7 +27,7 @@ from gitops.manifest import (
     UserConfig,
 )
 from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rollback, target_of, to_yaml, try_beside
-from gitops.pull_request import Remote, report_markdown
+from gitops.pull_request import Remote, change_markdown, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
 from tests.http_server import Handler, listening
@@ -471,6 +471,26 @@ def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_pat
     plain = found.model_copy(update={"left_out": (), "warnings": (), "disagreements": ()})
     page = report_markdown(version, [], plain)
     assert not any(word in page for word in ("left out", "Mind", "differently"))
+
+
+def test_a_comment_shows_a_version_beside_the_served_one(version: ModelVersion, tmp_path: Path) -> None:
+    skipped = gates.Finding(key="kubernetes", phase=gates.Phase.SKIPPED, reason="RayService", remedy="give --crds")
+    page = change_markdown([skipped], [(version, None)])
+    assert page.startswith("| gate |  | found |")
+    assert "| kubernetes | skipped | RayService. To do: give --crds |" in page
+    assert "**screw 1**, judged on 100 images" in page
+    assert "| accuracy | 0.9800 |" in page
+    assert version.model.sha256 in page
+    other = make_version(tmp_path, "2")
+    poorer = other.evaluation.model_copy(update={"metrics": {"accuracy": 0.5, "auroc": 0.75}})
+    page = change_markdown([], [(version, other.model_copy(update={"evaluation": poorer}))])
+    assert "| metric | screw 1 | screw 2, now served |" in page
+    assert "| accuracy | 0.9800 | 0.5000 |" in page
+    assert "| auroc | – | 0.7500 |" in page
+    assert "Both were judged on the same dataset" in page
+    elsewhere = other.evaluation.model_copy(update={"dataset": "e" * 64})
+    page = change_markdown([], [(version, other.model_copy(update={"evaluation": elsewhere}))])
+    assert "Mind: they were judged on different datasets" in page
 
 
 def test_the_report_begins_with_what_it_is_for(version: ModelVersion) -> None:

@@ -12,6 +12,9 @@ from gitops.upgrade import AT_START, RESTARTING, Upgrade, forecast
 
 MODEL = ServedModel(name="screw", version="3", uri="s3://bundles/b", sha256="ab" * 32)
 TEXT = seed_environment("screw", "production")
+# Ray imports them when it reads the configuration.
+ROUTER = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
+POLICY = "ray.serve.autoscaling_policy:default_autoscaling_policy"
 
 
 def config(text: str = TEXT) -> dict[str, Any]:
@@ -56,43 +59,69 @@ def test_a_promotion_is_taken_in_place() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("change", "upgrade", "where"),
-    [
-        (
-            lambda c: deployment(c).update(max_queued_requests=1),
-            Upgrade.IN_PLACE,
-            "deployments.Classifier.max_queued_requests",
-        ),
-        (
-            lambda c: deployment(c)["autoscaling_config"].update(max_replicas=9),
-            Upgrade.IN_PLACE,
-            "deployments.Classifier.autoscaling_config.max_replicas",
-        ),
-        (
-            lambda c: deployment(c).pop("autoscaling_config"),
-            Upgrade.RESTART,
-            "deployments.Classifier.autoscaling_config",
-        ),
-        (
-            lambda c: deployment(c).update(request_router_config={"request_router_class": "x:Y"}),
-            Upgrade.RESTART,
-            "deployments.Classifier.request_router_config",
-        ),
-        (lambda c: c["applications"][0]["args"].update(threads=4), Upgrade.RESTART, "args.threads"),
-        (
-            lambda c: deployment(c)["ray_actor_options"].update(num_cpus=1),
-            Upgrade.RESTART,
-            "deployments.Classifier.ray_actor_options.num_cpus",
-        ),
-        (lambda c: c["applications"][0].update(import_path="other:build"), Upgrade.RESTART, "import_path"),
-        (lambda c: c["applications"][0].update(route_prefix="/a"), Upgrade.IN_PLACE, "route_prefix"),
-    ],
-)
+SERVE_CHANGES: list[tuple[Callable[[dict[str, Any]], object], Upgrade, str]] = [
+    (
+        lambda c: deployment(c).update(max_queued_requests=1),
+        Upgrade.IN_PLACE,
+        "deployments.Classifier.max_queued_requests",
+    ),
+    (
+        lambda c: deployment(c)["autoscaling_config"].update(max_replicas=9),
+        Upgrade.IN_PLACE,
+        "deployments.Classifier.autoscaling_config.max_replicas",
+    ),
+    (
+        lambda c: deployment(c).pop("autoscaling_config"),
+        Upgrade.RESTART,
+        "deployments.Classifier.autoscaling_config",
+    ),
+    (
+        lambda c: deployment(c).update(request_router_config={"request_router_class": ROUTER}),
+        Upgrade.RESTART,
+        "deployments.Classifier.request_router_config",
+    ),
+    (lambda c: c["applications"][0]["args"].update(threads=4), Upgrade.RESTART, "args.threads"),
+    (
+        lambda c: deployment(c)["ray_actor_options"].update(num_cpus=1),
+        Upgrade.RESTART,
+        "deployments.Classifier.ray_actor_options.num_cpus",
+    ),
+    (lambda c: c["applications"][0].update(import_path="other:build"), Upgrade.RESTART, "import_path"),
+    (lambda c: c["applications"][0].update(route_prefix="/a"), Upgrade.IN_PLACE, "route_prefix"),
+    (
+        lambda c: deployment(c)["autoscaling_config"].update(policy={"policy_function": POLICY}),
+        Upgrade.RESTART,
+        "deployments.Classifier.autoscaling_config.policy",
+    ),
+    (
+        lambda c: deployment(c).update(max_ongoing_requests=64),
+        Upgrade.IN_PLACE,
+        "deployments.Classifier.max_ongoing_requests",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "upgrade", "where"), SERVE_CHANGES)
 def test_what_serve_does_with_a_change(
     change: Callable[[dict[str, Any]], object], upgrade: Upgrade, where: str
 ) -> None:
     assert of_config(change) == (upgrade, [f"serve-config.yaml: applications.screw.{where}"])
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
+@pytest.mark.parametrize(("change", "upgrade", "where"), SERVE_CHANGES)
+def test_an_application_has_another_version_for_ray_where_it_restarts(
+    change: Callable[[dict[str, Any]], object], upgrade: Upgrade, where: str
+) -> None:
+    from ray.serve._private.deploy_utils import get_app_code_version
+    from ray.serve.schema import ServeApplicationSchema
+
+    after = copy.deepcopy(config())
+    change(after)
+    old, new = (ServeApplicationSchema.model_validate(one["applications"][0]) for one in (config(), after))
+    # Actors' options are in each deployment's own version: test_the_keys_that_restart_replicas_are_rays.
+    restarts = upgrade is Upgrade.RESTART and "ray_actor_options" not in where
+    assert (get_app_code_version(old) != get_app_code_version(new)) == restarts
 
 
 def test_what_serve_takes_at_its_start_only_is_said_to_have_no_effect() -> None:
