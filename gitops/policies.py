@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
-from gitops.environment import DEFAULT_GRPC_PORT
+from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
 from gitops.findings import Finding, accept, refuse
 
 PRODUCTION = "production"
@@ -147,31 +148,30 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
 
 def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
     """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
+    services = [item for item in objects if item["kind"] == "RayService"]
     for application in config.get("applications") or ():
+        if application.get("import_path") not in BUILDERS:
+            continue  # its arguments are its own
         arguments = application.get("args") or {}
-        for key, folder in ((key, arguments[key]) for key in (*_KEPT, *_FETCHED) if arguments.get(key)):
-            for item in objects:
-                if item["kind"] != "RayService":
-                    continue
-                for group, pod in _ray_pods(item):
-                    if obstacle := _obstacle(pod, PurePosixPath(str(folder)), kept=key in _KEPT):
-                        where = f"serve-config.yaml: {application.get('name')}: args.{key} is {folder}"
-                        found = f"{where}, and in {name_of(item)}, {group}, {obstacle}"
-                        yield refuse("folder", found, "mount a volume there in each group, or name a folder on one")
+        named = {key: arguments[key] for key in (*_KEPT, *_FETCHED) if arguments.get(key)}
+        for (key, folder), item in product(named.items(), services):
+            for group, pod in _ray_pods(item):
+                if obstacle := _obstacle(pod, PurePosixPath(str(folder)), kept=key in _KEPT):
+                    where = f"serve-config.yaml: {application.get('name')}: args.{key} is {folder}"
+                    found = f"{where}, and in {name_of(item)}, {group}, {obstacle}"
+                    yield refuse("folder", found, "mount a volume there in each group, or name a folder on one")
 
 
 def _obstacle(pod: Mapping[str, Any], folder: PurePosixPath, *, kept: bool) -> str:
     """Why Ray's container cannot write into a folder, or not for long; empty if it can."""
     container = pod["containers"][0]
-    mounts = [
-        found for found in container.get("volumeMounts") or () if folder.is_relative_to(found.get("mountPath", ""))
-    ]
-    if not mounts:
+    over = [found for found in container.get("volumeMounts") or () if folder.is_relative_to(found.get("mountPath", ""))]
+    if not over:
         read_only = (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
         if kept or read_only:
             return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
         return ""
-    mount = max(mounts, key=lambda found: len(PurePosixPath(found["mountPath"]).parts))  # it hides those above it
+    mount = max(over, key=lambda found: len(PurePosixPath(found["mountPath"]).parts))  # it hides those above it
     if mount.get("readOnly"):
         return f"the volume {mount.get('name')} is mounted there to be read only"
     volumes = {found.get("name"): found for found in pod.get("volumes") or ()}

@@ -399,10 +399,16 @@ def _pod(mounts: Sequence[Mapping[str, Any]], *, read_only_root: bool = True) ->
 def test_a_folder_lies_on_the_innermost_volume(argument: str, pod: dict[str, Any], words: str | None) -> None:
     cluster = {"headGroupSpec": {"template": {"spec": pod}}}
     service = {"kind": "RayService", "metadata": {"name": "a"}, "spec": {"rayClusterConfig": cluster}}
-    config = {"applications": [{"name": "screw", "args": {argument: "/data/screw/it"}}]}
-    found = [found for found in policies.check([service], config, "staging") if found.key == "folder"]
+    application = {"name": "screw", "import_path": "serve.app:build", "args": {argument: "/data/screw/it"}}
+
+    def folders(**changed: str) -> list[Finding]:
+        found = policies.check([service], {"applications": [application | changed]}, "staging")
+        return [finding for finding in found if finding.key == "folder"]
+
+    found = folders()
     assert [words in finding.reason for finding in found if words] == [True] * (words is not None)
     assert len(found) == (words is not None)
+    assert folders(import_path="other:build") == []  # whose arguments are its own
 
 
 @pytest.mark.parametrize("case", BAD)
