@@ -6,7 +6,6 @@ Ray Serve's REST API takes unknown keys and unknown deployments without a word, 
 import difflib
 import importlib.resources
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
-from gitops.state import State
+from gitops.state import State, usable_cores
 
 PROJECT_PATH = "project.yaml"
 """Where a deployments repository keeps the project file; those of further projects stand beside it, see below."""
@@ -29,8 +28,8 @@ SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
-_REQUESTS_OF_A_REPLICA = 8
-"""`target_ongoing_requests` where a further replica has cores of its own, as in the packaged staging and production."""
+# Where a further replica has cores of its own: `target_ongoing_requests` and `max_replicas` of the packaged production.
+_REQUESTS_OF_A_REPLICA, _MOST_REPLICAS = 8, 8
 MONITOR = "Monitor"
 """The deployment that watches for drift; it is there only where `args.windows` is set."""
 MEMBERS = "/models"
@@ -360,7 +359,7 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     text = _set(text, str(state.feedback / environment), *here, "args", "feedback")
     text = _set(text, str(state.reconciler / environment), *here, "args", "journal")
     text = _set(text, str(state.windows / environment), *here, "args", "windows")
-    if (replicas := (os.cpu_count() or 1) // arguments["threads"]) > 1:  # each has cores of its own
+    if (replicas := min(usable_cores() // arguments["threads"], _MOST_REPLICAS)) > 1:
         scaling = *here, "deployments", "Classifier", "autoscaling_config"
         text = _set(text, replicas, *scaling, "max_replicas")
         text = _set(text, _REQUESTS_OF_A_REPLICA, *scaling, "target_ongoing_requests")

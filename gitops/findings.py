@@ -55,6 +55,10 @@ def failed(findings: Iterable[Finding]) -> list[Finding]:
 
 def explain(findings: Iterable[Finding]) -> str:
     """Findings for a person to read: what was refused first, what passed last, each with its remedy."""
+    return "\n".join(str(finding) for finding in in_order(findings))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """What was refused first, what passed last."""
     order = (Phase.FAILURE, Phase.SKIPPED, Phase.SUCCESS)
-    ordered = sorted(findings, key=lambda finding: order.index(finding.phase))
-    return "\n".join(str(finding) for finding in ordered)
+    return sorted(findings, key=lambda finding: order.index(finding.phase))

@@ -32,6 +32,7 @@ from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
 
 __all__ = [
+    "Arrival",
     "Change",
     "Finding",
     "Phase",
@@ -60,10 +61,21 @@ class Change:
     """Every path that differs."""
     old: Reader
     new: Reader
-    bars: Reader
-    """Reads the project files whose bars apply: those before the change, so that it cannot lower its own bar."""
+    into: Reader
+    """Reads what the change would be merged into. The bars that apply are those there: it cannot lower its own."""
     first: bool = False
     """Whether there was nothing before: then a model may come with everything else."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A version that a change would serve, or try beside what is served."""
+
+    target: str
+    """`environment/application`."""
+    version: ModelVersion
+    served: ModelVersion | None
+    """What is served there now; None: nothing, or nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,8 @@ class _EnvironmentChange:
     after: Environment
     changed: bool
     """Whether an application shall serve or try another model, or try it otherwise."""
-    models: Mapping[ServedModel, ServedModel | None]
-    """The models to judge: those that are new there, and candidates that are tried otherwise than before; each with the
-    one that is served where it goes."""
+    models: Mapping[str, tuple[ServedModel, ...]]
+    """By application, the models to judge: those that are new there, and candidates that are tried otherwise."""
     same_settings: bool
     """Whether everything but the models is as it was."""
     known: bool
@@ -86,27 +97,34 @@ def check(repository: Repository, old: str, new: str) -> list[Finding]:
     return judge(_change(repository, old, new))
 
 
-def brought(repository: Repository, old: str, new: str) -> list[tuple[ModelVersion, ModelVersion | None]]:
-    """The versions that `new` would serve or try, as far as their manifests can be read.
-
-    Returns:
-        Each with the version that is served where it goes; None: there is none, or nothing is known of it.
-    """
+def brought(repository: Repository, old: str, new: str) -> list[Arrival]:
+    """The versions that `new` would serve or try, as far as their manifests can be read."""
     change = _change(repository, old, new)
-    found: dict[ServedModel, ServedModel | None] = {}
+    arrivals: list[Arrival] = []
     for name in filter(None, map(parse_serve_config_path, change.paths)):
-        if (environment := _environment(change, name)[1]) is not None:
-            found = {**environment.models, **found}  # the first environment's neighbour is shown
-    pairs = ((_registered(change, model), _registered(change, served)) for model, served in found.items())
-    return [(version, served) for version, served in pairs if version is not None]
+        found = _environment(change, name)[1]
+        now = {} if change.first else _wanted(change.into, name)
+        for application, models in found.models.items() if found else ():
+            served = _registered(change.into, now[application].model) if application in now else None
+            versions = filter(None, (_registered(change.new, model) for model in models))
+            arrivals += [Arrival(f"{name}/{application}", version, served) for version in versions]
+    return arrivals
 
 
-def _registered(change: Change, model: ServedModel | None) -> ModelVersion | None:
+def _wanted(reader: Reader, name: str) -> Mapping[str, UserConfig]:
+    path = serve_config_path(name)
+    try:
+        return Environment.parse(reader(path) or "", path).wanted()
+    except ContractError:
+        return {}
+
+
+def _registered(reader: Reader, model: ServedModel | None) -> ModelVersion | None:
     if model is None:
         return None
     path = model_path(model.name, model.version)
     try:
-        return ModelVersion.from_yaml(change.new(path) or "", path)
+        return ModelVersion.from_yaml(reader(path) or "", path)
     except ContractError:  # the gates say so
         return None
 
@@ -116,8 +134,8 @@ def _change(repository: Repository, old: str, new: str) -> Change:
     fork = NO_COMMIT if first else (repository.merge_base(old, new) or old)
     before: Reader = (lambda _: None) if first else _reader(repository, fork)
     after = _reader(repository, new)
-    bars = after if first else _reader(repository, old)
-    return Change(tuple(repository.changed(fork, new)), before, after, bars, first)
+    into = after if first else _reader(repository, old)
+    return Change(tuple(repository.changed(fork, new)), before, after, into, first)
 
 
 def check_files(repository: Repository, base: str, files: Mapping[str, str]) -> list[Finding]:
@@ -174,7 +192,7 @@ def judge(
         environments += [found] if found else []
     if any(item.changed for item in environments) and not change.first:
         findings += _scope(change, environments)
-    for model in dict.fromkeys(model for item in environments for model in item.models):
+    for model in dict.fromkeys(model for item in environments for group in item.models.values() for model in group):
         findings += _model(change, model, bundles)
     if not failed(
         findings
@@ -245,11 +263,7 @@ def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange
         before, same_settings, known = None, False, False
     earlier = before.wanted() if before else {}
     changes = {app: wanted for app, wanted in after.wanted().items() if wanted != earlier.get(app, UserConfig())}
-    models = {
-        model: earlier[app].model if app in earlier else None
-        for app, wanted in changes.items()
-        for model in _to_judge(earlier.get(app), wanted)
-    }
+    models = {app: tuple(_to_judge(earlier.get(app), wanted)) for app, wanted in changes.items()}
     found = _EnvironmentChange(path, after, bool(changes), models, same_settings, known)
     return accept("environment", f"{path} is valid"), found
 
@@ -317,7 +331,7 @@ def _model(change: Change, model: ServedModel, bundles: Callable[[ServedModel], 
     else:
         yield accept("bundle", f"{model.uri} has the digest {model.sha256[:12]}")
     yield from judge_report(version)
-    yield from judge_bars(change.bars(project_path(model.name)) or change.bars(PROJECT_PATH), version)
+    yield from judge_bars(change.into(project_path(model.name)) or change.into(PROJECT_PATH), version)
 
 
 def _schema(item: _EnvironmentChange, schema: Callable[[Mapping[str, Any]], str | None]) -> Finding:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
@@ -22,6 +23,9 @@ _SECRET_NAME = re.compile(r"(?i)(password|passwd|token|secret|credentials?|(acce
 _LIMITS = ("cpu", "memory")
 # Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
 _KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
+# Sources of volumes that go with their pod, and that nobody can write to.
+_PASSING = {"emptyDir", "ephemeral", "csi"}
+_READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
 
 
 def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], environment: str) -> list[Finding]:
@@ -136,8 +140,8 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
     for item in objects:
         if item["kind"] != "RayService":
             continue
-        for group, pod in _ray_pods(item):
-            container = pod["containers"][0]
+        for group, spec in _ray_groups(item):
+            container = spec["template"]["spec"]["containers"][0]
             ports = {found.get("name"): found.get("containerPort") for found in container.get("ports") or ()}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
@@ -150,42 +154,73 @@ def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) ->
     """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
     services = [item for item in objects if item["kind"] == "RayService"]
     for application in config.get("applications") or ():
-        if application.get("import_path") not in BUILDERS:
-            continue  # its arguments are its own
-        arguments = application.get("args") or {}
+        arguments = application.get("args")
+        if application.get("import_path") not in BUILDERS or not isinstance(arguments, dict):
+            continue  # its arguments are its own; or they are none, which the schema says
         named = {key: arguments[key] for key in (*_KEPT, *_FETCHED) if arguments.get(key)}
         for (key, folder), item in product(named.items(), services):
-            for group, pod in _ray_pods(item):
-                if obstacle := _obstacle(pod, PurePosixPath(str(folder)), kept=key in _KEPT):
+            for group, spec in _ray_groups(item):
+                if _has_no_cpus(spec) and not _runs_without_cpus(application):
+                    continue
+                if obstacle := _obstacle(spec["template"]["spec"], str(folder), kept=key in _KEPT):
                     where = f"serve-config.yaml: {application.get('name')}: args.{key} is {folder}"
                     found = f"{where}, and in {name_of(item)}, {group}, {obstacle}"
-                    yield refuse("folder", found, "mount a volume there in each group, or name a folder on one")
+                    yield refuse("folder", found, "mount a volume there, or name a folder on one")
 
 
-def _obstacle(pod: Mapping[str, Any], folder: PurePosixPath, *, kept: bool) -> str:
-    """Why Ray's container cannot write into a folder, or not for long; empty if it can."""
+def _has_no_cpus(group: Mapping[str, Any]) -> bool:
+    return str((group.get("rayStartParams") or {}).get("num-cpus")) == "0"
+
+
+def _runs_without_cpus(application: Mapping[str, Any]) -> bool:
+    """Whether Ray may place one of the deployments where there are no CPUs; the monitor is one that asks for none."""
+    options = [found.get("ray_actor_options") or {} for found in _dicts(application.get("deployments"))]
+    return bool(application["args"].get("windows")) or any(found.get("num_cpus") == 0 for found in options)
+
+
+def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
+    """Why Ray's container cannot write into a folder, or not for long; empty if it can, or if nobody knows."""
     container = pod["containers"][0]
-    over = [found for found in container.get("volumeMounts") or () if folder.is_relative_to(found.get("mountPath", ""))]
+    if folder.startswith("~"):
+        home = next((found.get("value") for found in _dicts(container.get("env")) if found.get("name") == "HOME"), None)
+        folder = f"{home or ''}{folder[1:]}"
+    place = _normal(folder)
+    if not place.is_absolute():
+        return ""
+    mounts = [(_normal(str(found.get("mountPath"))), found) for found in _dicts(container.get("volumeMounts"))]
+    over = [(path, found) for path, found in mounts if place.is_relative_to(path)]
     if not over:
         read_only = (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
         if kept or read_only:
             return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
         return ""
-    mount = max(over, key=lambda found: len(PurePosixPath(found["mountPath"]).parts))  # it hides those above it
-    if mount.get("readOnly"):
-        return f"the volume {mount.get('name')} is mounted there to be read only"
-    volumes = {found.get("name"): found for found in pod.get("volumes") or ()}
-    if kept and "emptyDir" in volumes.get(mount.get("name"), {}):
-        return f"the volume {mount.get('name')} ends with the pod"
+    mount = max(over, key=lambda found: len(found[0].parts))[1]  # it hides those above it
+    name = mount.get("name")
+    volume: Mapping[str, Any] = next((found for found in _dicts(pod.get("volumes")) if found.get("name") == name), {})
+    claim = volume.get("persistentVolumeClaim") or {}
+    if mount.get("readOnly") or claim.get("readOnly") or _READ_ONLY & volume.keys():
+        return f"the volume {name} is mounted there to be read only"
+    if kept and (_PASSING & volume.keys() or volume.keys() <= {"name"}):  # without a source it is an emptyDir
+        return f"the volume {name} ends with the pod"
     return ""
 
 
-def _ray_pods(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The pods that Ray runs in, in each one's first container, by the group's name."""
+def _normal(path: str) -> PurePosixPath:
+    """The path without `..`, and with one slash at its beginning."""
+    return PurePosixPath(normpath(path).replace("//", "/"))
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The mappings in what should be a list of them; the schemas say what else is wrong with it."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The groups of pods that Ray runs in, in each pod's first container."""
     cluster = service["spec"]["rayClusterConfig"]
-    yield "head", cluster["headGroupSpec"]["template"]["spec"]
+    yield "head", cluster["headGroupSpec"]
     for group in cluster.get("workerGroupSpecs") or ():
-        yield f"group {group.get('groupName')}", group["template"]["spec"]
+        yield f"group {group.get('groupName')}", group
 
 
 def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gitops.errors import GitError
-from gitops.findings import Finding, Phase
+from gitops.findings import Finding, Phase, in_order
+from gitops.gates import Arrival
 from gitops.manifest import Comparison, EvaluationReport, ModelVersion
 
 API_URL = "https://api.github.com"
@@ -85,21 +86,22 @@ def report_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def change_markdown(findings: Iterable[Finding], brought: Iterable[tuple[ModelVersion, ModelVersion | None]]) -> str:
+def change_markdown(findings: Iterable[Finding], arrivals: Iterable[Arrival]) -> str:
     """What the gates say of a change and the evaluation of each version that it brings, for a comment.
 
     Args:
         findings: of the gates.
-        brought: the versions, each with the one that is served where it goes.
+        arrivals: the versions, and where they go.
     """
     parts = [_gate_table(findings)]
-    for version, served in brought:
-        parts += [_judged(version), *_beside(version, served), *_details(version)]
+    for arrival in arrivals:
+        version = arrival.version
+        parts += [f"#### {arrival.target}", _judged(version), *_beside(version, arrival.served), *_details(version)]
     return "\n\n".join(parts) + "\n"
 
 
 def _gate_table(findings: Iterable[Finding]) -> str:
-    return _table(("gate", "", "found"), [_finding_row(finding) for finding in findings])
+    return _table(("gate", "", "found"), [_finding_row(finding) for finding in in_order(findings)])
 
 
 def _judged(version: ModelVersion) -> str:

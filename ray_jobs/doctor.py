@@ -13,7 +13,7 @@ import psutil
 from pydantic import Field
 
 from gitops.manifest import Contract
-from gitops.state import State
+from gitops.state import State, usable_cores
 from ray_jobs import cluster, ingress, monitor
 
 _GIB = 2**30
@@ -79,7 +79,7 @@ def _installed(package: str) -> str:
 
 
 def _hardware(state: State) -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     yield _check(
         "cores", cores > 1, str(cores), "training and serving share one core: expect it to be slow", Level.OPTIONAL
     )

@@ -1,7 +1,6 @@
 """A serve-config.yaml is read strictly, and a promotion edits the lines of its model only."""
 
 import difflib
-import os
 import string
 from pathlib import Path
 from typing import Any
@@ -634,12 +633,12 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("cores", "replicas", "requests"), [(None, 2, 32), (2, 2, 32), (3, 2, 32), (4, 2, 8), (16, 8, 8)]
+    ("cores", "replicas", "requests"), [(1, 2, 32), (2, 2, 32), (3, 2, 32), (4, 2, 8), (7, 3, 8), (64, 8, 8)]
 )
 def test_a_seed_for_this_machine_has_replicas_for_its_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int | None, replicas: int, requests: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, replicas: int, requests: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("gitops.environment.usable_cores", lambda: cores)
     here = seed_environment("screw", "local", None, State.at(tmp_path))
     (deployment,) = Environment.parse(here, "x").applications["screw"].config["deployments"]
     scaling = deployment["autoscaling_config"]

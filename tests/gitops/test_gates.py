@@ -14,7 +14,18 @@ import pytest
 from gitops import bundle, environment
 from gitops.environment import PROJECT_PATH, Environment, model_path, project_path, serve_config_path
 from gitops.findings import Finding, Phase, explain, failed
-from gitops.gates import POKE, Change, brought, bundle_complaint, check, check_files, hooks, judge, serve_schema
+from gitops.gates import (
+    POKE,
+    Arrival,
+    Change,
+    brought,
+    bundle_complaint,
+    check,
+    check_files,
+    hooks,
+    judge,
+    serve_schema,
+)
 from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
 from gitops.promotion import promote, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare
@@ -391,16 +402,19 @@ def test_a_branch_is_judged_from_where_it_left_with_the_bars_of_today(tmp_path: 
 
 def test_what_a_change_brings_is_known_beside_what_is_served(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "bare.git")
-    first, second = make_version(tmp_path, "3"), make_version(tmp_path, "4")
+    first, second, third = (make_version(tmp_path, version) for version in ("3", "4", "5"))
     seeded = repository.fetch(MAIN).id
     assert brought(repository, seeded, seeded) == []
     served = repository.commit(MAIN, MAIN, _promotion(first), "Promote", replace=True)
-    assert brought(repository, seeded, served) == [(first, None)]
-    trial = Canary(percent=10, model=second.model)
-    text = environment.promote(_served(first), None, first.model, trial=trial)
+    assert brought(repository, seeded, served) == [Arrival("local/screw", first, None)]
+    assert brought(repository, NO_COMMIT, served) == [Arrival("local/screw", first, None)]
+    text = environment.promote(_served(first), None, first.model, trial=Canary(percent=10, model=second.model))
     manifest = {model_path("screw", "4"): to_yaml(second)}
     tried = repository.commit(served, "canary", {LOCAL: text} | manifest, "Try")
-    assert brought(repository, served, tried) == [(second, first)]
+    assert brought(repository, served, tried) == [Arrival("local/screw", second, first)]
+    # Served is what the branch would be merged into, not what it left.
+    today = repository.commit(served, MAIN, _promotion(third), "Promote", replace=True)
+    assert brought(repository, today, tried) == [Arrival("local/screw", second, third)]
     # What cannot be read is not brought; the gates say why.
     for bad in ({LOCAL: text}, {LOCAL: "applications: ["} | manifest, {LOCAL: text, **dict.fromkeys(manifest, "a: 1")}):
         assert brought(repository, served, repository.commit(served, "bad", bad, "Bad", replace=True)) == []

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -376,39 +376,76 @@ def refusals(files: Mapping[str, str], name: str = "production", **options: Any)
     return failed(overlay.check(files, name, schema=no_complaint, **options))
 
 
-def _pod(mounts: Sequence[Mapping[str, Any]], *, read_only_root: bool = True) -> dict[str, Any]:
-    security = {"readOnlyRootFilesystem": read_only_root}
-    volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}, {"name": "tmp", "emptyDir": {}}]
-    return {"containers": [{"volumeMounts": mounts, "securityContext": security}], "volumes": volumes}
+DISK = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+TMP = {"name": "tmp", "emptyDir": {}}
+
+
+def _pod(*mounts: Any, volumes: Any = (DISK, TMP), read_only_root: bool = True) -> dict[str, Any]:
+    container = {
+        "volumeMounts": list(mounts),
+        "securityContext": {"readOnlyRootFilesystem": read_only_root},
+        "env": [{"name": "HOME", "value": "/home/ray"}],
+    }
+    return {"containers": [container], "volumes": list(volumes)}
+
+
+def _folders(
+    pod: dict[str, Any], arguments: Any, *, import_path: str = "serve.app:build", **start_params: str
+) -> list[str]:
+    """What the policy says of an application whose only pod is this one."""
+    cluster = {"headGroupSpec": {"rayStartParams": start_params, "template": {"spec": pod}}}
+    service = {"kind": "RayService", "metadata": {"name": "a"}, "spec": {"rayClusterConfig": cluster}}
+    application = {"name": "screw", "import_path": import_path, "args": arguments}
+    found = policies.check([service], {"applications": [application]}, "staging")
+    return [finding.reason for finding in found if finding.key == "folder"]
+
+
+def _at(path: Any, name: str = "disk", **more: Any) -> dict[str, Any]:
+    return {"name": name, "mountPath": path, **more}
 
 
 @pytest.mark.parametrize(
-    ("argument", "pod", "words"),
+    ("arguments", "pod", "words"),
     [
-        ("windows", _pod([{"name": "disk", "mountPath": "/data"}]), None),
-        ("windows", _pod([{"name": "disk", "mountPath": "/dat"}]), "no volume is mounted there"),
-        ("windows", _pod([{"name": "disk", "mountPath": "/"}, {"name": "tmp", "mountPath": "/data/"}]), "ends with"),
-        ("windows", _pod([{"name": "tmp", "mountPath": "/"}, {"name": "disk", "mountPath": "/data/screw"}]), None),
-        ("windows", _pod([{"name": "disk", "mountPath": "/data", "readOnly": True}]), "to be read only"),
-        ("windows", _pod([], read_only_root=False), "no volume is mounted there"),
-        ("cache", _pod([], read_only_root=False), None),
-        ("cache", _pod([{"name": "tmp", "mountPath": "/data"}]), None),
-        ("cache", _pod([{"name": "tmp", "mountPath": "/data", "readOnly": True}]), "to be read only"),
+        ({"windows": "/data/it"}, _pod(_at("/data")), None),
+        ({"windows": "//data/it"}, _pod(_at("/data/")), None),
+        ({"windows": "/data/it"}, _pod(_at("/dat")), "no volume is mounted there: the root file system is read-only"),
+        ({"windows": "/data/../tmp"}, _pod(_at("/data")), "no volume is mounted there"),
+        ({"windows": "~/it"}, _pod(_at("/home/ray")), None),
+        ({"windows": "/data/it"}, _pod(_at("/"), _at("/data/", "tmp")), "the volume tmp ends with the pod"),
+        ({"windows": "/data/it"}, _pod(_at("/data"), _at("/", "tmp")), None),
+        ({"windows": "/data/it"}, _pod(_at("/data", readOnly=True)), "to be read only"),
+        ({"windows": "/data/it"}, _pod(_at("/data", "other")), "the volume other ends with the pod"),
+        ({"windows": "/data/it"}, _pod(_at("/data"), volumes=[{"name": "disk"}]), "ends with the pod"),
+        ({"windows": "/data/it"}, _pod(_at("/data"), volumes=[{"name": "disk", "ephemeral": {}}]), "ends with the pod"),
+        ({"windows": "/data/it"}, _pod(read_only_root=False), "no volume is mounted there"),
+        ({"cache": "/data/it"}, _pod(read_only_root=False), None),
+        ({"cache": "/data/it"}, _pod(_at("/data", "tmp")), None),
+        ({"cache": "/data/it"}, _pod(_at("/data"), volumes=[{"name": "disk", "configMap": {}}]), "to be read only"),
+        (
+            {"cache": "/data/it"},
+            _pod(_at("/data"), volumes=[{"name": "disk", "persistentVolumeClaim": {"readOnly": True}}]),
+            "to be read only",
+        ),
+        ({"cache": "beside/it"}, _pod(), None),
+        # What other gates refuse is not this one's, and no reason to break off.
+        ({"cache": "/data/it"}, _pod(_at(None), {}, "text", volumes=[None]), "no volume is mounted there"),
+        (["a"], _pod(), None),
+        ("text", _pod(), None),
     ],
 )
-def test_a_folder_lies_on_the_innermost_volume(argument: str, pod: dict[str, Any], words: str | None) -> None:
-    cluster = {"headGroupSpec": {"template": {"spec": pod}}}
-    service = {"kind": "RayService", "metadata": {"name": "a"}, "spec": {"rayClusterConfig": cluster}}
-    application = {"name": "screw", "import_path": "serve.app:build", "args": {argument: "/data/screw/it"}}
-
-    def folders(**changed: str) -> list[Finding]:
-        found = policies.check([service], {"applications": [application | changed]}, "staging")
-        return [finding for finding in found if finding.key == "folder"]
-
-    found = folders()
-    assert [words in finding.reason for finding in found if words] == [True] * (words is not None)
+def test_a_folder_lies_on_the_innermost_volume(arguments: Any, pod: dict[str, Any], words: str | None) -> None:
+    found = _folders(pod, arguments)
     assert len(found) == (words is not None)
-    assert folders(import_path="other:build") == []  # whose arguments are its own
+    assert (words or "") in "".join(found)
+
+
+def test_only_pods_that_may_run_the_application_need_the_volume() -> None:
+    assert _folders(_pod(), {"feedback": "/data"}, **{"num-cpus": "0"}) == []
+    assert len(_folders(_pod(), {"feedback": "/data"}, **{"num-cpus": "2"})) == 1
+    # The monitor asks for no CPU, and reads what users say.
+    assert len(_folders(_pod(), {"feedback": "/data", "windows": "/windows"}, **{"num-cpus": "0"})) == 2
+    assert _folders(_pod(), {"feedback": "/data"}, import_path="other:build") == []  # its arguments are its own
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -474,23 +474,33 @@ def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_pat
 
 
 def test_a_comment_shows_a_version_beside_the_served_one(version: ModelVersion, tmp_path: Path) -> None:
+    def page(served: ModelVersion | None, *findings: gates.Finding) -> str:
+        return change_markdown(findings, [gates.Arrival("local/screw", version, served)])
+
+    passed = gates.Finding(key="scope", phase=gates.Phase.SUCCESS, reason="all is well")
     skipped = gates.Finding(key="kubernetes", phase=gates.Phase.SKIPPED, reason="RayService", remedy="give --crds")
-    page = change_markdown([skipped], [(version, None)])
-    assert page.startswith("| gate |  | found |")
-    assert "| kubernetes | skipped | RayService. To do: give --crds |" in page
-    assert "**screw 1**, judged on 100 images" in page
-    assert "| accuracy | 0.9800 |" in page
-    assert version.model.sha256 in page
+    refused = gates.Finding(key="report", phase=gates.Phase.FAILURE, reason="is none", remedy="evaluate")
+    shown = page(None, passed, skipped, refused)
+    assert shown.splitlines()[:5] == [
+        "| gate |  | found |",
+        "| --- | --- | --- |",
+        "| report | ❌ | is none. To do: evaluate |",
+        "| kubernetes | skipped | RayService. To do: give --crds |",
+        "| scope | ✅ | all is well |",
+    ]
+    assert "#### local/screw\n\n**screw 1**, judged on 100 images" in shown
+    assert "| accuracy | 0.9800 |" in shown
+    assert version.model.sha256 in shown
     other = make_version(tmp_path, "2")
     poorer = other.evaluation.model_copy(update={"metrics": {"accuracy": 0.5, "auroc": 0.75}})
-    page = change_markdown([], [(version, other.model_copy(update={"evaluation": poorer}))])
-    assert "| metric | screw 1 | screw 2, now served |" in page
-    assert "| accuracy | 0.9800 | 0.5000 |" in page
-    assert "| auroc | – | 0.7500 |" in page
-    assert "Both were judged on the same dataset" in page
+    shown = page(other.model_copy(update={"evaluation": poorer}))
+    assert "| metric | screw 1 | screw 2, now served |" in shown
+    assert "| accuracy | 0.9800 | 0.5000 |" in shown
+    assert "| auroc | – | 0.7500 |" in shown
+    assert "Both were judged on the same dataset" in shown
     elsewhere = other.evaluation.model_copy(update={"dataset": "e" * 64})
-    page = change_markdown([], [(version, other.model_copy(update={"evaluation": elsewhere}))])
-    assert "Mind: they were judged on different datasets" in page
+    shown = page(other.model_copy(update={"evaluation": elsewhere}))
+    assert "Mind: they were judged on different datasets" in shown
 
 
 def test_the_report_begins_with_what_it_is_for(version: ModelVersion) -> None:
