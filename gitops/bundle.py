@@ -2,10 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
@@ -14,13 +13,8 @@ from gitops.errors import BundleError
 from gitops.manifest import BundleFile, BundleManifest
 from gitops.state import folder_written_whole, locked, write_atomically
 
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 1 << 20
-
-_T = TypeVar("_T")
 
 
 def list_files(folder: Path) -> tuple[BundleFile, ...]:
@@ -86,8 +80,7 @@ def read_manifest(uri: str, sha256: str) -> BundleManifest:
     """
     if (folder := local_folder(uri)) is not None:
         return _parse(_read(folder / MANIFEST), sha256, uri)
-    filesystem, root = _open(uri)
-    return _parse(_reading(uri, partial(_download, filesystem, f"{root}/{MANIFEST}")), sha256, uri)
+    return _parse(_open(uri)(MANIFEST), sha256, uri)
 
 
 def fetch(uri: str, sha256: str, cache: Path) -> Path:
@@ -122,36 +115,40 @@ def local_folder(uri: str) -> Path | None:
 
 
 def _copy(uri: str, sha256: str, target: Path) -> None:
-    manifest = read_manifest(uri, sha256)
-    filesystem, root = _open(uri)
+    read = _open(uri)  # once: looking for credentials and a region can take the SDK of a store seconds
+    data = read(MANIFEST)
     with folder_written_whole(target) as folder:
-        for file in manifest.files:
+        for file in _parse(data, sha256, uri).files:
             path = folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_reading(uri, partial(_download, filesystem, f"{root}/{file.path}")))
-        (folder / MANIFEST).write_bytes(_reading(uri, partial(_download, filesystem, f"{root}/{MANIFEST}")))
+            path.write_bytes(read(file.path))
+        (folder / MANIFEST).write_bytes(data)
         verify(folder, sha256)
 
 
-def _open(uri: str) -> tuple["FileSystem", str]:
+def _open(uri: str) -> Callable[[str], bytes]:
+    """What reads a file of the bundle, by its path in there.
+
+    Raises:
+        BundleError: of both, the store or the file cannot be read.
+    """
     from pyarrow import fs
 
-    def open_filesystem() -> tuple["FileSystem", str]:
+    with _named(uri):
         filesystem, root = fs.FileSystem.from_uri(uri)
-        return filesystem, root.rstrip("/")
 
-    return _reading(uri, open_filesystem)
+    def read(path: str) -> bytes:
+        with _named(uri), filesystem.open_input_stream(f"{root.rstrip('/')}/{path}") as stream:
+            data: bytes = stream.read()
+        return data
 
-
-def _download(filesystem: "FileSystem", path: str) -> bytes:
-    with filesystem.open_input_stream(path) as stream:
-        data: bytes = stream.read()
-    return data
+    return read
 
 
-def _reading(uri: str, action: Callable[[], _T]) -> _T:
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
     try:
-        return action()
+        yield
     except (OSError, ValueError) as error:  # ValueError: pyarrow's ArrowInvalid, for a scheme that it doesn't know
         raise BundleError(f"cannot read the bundle {uri}: {error}") from error
 

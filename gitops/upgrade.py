@@ -1,7 +1,8 @@
 """Says what a change of an environment will do to what runs, before it is merged: pure functions of two versions.
 
 On a cluster KubeRay (1.7) compares the RayService's two halves apart. A changed `serveConfigV2` is handed to Ray Serve
-in place; a changed `rayClusterConfig` starts a second cluster, but for what KubeRay leaves out of its comparison.
+in place; a changed `rayClusterConfig` starts a second cluster. What KubeRay leaves out of its comparison, the bounds of
+worker groups say, only a new cluster takes.
 """
 
 import copy
@@ -129,6 +130,10 @@ def _of_difference(difference: Difference) -> Upgrade:
 def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     old, new = _compared(before), _compared(after)
     if old == new:
+        for path in _differing(
+            before["spec"]["rayClusterConfig"], after["spec"]["rayClusterConfig"], "rayClusterConfig"
+        ):
+            yield Change(upgrade=Upgrade.NOT_APPLIED, where=path)
         return
     groups = len(old.get("workerGroupSpecs") or ())
     if old == new | {"workerGroupSpecs": (new.get("workerGroupSpecs") or [])[:groups]}:

@@ -1,9 +1,10 @@
 """The Ray Serve application: `import_path: serve.app:build` in an environment's `serve-config.yaml`."""
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
@@ -34,6 +36,8 @@ from serve.sampling import MOST_WAITING, Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 from serve.windows import WindowFolder
+
+log = logging.getLogger("ray.serve")
 
 DEPLOYMENT, MONITOR = "Classifier", "Monitor"
 """The deployments' names; environments configure them by these."""
@@ -149,6 +153,24 @@ class AnswerCheck:
         await asyncio.shield(self._asked)
 
 
+class Change:
+    """Changes a replica's models without a pause in its answers; lives on one event loop.
+
+    Ray Serve sends a replica no requests until its `reconfigure` has returned. Where others answer meanwhile, that is
+    as it should be: one replica after another loads, and a bundle that ends a process ends one. A replica that is alone
+    goes on answering.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None  # the event loop itself would forget it
+
+    async def __call__(self, change: Coroutine[Any, Any, None], *, answers: bool) -> None:
+        """Begin `change`, which never raises, and wait for it unless this replica alone `answers`."""
+        self._task = task = asyncio.create_task(change)
+        if not answers or await asyncio.to_thread(_others_answer):
+            await task
+
+
 class Classifier(InferenceService):
     """A replica: decodes and judges what it is sent, with the model that `user_config` names."""
 
@@ -157,7 +179,7 @@ class Classifier(InferenceService):
         # One more than the network's: it decodes while the others wait for each other. At 8 clients the cores stood
         # still for 5 % of the time without it, for 2 % with it.
         self._pool = ThreadPoolExecutor(arguments.threads + 1, "judge")
-        self._check = AnswerCheck()
+        self._check, self._change = AnswerCheck(), Change()
         meters = RayMeters((*SERVING, DRIFT_SAMPLES))
         self._slot = ModelSlot(
             opener(arguments, folder),
@@ -192,7 +214,7 @@ class Classifier(InferenceService):
         except ContractError as error:
             self._slot.refuse(str(error))
             return
-        await self._slot.want(config.model, config.trial)
+        await self._change(self._slot.want(config.model, config.trial), answers=self._slot.loaded is not None)
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
@@ -231,6 +253,17 @@ class Monitor:
         """Called now and then by Ray Serve: what has waited long enough is judged. Never raises."""
         # Nobody waits for it: behind photographs it may take a while.
         self._pool.submit(self._monitor.look_round)
+
+
+def _others_answer() -> bool:
+    """Whether the deployment has other replicas that take requests."""
+    context = serve.get_replica_context()
+    try:
+        states = serve.status().applications[context.app_name].deployments[context.deployment].replica_states
+    except (RayError, KeyError) as error:  # Serve's controller is away: whoever can answer should
+        log.warning("Cannot ask Serve for the other replicas: %r. Going on answering.", error)
+        return False
+    return any(state == "RUNNING" and count > 0 for state, count in states.items())
 
 
 async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photograph: bytes) -> bool:

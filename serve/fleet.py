@@ -23,7 +23,7 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import AnswerCheck, ApplicationArguments, opener, session_folder
+from serve.app import AnswerCheck, ApplicationArguments, Change, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
@@ -72,7 +72,7 @@ class Fleet(InferenceService):
         self._folder = session_folder()
         self._open_bundle = opener(arguments, self._folder)
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
-        self._check = AnswerCheck()
+        self._check, self._change = AnswerCheck(), Change()
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
@@ -121,7 +121,7 @@ class Fleet(InferenceService):
         except ContractError as error:
             self._members.load_error = str(error)
             return
-        await self._members.want(config.models)
+        await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
 
     async def check_health(self) -> None:
         """Raise if the model that was asked for last no longer answers; a replica without one is healthy."""

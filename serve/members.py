@@ -88,9 +88,12 @@ class Members:
 
     async def want(self, models: Mapping[str, ServedModel]) -> None:
         """Serve these from now on; returns when those that are in memory have changed, or it is known why not."""
-        self.wanted, self.load_error = dict(models), None
+        self.wanted = wanted = dict(models)
+        self.load_error = None
         self._places = {name: place for name, place in self._places.items() if name in models}
         for name, member in list(self._in_memory.items()):
+            if self.wanted is not wanted:  # others have been wanted meanwhile
+                return
             if name in models and member.slot.wanted != models[name]:
                 await member.slot.want(models[name])
 

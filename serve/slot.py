@@ -198,10 +198,10 @@ class ModelSlot(Slot):
         the model answers alone.
         """
         # A task begins later than this goes on, so that a candidate which becomes the model is taken over first.
-        self._trying = asyncio.create_task(self.candidate.want(trial))
+        self._trying = trying = asyncio.create_task(self.candidate.want(trial))
         await self._want(model)
         # A new replica answers nothing before this returns, and a candidate must not keep it from that.
-        await asyncio.wait({self._trying}, timeout=CANDIDATE_SECONDS)
+        await asyncio.wait({trying}, timeout=CANDIDATE_SECONDS)
 
     def choose(self, model: Loaded, client: Callable[[], str | None]) -> Chosen:
         """Who judges a request that names no version.

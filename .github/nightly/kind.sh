@@ -79,7 +79,8 @@ say "secrets"
 kubectl create namespace mergeline-staging
 kubectl --namespace mergeline-staging create secret generic ray-token --from-literal "auth_token=$(openssl rand -hex 32)"
 kubectl --namespace mergeline-staging create secret generic artifact-store \
-  --from-literal AWS_ACCESS_KEY_ID=minioadmin --from-literal AWS_SECRET_ACCESS_KEY=minioadmin
+  --from-literal AWS_ACCESS_KEY_ID=minioadmin --from-literal AWS_SECRET_ACCESS_KEY=minioadmin \
+  --from-literal AWS_DEFAULT_REGION=us-east-1
 
 say "the environments"
 kubectl apply --filename - <<ARGOCD

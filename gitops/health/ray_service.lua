@@ -1,6 +1,12 @@
 -- Health of a RayService for Argo CD, from what KubeRay 1.7 was seen to write. `Ready=True` says only that some pod takes
 -- requests: it stays True while an application fails beside the old one, while a new cluster does not come up, and while
--- KubeRay cannot read the change at all. Argo CD gives scripts no string library.
+-- KubeRay cannot read the change at all. Argo CD gives scripts no string library, and of `os` the time.
+
+local os = require("os")
+
+-- How long a cluster may take to come up: a node must be there, and an image of gigabytes on it. Where it can't, the
+-- status stays as it was when the cluster was made: KubeRay writes it anew only when the applications change.
+local COMES_UP_WITHIN_MINUTES = 15
 
 local BROKEN = {
   CrashLoopBackOff = true,
@@ -34,6 +40,12 @@ local function names(entries)
   end
   table.sort(found)
   return found
+end
+
+-- Whether a condition has been as it is for longer than a cluster takes to come up. Times in UTC sort as their texts do.
+local function is_overdue(found)
+  local since = found.lastTransitionTime
+  return since ~= nil and since < os.date("!%Y-%m-%dT%H:%M:%SZ", os.time() - 60 * COMES_UP_WITHIN_MINUTES)
 end
 
 -- What keeps a cluster's head from starting, or nil.
@@ -93,13 +105,21 @@ local function judge()
 
   if (pending.rayClusterName or "") ~= "" then
     local coming = pending.rayClusterName
-    local failing = broken_head(pending) or applications(pending)
+    local failed, busy = applications(pending)
+    local failing = broken_head(pending) or failed
     local old = ready.status == "True" and "; the old cluster answers" or ""
     if failing then
       return health("Degraded", "the new cluster " .. coming .. " does not come up: " .. failing .. old)
     end
     if condition(status, "RollbackInProgress").status == "True" then
       return health("Progressing", "requests go back to the cluster before " .. coming)
+    end
+    if not busy and next(pending.applicationStatuses or {}) ~= nil then
+      return health("Progressing", "requests move to the new cluster " .. coming)
+    end
+    if is_overdue(condition(status, "UpgradeInProgress")) then
+      return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
+        .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)
     end
     return health("Progressing", "the new cluster " .. coming .. " starts" .. old)
   end

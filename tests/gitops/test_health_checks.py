@@ -1,5 +1,6 @@
 """Argo CD's health checks in Lua, on statuses as KubeRay 1.7 writes them."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ RUNNING = {"screw": {"status": "RUNNING", "serveDeploymentStatuses": {"Classifie
 
 
 def health(check: str, obj: dict[str, Any]) -> tuple[str, str]:
-    """Status and message that Argo CD would show; its Lua has the libraries `base` and `table`, and no other."""
+    """Status and message that Argo CD would show; its Lua has `base`, `table`, and two functions of `os`."""
     lua = LuaRuntime(unpack_returned_tuples=True)
     lua.execute('getmetatable("").__index = nil')
+    lua.execute("package.loaded.os = {time = os.time, date = os.date}")
     lua.execute("for _, name in ipairs({'string', 'math', 'io', 'os', 'debug', 'python'}) do _G[name] = nil end")
     lua.globals().obj = lua.table_from(obj, recursive=True)
     found = lua.execute((CHECKS / f"{check}.lua").read_text())
@@ -22,13 +24,23 @@ def health(check: str, obj: dict[str, Any]) -> tuple[str, str]:
     return found.status, found.message
 
 
-def condition(name: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
-    return {"type": name, "status": status, "reason": reason, "message": message, "observedGeneration": 3}
+def condition(name: str, status: str, reason: str, message: str = "", *, minutes: float = 1) -> dict[str, Any]:
+    """A condition that is as it is for so long."""
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    return {
+        "type": name,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": 3,
+        "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
 READY = condition("Ready", "True", "NonZeroServeEndpoints", "Number of serve endpoints is greater than 0")
 STILL = condition("UpgradeInProgress", "False", "NoPendingCluster")
 UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist")
+LONG_UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=16)
 
 
 def cluster(name: str, head: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
@@ -55,6 +67,9 @@ def failing(status: str, message: str, deployment: str = "HEALTHY") -> dict[str,
 PULLING = condition(
     "HeadPodReady", "False", "ImagePullBackOff", 'ray-head: Back-off pulling image "mergeline@sha256:…"'
 )
+
+# As it stays while the head's image cannot be pulled: KubeRay 1.7 writes the copy anew only with the applications.
+JUST_MADE = {"rayClusterName": NEW, "rayClusterStatus": {"desiredCPU": "0", "desiredMemory": "0", "head": {}}}
 
 SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "new": ({"metadata": {"generation": 1}}, "Progressing", "not seen it yet"),
@@ -111,6 +126,35 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Degraded",
         f"the new cluster {NEW} does not come up: ImagePullBackOff",
     ),
+    "an image that cannot be pulled, and KubeRay does not say so": (
+        service(READY, LONG_UPGRADING, active=cluster(OLD), pending=JUST_MADE),
+        "Degraded",
+        f"the new cluster {NEW} did not come up within 15 minutes (no application yet): the RayCluster and its pods",
+    ),
+    "a new cluster without room for its workers": (
+        service(
+            READY,
+            LONG_UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPSCALING")),
+        ),
+        "Degraded",
+        f"the new cluster {NEW} did not come up within 15 minutes (screw is DEPLOYING): the RayCluster and its pods",
+    ),
+    "a first cluster that does not come up": (
+        service(
+            condition("Ready", "False", "Initializing"),
+            condition("UpgradeInProgress", "False", "Initializing", minutes=16),
+            pending=JUST_MADE,
+        ),
+        "Degraded",
+        f"the new cluster {NEW} did not come up within 15 minutes (no application yet): the RayCluster and its pods",
+    ),
+    "requests that move for longer": (
+        service(READY, LONG_UPGRADING, active=cluster(OLD), pending=cluster(NEW, applicationStatuses=RUNNING)),
+        "Progressing",
+        f"requests move to the new cluster {NEW}",
+    ),
     "the new cluster's application fails": (
         service(
             READY,
@@ -126,7 +170,7 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
             READY,
             UPGRADING,
             active=cluster(OLD),
-            pending=cluster(NEW, condition("HeadPodReady", "False", "ContainersNotReady")),
+            pending=JUST_MADE,
         ),
         "Progressing",
         f"the new cluster {NEW} starts; the old cluster answers",

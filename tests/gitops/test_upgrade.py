@@ -146,7 +146,11 @@ def test_a_deployment_that_gets_actor_options_is_restarted() -> None:
 @pytest.mark.parametrize(
     ("after", "upgrade", "where"),
     [
-        (service(group(replicas=3, minReplicas=1, maxReplicas=9)), Upgrade.NONE, []),
+        (
+            service(group(replicas=3, maxReplicas=9)),
+            Upgrade.NOT_APPLIED,
+            ["rayClusterConfig.workerGroupSpecs.0.maxReplicas", "rayClusterConfig.workerGroupSpecs.0.replicas"],
+        ),
         (
             service(group(), group(groupName="more")),
             Upgrade.IN_PLACE,

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from gitops.manifest import ServedModel
+from gitops.state import locked
 from tests.bundles import make_bundle
-from tests.serve.conftest import Service
+from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service
 
 REPLICAS = 2
 PART = cv2.imencode(".png", np.pad(np.full((40, 120), 60, np.uint8), 60, constant_values=220))[1].tobytes()
@@ -139,3 +140,45 @@ def test_no_request_fails_while_models_come_and_go(service: Service, load: Load,
     assert load.failures == []
     assert all(reply.digest == digests[str(reply.version)] for reply in load.replies)
     assert service.running() == before  # no replica was replaced
+
+
+@pytest.fixture
+def slow_store(service: Service, tmp_path: Path) -> Iterator[tuple[ServedModel, contextlib.ExitStack]]:
+    """A model in a store that gives nothing until the stack is closed: somebody else holds its place in the cache."""
+    cache = tmp_path / "cache"
+    made = model(tmp_path, "2")
+    cache.mkdir()
+    (tmp_path / "2").rename(cache / made.sha256)
+    service.arguments["cache"] = str(cache)
+    with contextlib.ExitStack() as held:
+        held.enter_context(locked(cache / f".{made.sha256}.lock"))
+        yield made.model_copy(update={"uri": "s3://store/bundle"}), held
+    service.arguments = dict(ARGUMENTS)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_no_request_waits_for_a_slow_store(
+    replicas: int,
+    service: Service,
+    load: Load,
+    slow_store: tuple[ServedModel, contextlib.ExitStack],
+    tmp_path: Path,
+) -> None:
+    first, (second, held) = model(tmp_path, "1"), slow_store
+    service.put(first, num_replicas=replicas, max_ongoing_requests=16, ray_actor_options={"num_cpus": 0.5})
+    service.wait(lambda answer: answer["version"] == "1", replicas=replicas)
+    load.start()
+    service.put(second)
+    if replicas == 1:
+        service.wait(lambda answer: answer["wanted"]["version"] == "2" and answer["version"] == "1")
+    else:  # one after the other loads, and Serve sends that one no requests until it has
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(service.running()) == replicas:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert {reply.version for reply in load.wait_for_more()} == {"1"}
+    assert len(service.running()) == 1
+    held.close()
+    service.wait(lambda answer: answer["version"] == "2" and answer["load_error"] is None, replicas=replicas)
+    load.stop()
+    assert load.failures == []
