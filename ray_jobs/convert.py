@@ -15,8 +15,9 @@ from serve.preprocess import Pixels
 
 if TYPE_CHECKING:
     import keras
-    import openvino
     import tensorflow as tf
+
+    from serve.engine import openvino
 
 _BATCH = 16
 _EMBEDDING_DIMENSIONS = 32
@@ -162,7 +163,7 @@ def _write_graph(frozen: "tf.types.experimental.ConcreteFunction", saved_model: 
 
 def to_engine(saved_model: Path, file: Path) -> None:
     """Convert a SavedModel to OpenVINO's format; `file` is the `.xml`."""
-    import openvino
+    from serve.engine import openvino
 
     write_engine(openvino.convert_model(saved_model), file)
 
@@ -174,7 +175,7 @@ def write_engine(model: "openvino.Model", file: Path) -> None:
         model: its operations are renamed.
         file: the `.xml`; the weights (float32) go beside it as `.bin`.
     """
-    import openvino
+    from serve.engine import openvino
 
     for number, node in enumerate(model.get_ordered_ops()):
         # Names carry counters of the process that converted the model.

@@ -22,7 +22,7 @@ from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, dec
 from serve.trace import Trace
 
 if TYPE_CHECKING:
-    import openvino
+    from serve.engine import openvino
 
 GOOD = 0
 """Index of the good class in `classes`, in probabilities and in labels."""
@@ -341,7 +341,7 @@ class Predictor:
 
 def computes_in(precision: InferencePrecision) -> bool:
     """Whether this CPU has instructions for a precision; OpenVINO emulates what some have not, slowly."""
-    import openvino
+    from serve.engine import openvino
 
     capabilities = cast("list[str]", openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return {"f32": "FP32", "bf16": "BF16"}[precision] in capabilities
@@ -350,7 +350,7 @@ def computes_in(precision: InferencePrecision) -> bool:
 def _compile(
     folder: Path, manifest: BundleManifest, precision: InferencePrecision, *, threads: int, streams: int
 ) -> "openvino.CompiledModel":
-    import openvino
+    from serve.engine import openvino
 
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # mapped weights would kill the process if the file were cut off

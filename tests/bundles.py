@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
 from gitops import bundle
 from gitops.manifest import (
@@ -23,8 +21,11 @@ from gitops.manifest import (
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe
+from serve.engine import openvino
 from serve.predictor import EMBEDDING, EVIDENCE, INPUT, OUTPUT
 from serve.preprocess import Pixels, preprocess
+
+ops = openvino.opset13
 
 CLASSES = ("good", "defective")
 THRESHOLD = 0.5
