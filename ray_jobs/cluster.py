@@ -31,6 +31,13 @@ class ClusterError(MergelineError):
     """The local Ray could not be started, or is not what the state folder says."""
 
 
+SILENCE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",  # where it would report that it does not; nobody listens there
+}
+"""What keeps Ray from telling others that it is used; for the pods it stands in gitops/base/rayservice.yaml."""
+
+
 class Session(Contract):
     """What runs for a state folder: `session/session.json`."""
 
@@ -50,7 +57,7 @@ class Session(Contract):
             "RAY_API_SERVER_ADDRESS": self.dashboard,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": self.token_file,
-            "RAY_USAGE_STATS_ENABLED": "0",
+            **SILENCE,
             # A driver that uv started would have Ray build its environment anew for the workers.
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         }

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from gitops import kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
-from ray_jobs import ingress
+from ray_jobs import cluster, ingress
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "5c1f" * 16
@@ -90,7 +90,7 @@ def test_a_worker_holds_a_replica_and_there_may_be_as_many(
 def test_ray_has_the_settings_of_one_machine_everywhere(rendered: dict[str, list[kustomize.Object]]) -> None:
     for pod in pods(rendered["production"]):
         variables = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
-        assert ingress.SETTINGS.items() <= variables.items()
+        assert (ingress.SETTINGS | cluster.SILENCE).items() <= variables.items()
         assert {name for name in variables if name.startswith("RAY_SERVE")} == set(ingress.SETTINGS)
 
 
