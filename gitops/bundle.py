@@ -117,8 +117,9 @@ def local_folder(uri: str) -> Path | None:
 def _copy(uri: str, sha256: str, target: Path) -> None:
     read = _open(uri)  # once: looking for credentials and a region can take the SDK of a store seconds
     data = read(MANIFEST)
+    manifest = _parse(data, sha256, uri)
     with folder_written_whole(target) as folder:
-        for file in _parse(data, sha256, uri).files:
+        for file in manifest.files:
             path = folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(read(file.path))
@@ -130,7 +131,7 @@ def _open(uri: str) -> Callable[[str], bytes]:
     """What reads a file of the bundle, by its path in there.
 
     Raises:
-        BundleError: of both, the store or the file cannot be read.
+        BundleError: the store cannot be opened, or, later, a file of it cannot be read.
     """
     from pyarrow import fs
 

@@ -2,7 +2,7 @@
 
 On a cluster KubeRay (1.7) compares the RayService's two halves apart. A changed `serveConfigV2` is handed to Ray Serve
 in place; a changed `rayClusterConfig` starts a second cluster. What KubeRay leaves out of its comparison, the bounds of
-worker groups say, only a new cluster takes.
+worker groups say, waits until something else makes it write the cluster anew.
 """
 
 import copy
@@ -41,9 +41,9 @@ class Upgrade(StrEnum):
     """What a change does, from the least to the most."""
 
     NONE = "nothing changes"
+    NOT_APPLIED = "not applied"
     IN_PLACE = "in place"
     RESTART = "in place, with new replicas"
-    NOT_APPLIED = "not applied"
     REMOVED = "removed"
     NEW_CLUSTER = "new cluster"
     INCREMENTAL = "new cluster, step by step"
@@ -54,7 +54,7 @@ _MEANING = {
     Upgrade.IN_PLACE: "replicas take it as they run",
     Upgrade.RESTART: "replicas are replaced, those that answer last",
     Upgrade.REMOVED: "it stops answering",
-    Upgrade.NOT_APPLIED: "it is accepted, and has no effect until there is a new cluster for another reason",
+    Upgrade.NOT_APPLIED: "accepted, and without effect until the cluster is written anew for another reason",
     Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
     Upgrade.INCREMENTAL: "KubeRay starts a second cluster, and moves requests to it in steps",
 }
@@ -82,6 +82,8 @@ class Forecast(Contract):
         """The forecast for a person to read."""
         meaning = _MEANING[self.upgrade]
         head = f"{self.environment}: {self.upgrade}" + (f" ({meaning})" if meaning else "")
+        if Upgrade.NOT_APPLIED in {change.upgrade for change in self.changes} - {self.upgrade}:
+            head += f"; a part is {Upgrade.NOT_APPLIED} ({_MEANING[Upgrade.NOT_APPLIED]})"
         return "\n".join([head, *(f"  {change}" for change in self.changes)])
 
 

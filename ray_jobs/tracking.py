@@ -18,6 +18,8 @@ RUN_TAG = "mergeline.run"
 """Tag of an MLflow run: the id of the training run whose figures it holds."""
 FINISHED, FAILED = "FINISHED", "FAILED"
 
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
+
 
 def tracking_uri(state: State) -> str:
     """`MLFLOW_TRACKING_URI` if it is set, else the SQLite database in the state folder."""
@@ -26,7 +28,6 @@ def tracking_uri(state: State) -> str:
 
 def client(state: State) -> "MlflowClient":
     """A client of the tracking server and the registry; its database exists when this returns."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow import MlflowClient
 
     uri = tracking_uri(state)

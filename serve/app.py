@@ -16,7 +16,6 @@ import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
@@ -43,6 +42,10 @@ DEPLOYMENT, MONITOR = "Classifier", "Monitor"
 """The deployments' names; environments configure them by these."""
 FRESH_SECONDS = 2.0
 """A model that answered so lately answers still."""
+ASK_AGAIN_SECONDS = 2.0
+"""A replica that waits because others answer looks so often whether they still do."""
+CONTROLLER_SECONDS = 5.0
+"""Longest wait for Serve's controller."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
@@ -154,21 +157,36 @@ class AnswerCheck:
 
 
 class Change:
-    """Changes a replica's models without a pause in its answers; lives on one event loop.
+    """Changes a replica's models while its deployment answers; lives on one event loop.
 
-    Ray Serve sends a replica no requests until its `reconfigure` has returned. Where others answer meanwhile, that is
-    as it should be: one replica after another loads, and a bundle that ends a process ends one. A replica that is alone
-    goes on answering.
+    Ray Serve sends a replica no requests until its `reconfigure` has returned. Where others take requests meanwhile, it
+    waits until its models are there: only a few load at a time, and a bundle that ends a process ends no others. A
+    replica that is alone returns, and goes on answering.
     """
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None  # the event loop itself would forget it
+        self._thread = ThreadPoolExecutor(1, "others")  # loads may have taken all the others
 
     async def __call__(self, change: Coroutine[Any, Any, None], *, answers: bool) -> None:
-        """Begin `change`, which never raises, and wait for it unless this replica alone `answers`."""
+        """Begin `change`, and wait for its end as long as this replica is not the only one that `answers`."""
         self._task = task = asyncio.create_task(change)
-        if not answers or await asyncio.to_thread(_others_answer):
-            await task
+        task.add_done_callback(_log_failure)
+        while not task.done() and (not answers or await self._others_answer()):
+            await asyncio.wait({task}, timeout=ASK_AGAIN_SECONDS if answers else None)
+
+    async def _others_answer(self) -> bool:
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, _others_answer)
+        try:
+            return await asyncio.wait_for(asked, CONTROLLER_SECONDS)
+        except Exception as error:  # whatever it is, this replica answers, and Serve would stop one that raises
+            log.warning("Cannot ask Serve for the other replicas: %r.", error)
+            return False
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("A change of the models ended with an error.", exc_info=error)
 
 
 class Classifier(InferenceService):
@@ -256,14 +274,10 @@ class Monitor:
 
 
 def _others_answer() -> bool:
-    """Whether the deployment has other replicas that take requests."""
+    """Whether the deployment has other replicas that take requests; one that is being told something does not."""
     context = serve.get_replica_context()
-    try:
-        states = serve.status().applications[context.app_name].deployments[context.deployment].replica_states
-    except (RayError, KeyError) as error:  # Serve's controller is away: whoever can answer should
-        log.warning("Cannot ask Serve for the other replicas: %r. Going on answering.", error)
-        return False
-    return any(state == "RUNNING" and count > 0 for state, count in states.items())
+    deployments = serve.status().applications[context.app_name].deployments
+    return "RUNNING" in deployments[context.deployment].replica_states
 
 
 async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photograph: bytes) -> bool:

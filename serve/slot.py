@@ -61,7 +61,7 @@ class Slot:
     def __init__(self, open_bundle: Callable[[ServedModel], "Predictor"], on_load: Callable[[bool], None]) -> None:
         self.loaded: Loaded | None = None
         self.wanted: ServedModel | None = None
-        self.load_error: str | None = None
+        self._failure: str | None = None
         self.versions: set[str] = set()
         """All that have been loaded here."""
         self._open_bundle = open_bundle
@@ -69,14 +69,20 @@ class Slot:
         self._loading = asyncio.Lock()
         self._retries: asyncio.Task[None] | None = None
 
+    @property
+    def load_error(self) -> str | None:
+        """Why what is wanted does not answer; None: it does, or is on its way."""
+        return self._failure
+
     async def _want(self, model: ServedModel | None) -> None:
         """Load another model, or none; returns when it is there, or when it is known why it is not. Never raises."""
         if self._retries:
             self._retries.cancel()
-        self.wanted, self.load_error = model, None
+        self.wanted, self._failure = model, None
         if model is None:
             self.loaded = None
-        elif not await self._attempt(model):
+        # Known now: until another one has been loaded, a candidate that becomes the model may be gone.
+        elif not await self._attempt(model, self._find(model)):
             await self._fall_back(model)
             self._retries = asyncio.create_task(self._retry(model))
 
@@ -90,19 +96,26 @@ class Slot:
         """Models whose bundles need not be loaded again."""
         return (self.loaded,)
 
-    async def _attempt(self, model: ServedModel) -> bool:
-        """Load a model and swap; True if it answers now, or is wanted no longer."""
+    def _find(self, model: ServedModel) -> Loaded | None:
+        """A model that is loaded already, under another version or address perhaps."""
+        for known in self._known():
+            if known and (known.model.name, known.model.sha256) == (model.name, model.sha256):
+                return Loaded(model, known.predictor, known.since)
+        return None
+
+    async def _attempt(self, model: ServedModel, known: Loaded | None = None) -> bool:
+        """Load a model that is not `known` and swap; True if it answers now, or is wanted no longer."""
         async with self._loading:
             if model is not self.wanted:
                 return True
-            loaded, error = await self._load(model)
+            loaded, error = (known, None) if known else await self._load(model)
             if model is not self.wanted:  # another one has been wanted meanwhile
                 return True
             if loaded is None:
-                self.load_error = error
+                self._failure = error
                 return False
             # One assignment: a request has taken the old one or takes the new one, and what it took stays with it.
-            self.loaded, self.load_error = loaded, None
+            self.loaded, self._failure = loaded, None
             self.versions.add(model.version)
             await self.remember()
             log.info("Loaded %s version %s, bundle %s.", model.name, model.version, model.sha256[:12])
@@ -110,9 +123,8 @@ class Slot:
 
     async def _load(self, model: ServedModel) -> tuple[Loaded | None, str | None]:
         """The loaded model, or None and the reason."""
-        for known in self._known():
-            if known and (known.model.name, known.model.sha256) == (model.name, model.sha256):
-                return Loaded(model, known.predictor, known.since), None  # under another version or address, perhaps
+        if known := self._find(model):
+            return known, None
         try:
             predictor = await asyncio.to_thread(self._open, model)
         except MergelineError as error:
@@ -190,6 +202,12 @@ class ModelSlot(Slot):
         self.candidate = Candidate(open_bundle, on_load)
         self._trying: asyncio.Task[None] | None = None  # the event loop itself would forget it
         self._memory = memory
+        self._refusal: str | None = None
+
+    @property
+    def load_error(self) -> str | None:
+        """Why the last configuration is not followed, or its model does not answer; None: it does, or is on its way."""
+        return self._refusal or self._failure
 
     async def want(self, model: ServedModel | None, trial: Trial | None = None) -> None:
         """Serve another model, or none, and try another one beside it, or none; returns when both are settled.
@@ -197,6 +215,7 @@ class ModelSlot(Slot):
         It never raises: where the model does not load, the one before goes on answering; where the candidate does not,
         the model answers alone.
         """
+        self._refusal = None
         # A task begins later than this goes on, so that a candidate which becomes the model is taken over first.
         self._trying = trying = asyncio.create_task(self.candidate.want(trial))
         await self._want(model)
@@ -226,7 +245,7 @@ class ModelSlot(Slot):
 
     def refuse(self, reason: str) -> None:
         """Keep what answers, and say why the last configuration was not followed."""
-        self.load_error = reason
+        self._refusal = reason
         log.error("%s", reason)
 
     async def remember(self) -> None:

@@ -42,10 +42,12 @@ local function names(entries)
   return found
 end
 
--- Whether a condition has been as it is for longer than a cluster takes to come up. Times in UTC sort as their texts do.
-local function is_overdue(found)
-  local since = found.lastTransitionTime
-  return since ~= nil and since < os.date("!%Y-%m-%dT%H:%M:%SZ", os.time() - 60 * COMES_UP_WITHIN_MINUTES)
+-- Whether KubeRay wrote nothing anew for longer than a cluster takes to come up; it does where a cluster gets its name.
+-- Times in UTC sort as their texts do. Argo CD's os.date forgets the "!" where it is given a time, hence the difference.
+local function is_overdue(status)
+  local zone = os.time() - os.time(os.date("!*t"))
+  local bound = os.date("%Y-%m-%dT%H:%M:%SZ", os.time() - zone - 60 * COMES_UP_WITHIN_MINUTES)
+  return status.lastUpdateTime ~= nil and status.lastUpdateTime < bound
 end
 
 -- What keeps a cluster's head from starting, or nil.
@@ -114,10 +116,11 @@ local function judge()
     if condition(status, "RollbackInProgress").status == "True" then
       return health("Progressing", "requests go back to the cluster before " .. coming)
     end
-    if not busy and next(pending.applicationStatuses or {}) ~= nil then
+    local whole = not busy and next(pending.applicationStatuses or {}) ~= nil
+    if whole or (pending.trafficRoutedPercent or 0) > 0 then
       return health("Progressing", "requests move to the new cluster " .. coming)
     end
-    if is_overdue(condition(status, "UpgradeInProgress")) then
+    if is_overdue(status) then
       return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
         .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)
     end

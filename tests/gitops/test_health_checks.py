@@ -1,5 +1,6 @@
 """Argo CD's health checks in Lua, on statuses as KubeRay 1.7 writes them."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,17 @@ def health(check: str, obj: dict[str, Any]) -> tuple[str, str]:
     return found.status, found.message
 
 
-def condition(name: str, status: str, reason: str, message: str = "", *, minutes: float = 1) -> dict[str, Any]:
-    """A condition that is as it is for so long."""
-    since = datetime.now(UTC) - timedelta(minutes=minutes)
-    return {
-        "type": name,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "observedGeneration": 3,
-        "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+def condition(name: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"type": name, "status": status, "reason": reason, "message": message, "observedGeneration": 3}
+
+
+def before(minutes: float) -> str:
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 READY = condition("Ready", "True", "NonZeroServeEndpoints", "Number of serve endpoints is greater than 0")
 STILL = condition("UpgradeInProgress", "False", "NoPendingCluster")
 UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist")
-LONG_UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=16)
 
 
 def cluster(name: str, head: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
@@ -53,8 +48,11 @@ def service(
     active: dict[str, Any] | None = None,
     pending: dict[str, Any] | None = None,
     generation: int = 3,
+    minutes: float = 1,
 ) -> dict[str, Any]:
-    status = {"conditions": list(conditions), "observedGeneration": 3, "numServeEndpoints": 2}
+    """A RayService of which KubeRay wrote the status so long ago."""
+    status: dict[str, Any] = {"conditions": list(conditions), "observedGeneration": 3, "numServeEndpoints": 2}
+    status["lastUpdateTime"] = before(minutes)
     status |= {"activeServiceStatus": active or {}, "pendingServiceStatus": pending or {}}
     return {"kind": "RayService", "metadata": {"generation": generation}, "status": status}
 
@@ -127,16 +125,17 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         f"the new cluster {NEW} does not come up: ImagePullBackOff",
     ),
     "an image that cannot be pulled, and KubeRay does not say so": (
-        service(READY, LONG_UPGRADING, active=cluster(OLD), pending=JUST_MADE),
+        service(READY, UPGRADING, active=cluster(OLD), pending=JUST_MADE, minutes=16),
         "Degraded",
         f"the new cluster {NEW} did not come up within 15 minutes (no application yet): the RayCluster and its pods",
     ),
     "a new cluster without room for its workers": (
         service(
             READY,
-            LONG_UPGRADING,
+            UPGRADING,
             active=cluster(OLD),
             pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPSCALING")),
+            minutes=16,
         ),
         "Degraded",
         f"the new cluster {NEW} did not come up within 15 minutes (screw is DEPLOYING): the RayCluster and its pods",
@@ -144,14 +143,21 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a first cluster that does not come up": (
         service(
             condition("Ready", "False", "Initializing"),
-            condition("UpgradeInProgress", "False", "Initializing", minutes=16),
+            condition("UpgradeInProgress", "False", "Initializing"),
             pending=JUST_MADE,
+            minutes=16,
         ),
         "Degraded",
         f"the new cluster {NEW} did not come up within 15 minutes (no application yet): the RayCluster and its pods",
     ),
-    "requests that move for longer": (
-        service(READY, LONG_UPGRADING, active=cluster(OLD), pending=cluster(NEW, applicationStatuses=RUNNING)),
+    "a model that changes while requests move, step by step": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", ""), trafficRoutedPercent=60),
+            minutes=16,
+        ),
         "Progressing",
         f"requests move to the new cluster {NEW}",
     ),
@@ -291,6 +297,19 @@ CLUSTERS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     ),
     "suspended": ([condition("RayClusterSuspended", "True", "RayClusterSuspended")], "Suspended", "no pods"),
 }
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Bogota", "Asia/Tokyo"])
+def test_fifteen_minutes_are_as_long_everywhere(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for minutes, expected in ((14, "Progressing"), (16, "Degraded")):
+            found = service(READY, UPGRADING, active=cluster(OLD), pending=JUST_MADE, minutes=minutes)
+            assert health("ray_service", found)[0] == expected
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("case", CLUSTERS)

@@ -108,6 +108,16 @@ def test_what_serve_does_with_a_change(
     assert of_config(change) == (upgrade, [f"serve-config.yaml: applications.screw.{where}"])
 
 
+def test_what_is_not_applied_does_not_hide_what_is() -> None:
+    found = forecast(
+        "production", (config(), config(promote(TEXT, None, MODEL))), (service(), service(group(maxReplicas=9)))
+    )
+    assert found.upgrade is Upgrade.IN_PLACE
+    head, *lines = str(found).splitlines()
+    assert head.startswith("production: in place (replicas take it as they run); a part is not applied (accepted")
+    assert "  not applied: rayClusterConfig.workerGroupSpecs.0.maxReplicas" in lines
+
+
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
 @pytest.mark.parametrize(("change", "upgrade", "where"), SERVE_CHANGES)
 def test_an_application_has_another_version_for_ray_where_it_restarts(

@@ -81,6 +81,42 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
 @pytest.mark.anyio
+async def test_a_replica_waits_for_a_change_while_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serve import app
+
+    others: list[bool | Exception] = []
+
+    def others_answer() -> bool:
+        found = others.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(app, "_others_answer", others_answer)
+    monkeypatch.setattr(app, "ASK_AGAIN_SECONDS", 0.01)
+    change, loaded = app.Change(), asyncio.Event()
+
+    async def load() -> None:
+        await loaded.wait()
+
+    for said in ([False], [RuntimeError("the controller is away")], [True, True, False]):
+        others[:] = said
+        await asyncio.wait_for(change(load(), answers=True), 20)
+        assert not others, "it asked as long as others answered"
+
+    others[:] = [True] * 10_000
+    waiting = asyncio.create_task(change(load(), answers=True))
+    first = asyncio.create_task(change(load(), answers=False))  # it has nothing to answer with
+    while len(others) > 9_990:
+        await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert not first.done()
+    loaded.set()
+    await asyncio.wait_for(asyncio.gather(waiting, first), 20)
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
+@pytest.mark.anyio
 async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
     client: httpx.AsyncClient, slot: ModelSlot, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,40 @@ async def test_the_newest_wish_wins_even_if_an_older_one_is_still_loading(
     assert slot.loaded.model == second
 
 
+async def test_a_finished_candidate_is_not_loaded_again_though_another_model_is_loading(
+    slot: ModelSlot, opener: Opener, tmp_path: Path
+) -> None:
+    first, second, third = (served(tmp_path, version) for version in "123")
+    await slot.want(first, Canary(percent=10, model=third))
+    opener.go_on.clear()
+    wishes = [asyncio.create_task(slot.want(second, Canary(percent=10, model=third)))]
+    while opener.asked[-1] != "2":
+        await asyncio.sleep(0.005)
+    wishes.append(asyncio.create_task(slot.want(third)))
+    await asyncio.sleep(0)
+    opener.go_on.set()
+    await asyncio.gather(*wishes)
+    assert slot.loaded
+    assert slot.loaded.model == third
+    assert opener.asked.count("3") == 1
+
+
+async def test_a_refusal_outlives_the_load_that_was_under_way(slot: ModelSlot, opener: Opener, tmp_path: Path) -> None:
+    first, second = served(tmp_path, "1"), served(tmp_path, "2")
+    await slot.want(first)
+    opener.go_on.clear()
+    wish = asyncio.create_task(slot.want(second))
+    while len(opener.asked) < 2:
+        await asyncio.sleep(0.005)
+    slot.refuse("no such key")
+    opener.go_on.set()
+    await wish
+    assert slot.loaded
+    assert (slot.loaded.model, slot.load_error) == (second, "no such key")
+    await slot.want(first)
+    assert slot.load_error is None
+
+
 async def test_wanting_nothing_takes_the_model_away(slot: ModelSlot, tmp_path: Path) -> None:
     await slot.want(served(tmp_path, "1"))
     await slot.want(None)
