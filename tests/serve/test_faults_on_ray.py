@@ -1,6 +1,5 @@
 """Faults on a real Ray Serve: a replica and the proxy are killed while requests come, and the service comes back."""
 
-import contextlib
 import http.client
 import threading
 import time
@@ -10,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from gitops.manifest import ServedModel
-from ray_jobs import cluster, processes
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
-from tests.serve.conftest import DEADLINE_SECONDS, Service, encoded
+from tests.serve.conftest import DEADLINE_SECONDS, Service, encoded, processes_named
 
 REPLICAS, CLIENTS = 2, 4
 PAUSE_SECONDS = 0.05
@@ -86,18 +83,6 @@ def load(service: Service, tmp_path: Path) -> Iterator[Load]:
     load.await_steady(time.monotonic())
     yield load
     load.stop()
-
-
-def processes_named(ray_cluster: RayCluster, name: str) -> dict[int, psutil.Process]:
-    """Processes of this test's own Ray by their ids; Ray gives its own longer names than the system has room for."""
-    session = cluster.session_of(ray_cluster.state)
-    assert session
-    found = {}
-    for process in processes.of(session.id):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == name or "".join(process.cmdline()).startswith(name):
-                found[process.pid] = process
-    return found
 
 
 def outage(found: list[tuple[float, str]]) -> tuple[int, float]:

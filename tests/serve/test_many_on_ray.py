@@ -17,12 +17,11 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import ServeApi
 from gitops.state import State
-from ray_jobs import cluster, processes
 from serve.preprocess import preprocess
 from tests.bundles import expected_score, make_bundle
 from tests.conftest import RayCluster
 from tests.gitops.deployments import PROJECT, make_version
-from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service, encoded
+from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service, encoded, processes_named
 
 MODELS, MAX_MODELS, BROKEN = 100, 8, "part-50"
 BOLT = PROJECT.replace("name: screw", "name: bolt").replace("min: 0.95", "min: 0.5")
@@ -157,13 +156,7 @@ def test_a_hundred_models_share_a_replica_s_memory(
         while client.get(f"{url}/fleet").is_error:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        session = cluster.session_of(ray_cluster.state)
-        assert session
-        (replica,) = (
-            process
-            for process in processes.of(session.id)
-            if "ServeReplica:hundred:Fleet" in "".join(process.cmdline())
-        )
+        (replica,) = processes_named(ray_cluster, "ray::ServeReplica:hundred:Fleet").values()
         memory = {}
         asked = [*fleet, *list(fleet)[::10]]
         for count, name in enumerate(asked, 1):
