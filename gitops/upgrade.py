@@ -54,7 +54,7 @@ _MEANING = {
     Upgrade.IN_PLACE: "replicas take it as they run",
     Upgrade.RESTART: "replicas are replaced, those that answer last",
     Upgrade.REMOVED: "it stops answering",
-    Upgrade.NOT_APPLIED: "accepted, and without effect until the cluster is written anew for another reason",
+    Upgrade.NOT_APPLIED: "accepted, and without effect by itself: a new cluster takes it",
     Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
     Upgrade.INCREMENTAL: "KubeRay starts a second cluster, and moves requests to it in steps",
 }

@@ -33,6 +33,11 @@ class Opener:
         predictor.probe()
         return predictor
 
+    async def was_asked(self, times: int) -> None:
+        """Until it has been asked so often."""
+        while len(self.asked) < times:
+            await asyncio.sleep(0.005)
+
 
 @pytest.fixture
 def opener() -> Opener:
@@ -86,8 +91,7 @@ async def test_the_old_model_answers_while_the_new_one_is_loaded(
     await slot.want(first)
     opener.go_on.clear()
     wish = asyncio.create_task(slot.want(second))
-    while len(opener.asked) < 2:
-        await asyncio.sleep(0.005)
+    await opener.was_asked(2)
     assert slot.loaded
     assert (slot.loaded.model, slot.wanted) == (first, second)
     opener.go_on.set()
@@ -146,8 +150,7 @@ async def test_the_newest_wish_wins_even_if_an_older_one_is_still_loading(
     first, second = served(tmp_path, "1"), served(tmp_path, "2")
     opener.go_on.clear()
     wishes = [asyncio.create_task(slot.want(model)) for model in (first, second)]
-    while not opener.asked:
-        await asyncio.sleep(0.005)
+    await opener.was_asked(1)
     opener.go_on.set()
     await asyncio.gather(*wishes)
     assert slot.loaded
@@ -160,13 +163,12 @@ async def test_a_finished_candidate_is_not_loaded_again_though_another_model_is_
     first, second, third = (served(tmp_path, version) for version in "123")
     await slot.want(first, Canary(percent=10, model=third))
     opener.go_on.clear()
-    wishes = [asyncio.create_task(slot.want(second, Canary(percent=10, model=third)))]
-    while opener.asked[-1] != "2":
-        await asyncio.sleep(0.005)
-    wishes.append(asyncio.create_task(slot.want(third)))
+    loading = asyncio.create_task(slot.want(second, Canary(percent=10, model=third)))
+    await opener.was_asked(3)
+    finished = asyncio.create_task(slot.want(third))
     await asyncio.sleep(0)
     opener.go_on.set()
-    await asyncio.gather(*wishes)
+    await asyncio.gather(loading, finished)
     assert slot.loaded
     assert slot.loaded.model == third
     assert opener.asked.count("3") == 1
@@ -177,8 +179,7 @@ async def test_a_refusal_outlives_the_load_that_was_under_way(slot: ModelSlot, o
     await slot.want(first)
     opener.go_on.clear()
     wish = asyncio.create_task(slot.want(second))
-    while len(opener.asked) < 2:
-        await asyncio.sleep(0.005)
+    await opener.was_asked(2)
     slot.refuse("no such key")
     opener.go_on.set()
     await wish
@@ -310,8 +311,7 @@ async def test_the_candidate_before_does_not_judge_while_the_next_one_is_loaded(
     await slot.want(first, Canary(percent=99, model=second))
     opener.go_on.clear()
     wish = asyncio.create_task(slot.want(first, Canary(percent=99, model=third)))
-    while len(opener.asked) < 3:
-        await asyncio.sleep(0.005)
+    await opener.was_asked(3)
     assert slot.loaded
     assert slot.candidate.loaded is None
     assert slot.choose(slot.loaded, lambda: None).model is slot.loaded
