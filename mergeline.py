@@ -23,6 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gitops import gates, overlay, promotion
+from gitops import observe as observing
 from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.environment import serve_config_path
@@ -35,7 +36,7 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
 from gitops.serve_api import ServeApi, ray_token
 from gitops.state import State, write_atomically
-from gitops.status import Deployed, Journal, Status
+from gitops.status import Deployed, Health, Journal, Status
 from gitops.turn import is_watched, known_status
 from monitoring.metrics import Meters
 
@@ -627,6 +628,37 @@ def _print_forecast(repository: Repository, base: str, revision: str, environmen
     else:
         out.print(str(found), markup=False, highlight=False)
     if found.changes:
+        raise typer.Exit(1)
+
+
+@app.command()
+def observe(
+    config: Annotated[Path, typer.Argument(help="An environment's serve-config.yaml.")],
+    address: Address = None,
+    state: StateFolder = STATE,
+    watch: Annotated[
+        Path | None, typer.Option("--watch", help="Look every ten seconds, and keep the health in this file.")
+    ] = None,
+) -> None:
+    """Ask a cluster and its replicas whether they serve what a file says; exit status 1 if not.
+
+    Where Argo CD applies it, this says what it cannot see: whether every replica has loaded the model.
+    """
+    try:
+        wanted = ServedEnvironment.parse(config.read_text(), str(config))
+    except OSError as error:
+        raise MergelineError(f"cannot read {config}: {error.strerror}") from error
+    api = ServeApi(_ray(state, address), ray_token())
+
+    def say(health: Health) -> None:
+        out.print(observing.in_a_line(health), markup=False, highlight=False, end="")
+
+    if watch:
+        observing.watch(api, wanted, watch, say)
+        return
+    found = observing.observe(api, wanted)
+    say(found)
+    if found.status != "Healthy":
         raise typer.Exit(1)
 
 

@@ -22,6 +22,8 @@ ANSWER_SECONDS = 10.0
 PROBE_REQUEST = "mergeline-probe"
 """The request id of probes, by which logs and statistics can tell them from photographs."""
 _ANSWERING = ("HEALTHY", "UPSCALING", "DOWNSCALING")
+# An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
+_ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _ASKS_PER_REPLICA = 8
 """The proxy picks replicas by chance: of two, both are met within 16 questions but once in 30,000 rounds."""
 _ASK_AGAIN_SECONDS = 0.05
@@ -207,6 +209,28 @@ def address_of(details: ServeDetails, app: Application, dashboard_url: str) -> s
         host = urlsplit(dashboard_url).hostname or "127.0.0.1"
     authority = f"[{host}]" if ":" in host else host
     return f"http://{authority}:{details.http_options.port}{app.route_prefix.rstrip('/')}"
+
+
+def ask(details: ServeDetails, live: Application, slot: Slot, dashboard_url: str) -> Answers:
+    """What an application's replicas say themselves; nobody is asked where nobody can answer.
+
+    Args:
+        details: of the cluster.
+        live: the application.
+        slot: where its model is, and which one is wanted.
+        dashboard_url: of the cluster.
+    """
+    status = serving_status(live)
+    if status not in _ASKED or slot.is_empty:
+        return NO_ANSWERS
+    url, deployment = address_of(details, live, dashboard_url), live.deployments.get(slot.deployment)
+    if url is None:
+        return Answers({}, can_be_asked=False)
+    if deployment and deployment.running:
+        return ask_replicas(url, slot.wanted, deployment.running)
+    if status != "RUNNING":  # Serve lists no replicas then, though they may go on answering
+        return ask_replicas(url, slot.wanted, frozenset())
+    return NO_ANSWERS  # asking would wake up one that was scaled to zero
 
 
 def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[str]) -> Answers:

@@ -14,6 +14,9 @@ from gitops.repository import Repository
 from gitops.upgrade import Forecast
 
 RAY_SERVICE = "RayService"
+OBSERVED = "serve-config"
+"""The annotation of pods that holds what `mergeline observe` compares the cluster with."""
+_LONGEST_ANNOTATION = 250 * 1024  # Kubernetes takes 256 KiB for all of an object's, names included
 
 
 def files_at(repository: Repository, commit: str) -> dict[str, str]:
@@ -50,6 +53,7 @@ def check(
         accept("overlay", f"kustomize renders {len(objects)} objects of {environment}"),
         *_schemas(objects, known),
         *_serve(config, environment, schema),
+        *_observers(objects, files[serve_config_path(environment)], environment),
         *policies.check(objects, config, environment),
     ]
 
@@ -133,6 +137,23 @@ def _schemas(
     if unknown:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unknown.items()))
         yield skip("kubernetes", f"not compared with a schema: {kinds}", "give their definitions with --crds")
+
+
+def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str) -> Iterator[Finding]:
+    """Who looks whether the cluster serves what Git wants has what Git wants."""
+    where = serve_config_path(environment)
+    for item in objects:
+        for path, mapping in policies.mappings(item):
+            if OBSERVED not in mapping or not path.endswith("template.metadata.annotations"):
+                continue
+            found = f"{policies.name_of(item)}: {path}.{OBSERVED}"
+            if mapping[OBSERVED] != text:
+                remedy = f"put it there by `replacements`, as {kustomize.overlay_path('staging')} does"
+                yield refuse("observer", f"{found} is not {where}: nobody would look whether that is served", remedy)
+            elif len(text.encode()) > _LONGEST_ANNOTATION:
+                limit = f"Kubernetes takes annotations of {_LONGEST_ANNOTATION // 1024} KiB"
+                remedy = "divide the environment, or delete the Deployment by a patch of the overlay"
+                yield refuse("observer", f"{found} has {len(text.encode())} bytes, and {limit}", remedy)
 
 
 def _serve(

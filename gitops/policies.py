@@ -58,10 +58,21 @@ def name_of(item: Mapping[str, Any]) -> str:
     return f"{item['kind']} {item['metadata']['name']}"
 
 
+def mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping in a value, with where it stands."""
+    if isinstance(value, dict):
+        yield path, value
+        for key, inner in value.items():
+            yield from mappings(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from mappings(inner, f"{path}.{index}")
+
+
 def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
     """An image is what its digest says; a tag can be moved, and `latest` always is."""
     remedy = "name it by digest, under `images:` in the overlay's kustomization.yaml"
-    for path, mapping in _mappings(item):
+    for path, mapping in mappings(item):
         image = mapping.get("image")
         if not isinstance(image, str):
             continue
@@ -77,7 +88,7 @@ def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _limits(item: Mapping[str, Any]) -> Iterator[Finding]:
     """Ray takes its CPUs and memory from the limits, and a container without them may take its node's."""
-    for path, mapping in _mappings(item):
+    for path, mapping in mappings(item):
         containers = (*(mapping.get("containers") or ()), *(mapping.get("initContainers") or ()))
         for container in containers:
             if not isinstance(container, dict):
@@ -98,7 +109,7 @@ def _secrets(item: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _secrets_in(value: Mapping[str, Any], source: str) -> Iterator[Finding]:
     """A value in clear under a name that says what it is: of a variable, or of a key."""
-    for path, mapping in _mappings(value):
+    for path, mapping in mappings(value):
         named = {str(mapping.get("name")): mapping.get("value")}
         keys = {key: found.get("value") if isinstance(found, dict) else found for key, found in mapping.items()}
         for name, found in (named | keys).items():
@@ -122,7 +133,7 @@ def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _working_dirs(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Code that is fetched when a replica starts wins over the image's, without a word."""
-    for path, mapping in _mappings(config):
+    for path, mapping in mappings(config):
         if "working_dir" in mapping:
             found = f"serve-config.yaml: {path}: `working_dir` wins over the code in the image"
             yield refuse("working-dir", found, "take it out, and build an image with that code")
@@ -221,14 +232,3 @@ def _ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
     yield "head", cluster["headGroupSpec"]
     for group in cluster.get("workerGroupSpecs") or ():
         yield f"group {group.get('groupName')}", group
-
-
-def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping in a value, with where it stands."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, inner in value.items():
-            yield from _mappings(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _mappings(inner, f"{path}.{index}")

@@ -20,7 +20,7 @@ from gitops.difference import Difference, applications, differences, left_over, 
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
-from gitops.health import NO_ANSWERS, Answers, address_of, ask_replicas, probe, refusals, serving_status, slot_of
+from gitops.health import NO_ANSWERS, address_of, ask, probe, refusals, serving_status, slot_of
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
@@ -31,8 +31,6 @@ from gitops.turn import Turn, stopping_by_signal
 from monitoring import metrics
 from monitoring.metrics import AttemptOutcome, Meters
 
-# An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
-_ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _TICK_SECONDS = 0.2  # how soon the watcher notices a poke, a request or the end
 # An operation that runs on after an attempt waits for the next one.
 _OUTCOMES: Mapping[Phase, AttemptOutcome] = {
@@ -373,15 +371,8 @@ class Reconciler:
         found.answers = {}
         for name in found.ours():
             live, slot = found.living(name), found.slot(name)
-            if live is None or serving_status(live) not in _ASKED or slot is None or slot.is_empty:
-                continue
-            deployment, url = live.deployments.get(slot.deployment), address_of(found.running, live, self.api.url)
-            if url is None:
-                found.answers[name] = Answers({}, can_be_asked=False)
-            elif deployment and deployment.running:  # asking would wake up one that was scaled to zero
-                found.answers[name] = ask_replicas(url, slot.wanted, deployment.running)
-            elif serving_status(live) != "RUNNING":  # Serve lists no replicas then, though they may go on answering
-                found.answers[name] = ask_replicas(url, slot.wanted, frozenset())
+            if live and slot:
+                found.answers[name] = ask(found.running, live, slot, self.api.url)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

@@ -138,7 +138,8 @@ class ServeApi:
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise WaitingError(
-                f"Ray's dashboard at {self.url} does not answer ({reason}); is the cluster up? `mergeline up` starts it"
+                f"Ray's dashboard at {self.url} does not answer ({reason}); is the cluster up? `mergeline up` starts "
+                "one here"
             ) from error
         if response.is_success:
             return response

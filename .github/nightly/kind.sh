@@ -123,6 +123,7 @@ for try in $(seq 300); do
   sleep 1
 done
 answered=$(date +%s)
+kubectl --namespace mergeline-staging rollout status --timeout=5m deployment/observer
 "$mergeline" predict --url http://127.0.0.1:8000 --json ".mergeline/bundles/$digest/probe.png" || test $? = 3
 say "answered by the new version $((answered - merged)) s after the merge"
 echo "From the merge to the first answer of the new version: $((answered - merged)) s" >>"$summary"

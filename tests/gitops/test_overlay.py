@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def service(objects: list[kustomize.Object]) -> kustomize.Object:
     return next(item for item in objects if item["kind"] == "RayService")
 
 
+def observer(objects: list[kustomize.Object]) -> dict[str, Any]:
+    template: dict[str, Any] = next(item["spec"]["template"] for item in objects if item["kind"] == "Deployment")
+    return template
+
+
 def pods(objects: list[kustomize.Object]) -> list[dict[str, Any]]:
     cluster = service(objects)["spec"]["rayClusterConfig"]
     return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
@@ -66,11 +72,12 @@ def test_an_overlay_passes_and_says_what_was_not_compared(files: dict[str, str],
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_the_service_gets_the_very_file_that_promotions_edit(
+def test_the_service_and_its_observer_get_the_very_file_that_promotions_edit(
     files: dict[str, str], rendered: dict[str, list[kustomize.Object]], name: str
 ) -> None:
     placed = service(rendered[name])["spec"]["serveConfigV2"]
     assert placed == files[f"gitops/environments/{name}/serve-config.yaml"]
+    assert observer(rendered[name])["metadata"]["annotations"] == {"serve-config": placed}
     assert not [item for item in rendered[name] if item["kind"] == "ConfigMap"]
     assert {item["metadata"]["namespace"] for item in rendered[name]} == {f"mergeline-{name}"}
 
@@ -94,8 +101,29 @@ def test_ray_has_the_settings_of_one_machine_everywhere(rendered: dict[str, list
         assert {name for name in variables if name.startswith("RAY_SERVE")} == set(ingress.SETTINGS)
 
 
+def test_the_observer_asks_the_service_that_there_is(rendered: dict[str, list[kustomize.Object]]) -> None:
+    """KubeRay names the head's Service after the RayService; the token is that of its pods."""
+    found = service(rendered["production"])
+    (container,) = observer(rendered["production"])["spec"]["containers"]
+    assert f"http://{found['metadata']['name']}-head-svc:8265" in container["command"]
+    secret = found["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
+    (variable,) = container["env"]
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "auth_token"}
+
+
+@pytest.mark.parametrize(("health", "code"), [("Healthy\n", 0), ("Degraded: why\n", 1), ("", 1)])
+def test_the_observer_is_ready_while_all_is_well(
+    rendered: dict[str, list[kustomize.Object]], tmp_path: Path, health: str, code: int
+) -> None:
+    probe = observer(rendered["production"])["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]
+    (tmp_path / "health").write_text(health)
+    script = [part.replace("/tmp/health", str(tmp_path / "health")) for part in probe]
+    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (code, health.strip())
+
+
 def test_no_pod_runs_as_root_or_writes_beside_its_volumes(rendered: dict[str, list[kustomize.Object]]) -> None:
-    for pod in pods(rendered["production"]):
+    for pod in (*pods(rendered["production"]), observer(rendered["production"])["spec"]):
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         container = pod["containers"][0]
@@ -114,9 +142,10 @@ def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str
     groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
     added = ({"ray.io/node-type": "head"}, {"ray.io/node-type": "worker"})  # by KubeRay
     labels = [group["template"]["metadata"]["labels"] | more for group, more in zip(groups, added, strict=True)]
+    labels.append(observer(objects)["metadata"]["labels"])
     ports = [
-        {port[key] for port in pod["containers"][0]["ports"] for key in ("name", "containerPort")}
-        for pod in pods(objects)
+        {port[key] for port in pod["containers"][0].get("ports", ()) for key in ("name", "containerPort")}
+        for pod in (*pods(objects), observer(objects)["spec"])
     ]
     for item in objects:
         selector = item.get("spec", {}).get("podSelector") or item.get("spec", {}).get("selector")
@@ -308,6 +337,14 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "overlay",
         "is not gitops/environments/production/serve-config.yaml: a promotion would change nothing",
     ),
+    "an observer of something else": (
+        OVERLAY,
+        "fieldPaths: [spec.template.metadata.annotations.serve-config]",
+        "fieldPaths: [spec.template.metadata.annotations.other]\n        options: {create: true}",
+        "observer",
+        "Deployment observer: spec.template.metadata.annotations.serve-config is not "
+        "gitops/environments/production/serve-config.yaml: nobody would look",
+    ),
     "loopback": (CONFIG, "host: 0.0.0.0", "host: 127.0.0.1", "http", "Serve would listen on 127.0.0.1"),
     "another port": (CONFIG, "port: 8000", "port: 8001", "http", "http_options.port is 8001"),
     "another port of gRPC": (CONFIG, "port: 9000", "port: 9001", "http", "grpc_options.port is 9001"),
@@ -456,6 +493,12 @@ def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
     assert key in {finding.key for finding in found}
     assert words in "\n".join(finding.reason for finding in found)
     assert all(finding.remedy for finding in found)
+
+
+def test_what_is_too_long_to_be_observed_is_refused(files: dict[str, str]) -> None:
+    found = refusals(files | {CONFIG: files[CONFIG] + "# a line of a fleet\n" * 14_000})
+    assert [finding.key for finding in found] == ["observer"]
+    assert "Kubernetes takes annotations of 250 KiB" in found[0].reason
 
 
 def test_staging_may_try_code_that_is_in_no_image(files: dict[str, str]) -> None:

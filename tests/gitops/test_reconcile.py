@@ -23,15 +23,16 @@ from prometheus_client import CollectorRegistry
 from gitops import bundle
 from gitops.attempt import Settings
 from gitops.difference import with_kept
-from gitops.environment import GRPC_SERVICER, serve_config_path
+from gitops.environment import GRPC_SERVICER, Environment, serve_config_path
 from gitops.errors import StalledError
 from gitops.gates import POKE
 from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
+from gitops.observe import observe
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
-from gitops.status import Status, history, status
+from gitops.status import Health, Status, history, status
 from gitops.turn import is_watched
 from monitoring import metrics
 from monitoring.exporter import ProcessMeters
@@ -276,6 +277,25 @@ def test_a_bundle_that_does_not_load_leaves_the_old_one_answering(line: Line) ->
     assert again.health.status == "Degraded"
     assert put_time(line) == before
     line.serve()  # the way back
+
+
+def test_an_observer_tells_whether_the_replicas_serve_it(line: Line) -> None:
+    """Where Argo CD is the reconciler, nobody else does."""
+
+    def seen() -> Health:
+        text = line.repository.read(line.repository.tip(MAIN) or "", PATH)
+        return observe(line.api, Environment.parse(text, PATH))
+
+    line.serve()
+    assert seen() == Health(status="Healthy")
+    line.merge(application("tiny", line.model("3", broken=True)))
+    assert seen().status == "Progressing"
+    assert "shall serve tiny version 3, and Serve was told to serve tiny version 1" in seen().message
+    line.reconciler().run_once()
+    assert seen().status == "Degraded"
+    assert "version 1 goes on answering: the engine file is not one" in seen().message
+    line.serve()  # the way back
+    assert seen() == Health(status="Healthy")
 
 
 def test_a_wrong_score_is_no_success(line: Line) -> None:

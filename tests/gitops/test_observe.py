@@ -1,0 +1,195 @@
+"""What an observer says of a cluster that a local server pretends to be; test_reconcile has it beside a real one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gitops.environment import Environment, promote, seed_environment
+from gitops.manifest import ServedModel
+from gitops.observe import observe
+from gitops.serve_api import ServeApi
+from tests.http_server import Handler, listening
+
+ROOT = Path(__file__).parents[2]
+OLD, NEW = (ServedModel(name="screw", version=number, uri=f"s3://line/{number}", sha256=number * 64) for number in "12")
+
+
+class Cluster(Handler):
+    """Ray's dashboard, and the replicas behind the same address, which answer by turns."""
+
+    told: str = ""
+    """The serve-config.yaml that Serve was told; empty: it runs nothing."""
+    replicas: tuple[dict[str, Any], ...] = ()
+    """What each replica answers."""
+    status: str = "RUNNING"
+    asked = 0
+
+    def do_GET(self) -> None:
+        answer = self.details() if self.path.startswith("/api/") else self.replica()
+        self.say(200, json.dumps(answer).encode())
+
+    @classmethod
+    def replica(cls) -> dict[str, Any]:
+        cls.asked += 1
+        number = cls.asked % len(cls.replicas)
+        return {"replica": f"replica {number}", **cls.replicas[number]}
+
+    def details(self) -> dict[str, Any]:
+        if not self.told:
+            return {"applications": {}}
+        (app,) = Environment.parse(self.told, "a test").config["applications"]
+        running = [{"replica_id": f"replica {i}", "state": "RUNNING"} for i in range(len(self.replicas))]
+        deployment = {"name": "Classifier", "status": "HEALTHY", "target_num_replicas": 2, "replicas": running}
+        host, port = self.headers["Host"].split(":")
+        live = {"name": app["name"], "route_prefix": "/", "status": self.status, "deployed_app_config": app}
+        return {
+            "http_options": {"host": host, "port": int(port)},
+            "applications": {app["name"]: live | {"deployments": {"Classifier": deployment}}},
+        }
+
+
+@pytest.fixture
+def cluster() -> type[Cluster]:
+    return type("OneCluster", (Cluster,), {})
+
+
+@pytest.fixture
+def address(cluster: type[Cluster]) -> Iterator[str]:
+    with listening(cluster) as url:
+        yield url
+
+
+def config(model: ServedModel | None) -> str:
+    text = seed_environment("screw", "production")
+    return promote(text, None, model) if model else text
+
+
+def serves(model: ServedModel, wanted: ServedModel | None = None, load_error: str | None = None) -> dict[str, Any]:
+    asked = wanted or model
+    return {
+        "version": model.version,
+        "sha256": model.sha256,
+        "wanted": {"version": asked.version, "sha256": asked.sha256},
+        "load_error": load_error,
+    }
+
+
+def seen(address: str, wanted: ServedModel | None) -> tuple[str, str]:
+    health = observe(ServeApi(address), Environment.parse(config(wanted), "a test"))
+    return health.status, health.message
+
+
+REFUSED = serves(OLD, NEW, "no bundle in s3://line/2")
+STARTING = {"version": None, "sha256": None, "wanted": None, "load_error": None}
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "replicas", "expected"),
+    [
+        (NEW, "RUNNING", [serves(NEW), serves(NEW)], ("Healthy", "")),
+        (NEW, "RUNNING", [serves(NEW), serves(OLD, NEW)], ("Progressing", "1 of 2 replicas serve screw version 2")),
+        (NEW, "RUNNING", [serves(NEW), REFUSED], ("Degraded", "version 1 goes on answering: no bundle in s3://line/2")),
+        (NEW, "DEPLOYING", [serves(NEW)], ("Progressing", "screw is DEPLOYING")),
+        (NEW, "DEPLOY_FAILED", [serves(NEW)], ("Degraded", "screw is DEPLOY_FAILED")),
+        (OLD, "RUNNING", [serves(OLD)], ("Progressing", "and Serve was told to serve screw version 1")),
+        (None, "RUNNING", [STARTING], ("Progressing", "and Serve was told to serve no model")),
+    ],
+)
+def test_every_replica_must_serve_what_is_wanted(
+    cluster: type[Cluster],
+    address: str,
+    told: ServedModel | None,
+    status: str,
+    replicas: list[dict[str, Any]],
+    expected: tuple[str, str],
+) -> None:
+    cluster.told, cluster.status, cluster.replicas = config(told), status, tuple(replicas)
+    found, message = seen(address, NEW)
+    assert found == expected[0]
+    assert expected[1] in message
+
+
+def test_before_the_first_promotion_all_is_well_once_it_runs(cluster: type[Cluster], address: str) -> None:
+    assert seen(address, None) == ("Missing", "screw is not deployed")
+    cluster.told, cluster.replicas, cluster.status = config(None), (STARTING,), "DEPLOYING"
+    assert seen(address, None)[0] == "Progressing"
+    cluster.status = "RUNNING"
+    assert seen(address, None) == ("Healthy", "nothing was promoted to screw yet")
+    assert cluster.asked == 0
+
+
+def test_a_cluster_that_does_not_answer_is_unknown() -> None:
+    status, message = seen("http://127.0.0.1:9", NEW)
+    assert status == "Unknown"
+    assert "does not answer" in message
+
+
+def wait_for(health: Path, beginning: str) -> None:
+    deadline = time.monotonic() + 60
+    while not health.read_text().startswith(beginning):
+        assert time.monotonic() < deadline, health.read_text()
+        time.sleep(0.1)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mergeline", "observe", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("replica", "code", "printed"), [(serves(NEW), 0, "Healthy\n"), (REFUSED, 1, "Degraded: wanted is screw version 2")]
+)
+def test_the_command_says_it_once(
+    cluster: type[Cluster], address: str, tmp_path: Path, replica: dict[str, Any], code: int, printed: str
+) -> None:
+    cluster.told, cluster.replicas = config(NEW), (replica,)
+    (file := tmp_path / "serve-config.yaml").write_text(cluster.told)
+    state = ("--state", str(tmp_path / "state"))
+    result = subprocess.run(
+        command(str(file), "--address", address, *state),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (code, "")
+    assert result.stdout.startswith(printed)
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    result = subprocess.run(
+        command(str(tmp_path / "none.yaml"), "--address", "http://127.0.0.1:9"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == f"error: cannot read {tmp_path}/none.yaml: No such file or directory\n"
+
+
+def test_a_watcher_keeps_what_it_sees_in_a_file_until_it_is_ended(
+    cluster: type[Cluster], address: str, tmp_path: Path
+) -> None:
+    """As the base's Deployment runs it; its probe reads the file."""
+    cluster.told, cluster.replicas = config(NEW), (REFUSED,)
+    (file := tmp_path / "serve-config.yaml").write_text(cluster.told)
+    health = tmp_path / "health"
+    health.write_text("Healthy\n")  # of a life before, which no probe must believe
+    watching = command(str(file), "--address", address, "--watch", str(health), "--state", str(tmp_path / "state"))
+    with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(health, "Degraded: wanted is screw")
+        cluster.replicas = (serves(NEW),)
+        wait_for(health, "Healthy")
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [line.partition(":")[0] for line in printed.splitlines()] == ["Degraded", "Healthy"]
