@@ -899,9 +899,11 @@ def _environment(project: Path, name: str | None) -> str:
     return name
 
 
-def _repository(state: State, location: str | None) -> Repository:
+def _repository(state: State, location: str | None, otherwise: str = "--repo") -> Repository:
     if location is None and not state.repository.exists():
-        raise MergelineError(f"there is no deployments repository in {state.root}: run `mergeline up`, or give --repo")
+        raise MergelineError(
+            f"there is no deployments repository in {state.root}: run `mergeline up`, or give {otherwise}"
+        )
     return Repository(location or state.repository)
 
 
@@ -946,7 +948,7 @@ def _reconciler(
 
 def _served_url(project: Path, state: Path, env: str | None, repo: str | None) -> str:
     """Where the environment's application answers on this machine, as `up` prints it."""
-    name, repository = _environment(project, env), _repository(State.at(state), repo)
+    name, repository = _environment(project, env), _repository(State.at(state), repo, "--url or --state")
     path = serve_config_path(name)
     wanted = ServedEnvironment.parse(repository.read(repository.fetch(MAIN).id, path), path)
     return wanted.url(wanted.find(None, Project.read(project).name, path))

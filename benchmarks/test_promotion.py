@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -27,7 +26,7 @@ from gitops.manifest import BundleManifest, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import Repository, create_bare
 from gitops.state import State
-from ray_jobs import cluster, processes
+from tests.processes import processes_named
 
 MERGES, STARTS, CLIENTS = 5, 3, 2
 _DEADLINE_SECONDS = 120
@@ -148,7 +147,7 @@ def test_a_replica(benchmark: BenchmarkFixture, served: Mergeline) -> None:
     def away() -> None:
         served.api().put({**config, "applications": []})
         deadline = time.monotonic() + _DEADLINE_SECONDS
-        while _replicas(served):
+        while processes_named(served.state, "ray::ServeReplica:"):
             assert time.monotonic() < deadline, "the replica did not end"
             time.sleep(0.2)
 
@@ -159,16 +158,11 @@ def test_a_replica(benchmark: BenchmarkFixture, served: Mergeline) -> None:
     def measure() -> None:
         for _ in range(50):
             httpx.post(served.url, content=data, timeout=30, trust_env=False).raise_for_status()
-        memory.extend(process.memory_full_info().uss for process in _replicas(served))
+        replicas = processes_named(served.state, "ray::ServeReplica:")
+        memory.extend(process.memory_full_info().uss for process in replicas.values())
 
     measure()
     benchmark.pedantic(come, setup=away, rounds=STARTS, iterations=1)
     measure()
     benchmark.extra_info |= {"unshared_mib_of_a_replica": [value >> 20 for value in memory]}
     print(benchmark.extra_info)
-
-
-def _replicas(served: Mergeline) -> list[psutil.Process]:
-    session = cluster.session_of(served.state)
-    assert session is not None
-    return [process for process in processes.of(session.id) if "ServeReplica:" in " ".join(process.cmdline())]

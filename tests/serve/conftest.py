@@ -1,6 +1,5 @@
 """A replica in this process; and the service on a real Ray, deployed as the reconciler does it: by Serve's REST API."""
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +11,6 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -20,7 +18,6 @@ from gitops.environment import GRPC_SERVICER
 from gitops.manifest import ServedModel, Trial, UserConfig
 from gitops.serve_api import ServeApi
 from monitoring.metrics import Metric
-from ray_jobs import cluster, processes
 from ray_jobs.cluster import free_port
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
@@ -189,15 +186,3 @@ def service(ray_cluster: RayCluster) -> Iterator[Service]:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while api.applications().applications and time.monotonic() < deadline:
         time.sleep(0.2)
-
-
-def processes_named(ray_cluster: RayCluster, name: str) -> dict[int, psutil.Process]:
-    """Processes of this test's own Ray by their ids; Ray gives its own longer names than the system has room for."""
-    session = cluster.session_of(ray_cluster.state)
-    assert session
-    found = {}
-    for process in processes.of(session.id):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == name or "".join(process.cmdline()).startswith(name):
-                found[process.pid] = process
-    return found

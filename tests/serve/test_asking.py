@@ -157,7 +157,7 @@ def test_the_url_is_that_of_the_environment(tmp_path: Path, folder: Path) -> Non
     result = predict(folder, "--project", ROOT / "project.yaml", "--state", state.root)
     assert "nothing answers at http://127.0.0.1:9/inspection" in str(result.exception)
     result = predict(folder, "--project", ROOT / "project.yaml", "--state", tmp_path / "nowhere")
-    assert "give --repo" in str(result.exception)
+    assert "give --url or --state" in str(result.exception)
 
 
 def test_a_canary_judges_all_of_a_client_s_files_or_none(folder: Path, tmp_path: Path) -> None:

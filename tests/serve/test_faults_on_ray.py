@@ -14,7 +14,8 @@ import pytest
 from gitops.manifest import ServedModel
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
-from tests.serve.conftest import DEADLINE_SECONDS, Service, encoded, processes_named
+from tests.processes import processes_named
+from tests.serve.conftest import DEADLINE_SECONDS, Service, encoded
 
 REPLICAS, CLIENTS = 2, 4
 PAUSE_SECONDS = 0.05
@@ -92,7 +93,7 @@ def outage(found: list[tuple[float, str]]) -> tuple[int, float]:
 
 
 def test_of_two_replicas_one_is_killed(service: Service, ray_cluster: RayCluster, load: Load) -> None:
-    before, replicas = service.running(), processes_named(ray_cluster, "ray::ServeReplica:inspection:Classifier")
+    before, replicas = service.running(), processes_named(ray_cluster.state, "ray::ServeReplica:inspection:Classifier")
     assert len(replicas) == len(before) == REPLICAS
     moment = time.monotonic()
     next(iter(replicas.values())).kill()
@@ -111,13 +112,14 @@ def test_of_two_replicas_one_is_killed(service: Service, ray_cluster: RayCluster
 
 @pytest.mark.parametrize("name", ["ray::HAProxyManager", "haproxy"])
 def test_the_proxy_is_killed(name: str, ray_cluster: RayCluster, load: Load) -> None:
-    before, manager = processes_named(ray_cluster, "haproxy"), processes_named(ray_cluster, "ray::HAProxyManager")
+    before = processes_named(ray_cluster.state, "haproxy")
+    manager = processes_named(ray_cluster.state, "ray::HAProxyManager")
     assert before
     assert manager
     moment = time.monotonic()
-    for process in processes_named(ray_cluster, name).values():
+    for process in processes_named(ray_cluster.state, name).values():
         process.kill()
-    while not processes_named(ray_cluster, "haproxy").keys() - before.keys():
+    while not processes_named(ray_cluster.state, "haproxy").keys() - before.keys():
         assert time.monotonic() - moment < DEADLINE_SECONDS
         time.sleep(0.2)
     restarted = time.monotonic() - moment
@@ -125,4 +127,4 @@ def test_the_proxy_is_killed(name: str, ray_cluster: RayCluster, load: Load) -> 
     failed, seconds = outage(asked := load.since(moment))
     errors = Counter(error for _, error in asked if error)
     print(f"{name}: {failed} of {len(asked)} failed within {seconds:.2f} s; another after {restarted:.1f} s: {errors}")
-    assert processes_named(ray_cluster, "ray::HAProxyManager").keys() != manager.keys()
+    assert processes_named(ray_cluster.state, "ray::HAProxyManager").keys() != manager.keys()

@@ -21,7 +21,8 @@ from serve.preprocess import preprocess
 from tests.bundles import expected_score, make_bundle
 from tests.conftest import RayCluster
 from tests.gitops.deployments import PROJECT, make_version
-from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service, encoded, processes_named
+from tests.processes import processes_named
+from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service, encoded
 
 MODELS, MAX_MODELS, BROKEN = 100, 8, "part-50"
 BOLT = PROJECT.replace("name: screw", "name: bolt").replace("min: 0.95", "min: 0.5")
@@ -156,7 +157,7 @@ def test_a_hundred_models_share_a_replica_s_memory(
         while client.get(f"{url}/fleet").is_error:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        (replica,) = processes_named(ray_cluster, "ray::ServeReplica:hundred:Fleet").values()
+        (replica,) = processes_named(ray_cluster.state, "ray::ServeReplica:hundred:Fleet").values()
         memory = {}
         asked = [*fleet, *list(fleet)[::10]]
         for count, name in enumerate(asked, 1):
