@@ -636,11 +636,11 @@ def observe(
     config: Annotated[Path, typer.Argument(help="An environment's serve-config.yaml.")],
     address: Address = None,
     state: StateFolder = STATE,
-    watch: Annotated[
-        Path | None, typer.Option("--watch", help="Look every ten seconds, and keep the health in this file.")
+    file: Annotated[
+        Path | None, typer.Option("--health", help="Go on, every ten seconds, and keep the health in this file.")
     ] = None,
 ) -> None:
-    """Ask a cluster and its replicas whether they serve what a file says; exit status 1 if not.
+    """Ask a cluster and its replicas whether they serve what an environment says; exit status 1 if not.
 
     Where Argo CD applies it, this says what it cannot see: whether every replica has loaded the model.
     """
@@ -653,8 +653,8 @@ def observe(
     def say(health: Health) -> None:
         out.print(observing.in_a_line(health), markup=False, highlight=False, end="")
 
-    if watch:
-        observing.watch(api, wanted, watch, say)
+    if file:
+        observing.watch(api, wanted, file, say)
         return
     found = observing.observe(api, wanted)
     say(found)

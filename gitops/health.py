@@ -316,6 +316,11 @@ def serving_status(live: Application) -> str:
     return "DEPLOYING" if any(item.status == "UPDATING" for item in others) else live.status
 
 
+def awaits_a_model(live: Application, slot: Slot) -> bool:
+    """Whether an application runs to which nothing was promoted yet."""
+    return slot.is_empty and serving_status(live) == "RUNNING"
+
+
 def assess(name: str, live: Application | None, slot: Slot | None, answers: Answers = NO_ANSWERS) -> Health:
     """How an application is.
 
@@ -331,10 +336,11 @@ def assess(name: str, live: Application | None, slot: Slot | None, answers: Answ
     if status in ("DEPLOY_FAILED", "UNHEALTHY"):
         return Health(status="Degraded", message=f"{name} is {status}: {serve_message(live)}")
     if status != "RUNNING":
-        return Health(status="Progressing", message=f"{name} is {status}")
+        reason = _said(live)  # of a replica that does not start, and of which Serve starts another one
+        return Health(status="Progressing", message=f"{name} is {status}" + (f": {reason}" if reason else ""))
     if slot is None:
         return Health(status="Healthy")
-    if slot.is_empty:
+    if awaits_a_model(live, slot):
         return Health(status="Missing", message="nothing promoted yet")
     health = _of_replicas(name, slot.wanted, live.deployments.get(slot.deployment), answers)
     if health.status == "Healthy" and live.status != "RUNNING":
@@ -372,16 +378,19 @@ def _of_replicas(
 
 def serve_message(live: Application) -> str:
     """What Serve says of an application and its deployments; of a traceback its last line only."""
+    return _said(live) or "Serve gives no reason; see Ray's logs"
+
+
+def _said(live: Application) -> str:
     texts = [live.message, *(deployment.message for deployment in live.deployments.values())]
-    said = dict.fromkeys(_without_traceback(text) for text in texts if text.strip())
-    return "\n".join(said) or "Serve gives no reason; see Ray's logs"
+    return "\n".join(dict.fromkeys(_without_traceback(text) for text in texts if text.strip()))
 
 
 def _without_traceback(text: str) -> str:
     plain = _COLOUR.sub("", text).strip()
     head, found, tail = plain.partition("Traceback (most recent call last)")
-    if found:
-        plain = f"{head.strip()} {tail.splitlines()[-1].strip()}".strip()
+    if found:  # what comes before it may have a stack of Ray's own in it
+        plain = " ".join([*head.strip().splitlines()[:1], tail.splitlines()[-1].strip()])
     return plain if len(plain) <= _SHOWN_CHARACTERS else f"{plain[:_SHOWN_CHARACTERS]} …"
 
 

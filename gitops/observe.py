@@ -8,7 +8,7 @@ from typing import Any
 from gitops.difference import applications
 from gitops.environment import Environment
 from gitops.errors import MergelineError
-from gitops.health import ask, assess, live_slot, serving_status, slot_of
+from gitops.health import ask, assess, awaits_a_model, live_slot, slot_of
 from gitops.serve_api import ServeApi, ServeDetails
 from gitops.state import write_atomically
 from gitops.status import Health, worst
@@ -21,7 +21,7 @@ LOOK_SECONDS = 10.0
 def observe(api: ServeApi, wanted: Environment) -> Health:
     """How what an environment wants is served: the worst of its applications, by Serve's word and the replicas' own.
 
-    What of an application's configuration is no model is not compared: who applies it knows that.
+    Of the configuration only the models are compared; whether the rest has been applied is KubeRay's to say.
     """
     try:
         details = api.applications()
@@ -54,7 +54,7 @@ def watch(api: ServeApi, wanted: Environment, file: Path, say: Callable[[Health]
 
 def in_a_line(health: Health) -> str:
     """A health for people and for probes to read."""
-    return health.status + (f": {health.message}" if health.message else "") + "\n"
+    return ": ".join([health.status, *filter(None, ["; ".join(health.message.splitlines())])]) + "\n"
 
 
 def _of_application(details: ServeDetails, name: str, config: Mapping[str, Any], dashboard_url: str) -> Health:
@@ -65,6 +65,6 @@ def _of_application(details: ServeDetails, name: str, config: Mapping[str, Any],
     if told != slot:
         text = f"{name} shall serve {slot.wanted}, and Serve was told to serve {told.wanted if told else 'no model'}"
         return Health(status="Progressing", message=text)
-    if slot.is_empty and serving_status(live) == "RUNNING":
+    if awaits_a_model(live, slot):
         return Health(status="Healthy", message=f"nothing was promoted to {name} yet")
     return assess(name, live, slot, ask(details, live, slot, dashboard_url))

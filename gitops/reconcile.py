@@ -20,7 +20,16 @@ from gitops.difference import Difference, applications, differences, left_over, 
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
-from gitops.health import NO_ANSWERS, address_of, ask, probe, refusals, serving_status, slot_of
+from gitops.health import (
+    NO_ANSWERS,
+    address_of,
+    ask,
+    awaits_a_model,
+    probe,
+    refusals,
+    serving_status,
+    slot_of,
+)
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
@@ -339,8 +348,8 @@ class Reconciler:
             raise WaitingError(health.message)
         if status == "DEPLOY_FAILED":  # never an old one: a PUT makes it DEPLOYING before it answers
             raise WaitingError(health.message)
-        if slot and slot.is_empty and status == "RUNNING":
-            return ""  # nothing promoted yet, and the application is ready for it
+        if live and slot and awaits_a_model(live, slot):
+            return ""
         if health.status != "Healthy":
             return health.message
         url = address_of(found.running, found.running.applications[name], self.api.url)

@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
-from gitops.errors import ContractError
+from gitops.errors import ContractError, MergelineError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
 from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING
@@ -46,6 +46,8 @@ ASK_AGAIN_SECONDS = 2.0
 """A replica that waits because others answer looks so often whether they still do."""
 CONTROLLER_SECONDS = 5.0
 """Longest wait for Serve's controller."""
+START_SECONDS = 25.0
+"""How long a new replica tries to load a model: twice. Serve gives it no other configuration meanwhile."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
@@ -219,6 +221,7 @@ class Classifier(InferenceService):
             prometheus=arguments.prometheus,
             windows=_windows(arguments.windows, context.app_name) if arguments.windows else None,
         )
+        self._has_begun = False
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -226,13 +229,24 @@ class Classifier(InferenceService):
         return self._app
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        """Serve and try what `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
+        """Serve and try what `user_config` names.
+
+        Raises:
+            MergelineError: the replica is new, and has nothing to answer with. Serve starts another one, says why, and
+                the application does not count as running: KubeRay would move all requests to a cluster of such
+                replicas. Later it never raises, as Serve would stop a replica that answers.
+        """
         try:
             config = UserConfig.parse(user_config, "user_config of Classifier")
         except ContractError as error:
             self._slot.refuse(str(error))
-            return
-        await self._change(self._slot.want(config.model, config.trial), answers=self._slot.loaded is not None)
+        else:
+            await self._change(self._slot.want(config.model, config.trial), answers=self._slot.loaded is not None)
+        if not self._has_begun and self._slot.loaded is None:
+            await self._slot.retried(START_SECONDS)
+            if self._slot.load_error:
+                raise MergelineError(self._slot.load_error)
+        self._has_begun = True
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""

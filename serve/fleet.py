@@ -73,6 +73,7 @@ class Fleet(InferenceService):
         self._open_bundle = opener(arguments, self._folder)
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._check, self._change = AnswerCheck(), Change()
+        self._has_begun = False
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
@@ -115,13 +116,21 @@ class Fleet(InferenceService):
         return application(self._members, self._meters, self._replica, self._arguments.max_models)
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        """Serve what `user_config` names; never raises, as Ray Serve would stop a replica that answers."""
+        """Serve what `user_config` names.
+
+        Raises:
+            ContractError: the replica is new, and cannot read it. Later it never raises, as Ray Serve would stop a
+                replica that answers.
+        """
         try:
             config = FleetConfig.parse(user_config, "user_config of Fleet")
         except ContractError as error:
+            if not self._has_begun:
+                raise
             self._members.load_error = str(error)
-            return
-        await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
+        else:
+            await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
+        self._has_begun = True
 
     async def check_health(self) -> None:
         """Raise if the model that was asked for last no longer answers; a replica without one is healthy."""

@@ -86,6 +86,11 @@ class Slot:
             await self._fall_back(model)
             self._retries = asyncio.create_task(self._retry(model))
 
+    async def retried(self, seconds: float) -> None:
+        """Wait for the further attempts at what did not load, as long as there are any and not longer than this."""
+        if self._retries:
+            await asyncio.wait({self._retries}, timeout=seconds)
+
     async def remember(self) -> None:
         """Called when a model has been loaded."""
 

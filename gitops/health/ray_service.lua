@@ -7,6 +7,8 @@ local os = require("os")
 -- How long a cluster may take to come up: a node must be there, and an image of gigabytes on it. Where it can't, the
 -- status stays as it was when the cluster was made: KubeRay writes it anew only when the applications change.
 local COMES_UP_WITHIN_MINUTES = 15
+-- KubeRay moves requests when the applications run, and a pod of the new cluster is ready a little later.
+local READY_WITHIN_MINUTES = 1
 
 local BROKEN = {
   CrashLoopBackOff = true,
@@ -42,12 +44,11 @@ local function names(entries)
   return found
 end
 
--- Whether KubeRay wrote nothing anew for longer than a cluster takes to come up; it does where a cluster gets its name.
--- Times in UTC sort as their texts do. Argo CD's os.date forgets the "!" where it is given a time, hence the difference.
-local function is_overdue(status)
+-- Whether a time is known and further back than so many minutes. Times in UTC sort as their texts do. Argo CD's os.date
+-- forgets the "!" where it is given a time, hence the difference.
+local function is_past(time, minutes)
   local zone = os.time() - os.time(os.date("!*t"))
-  local bound = os.date("%Y-%m-%dT%H:%M:%SZ", os.time() - zone - 60 * COMES_UP_WITHIN_MINUTES)
-  return status.lastUpdateTime ~= nil and status.lastUpdateTime < bound
+  return time ~= nil and time < os.date("%Y-%m-%dT%H:%M:%SZ", os.time() - zone - 60 * minutes)
 end
 
 -- What keeps a cluster's head from starting, or nil.
@@ -67,16 +68,17 @@ local function applications(service)
     if app.message and app.message ~= "" then
       said = said .. ": " .. app.message
     end
-    if app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
-      failed = failed or said
-    elseif app.status ~= "RUNNING" then
-      busy = busy or said
-    end
+    -- Of an application whose replicas do not start Serve says only which deployment it is, and of that one why.
     for _, deployment in ipairs(names(app.serveDeploymentStatuses)) do
       local found = app.serveDeploymentStatuses[deployment]
       if found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED" then
         failed = failed or (name .. ": " .. deployment .. " is " .. found.status .. ": " .. (found.message or ""))
       end
+    end
+    if app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
+      failed = failed or said
+    elseif app.status ~= "RUNNING" then
+      busy = busy or said
     end
   end
   return failed, busy
@@ -120,7 +122,8 @@ local function judge()
     if whole or (pending.trafficRoutedPercent or 0) > 0 then
       return health("Progressing", "requests move to the new cluster " .. coming)
     end
-    if is_overdue(status) then
+    -- KubeRay writes the status anew where a cluster gets its name.
+    if is_past(status.lastUpdateTime, COMES_UP_WITHIN_MINUTES) then
       return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
         .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)
     end
@@ -134,6 +137,10 @@ local function judge()
   end
   if ready.status ~= "True" then
     if ready.reason == "ZeroServeEndpoints" then
+      local moved = condition(status, "UpgradeInProgress").lastTransitionTime
+      if moved ~= nil and not is_past(moved, READY_WITHIN_MINUTES) then
+        return health("Progressing", "requests have just moved: " .. (ready.message or ""))
+      end
       return health("Degraded", "nothing answers: " .. (ready.message or ""))
     end
     return health("Progressing", ready.message or "it starts")

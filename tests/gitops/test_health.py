@@ -215,4 +215,14 @@ def test_a_traceback_is_told_by_its_last_line() -> None:
         'Deploying failed:\n\x1b[36mTraceback (most recent call last):\n  File "a.py", line 1\nRuntimeError: no room\n'
     )
     assert serve_message(running("a", message=trace)) == "Deploying failed: RuntimeError: no room"
+    inner = f"A replica failed. Error:\nray::ServeReplica()\n  File 'replica.py', line 1\nRuntimeError: {trace[17:]}"
+    assert serve_message(running("a", message=inner)) == "A replica failed. Error: RuntimeError: no room"
     assert len(serve_message(running("a", message="long " * 1000))) < 700
+
+
+def test_why_a_replica_does_not_start_is_told_while_another_one_does() -> None:
+    live = running(status="DEPLOYING", message="A replica failed. Error:\nBundleError: it is cut short")
+    assert verdict(live, said()) == (
+        "Progressing",
+        "screw is DEPLOYING: A replica failed. Error:\nBundleError: it is cut short",
+    )

@@ -19,18 +19,25 @@ def health(check: str, obj: dict[str, Any]) -> tuple[str, str]:
     lua.execute('getmetatable("").__index = nil')
     lua.execute("package.loaded.os = {time = os.time, date = os.date}")
     lua.execute("for _, name in ipairs({'string', 'math', 'io', 'os', 'debug', 'python'}) do _G[name] = nil end")
-    lua.globals().obj = lua.table_from(obj, recursive=True)
+    lua.globals().obj = lua.table_from(_dated(obj), recursive=True)
     found = lua.execute((CHECKS / f"{check}.lua").read_text())
     assert set(found.keys()) == {"status", "message"}
     return found.status, found.message
 
 
-def condition(name: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
-    return {"type": name, "status": status, "reason": reason, "message": message, "observedGeneration": 3}
+def _dated(value: Any) -> Any:
+    """The value with times in place of what says how long ago they are: tests run long after they were collected."""
+    if isinstance(value, timedelta):
+        return (datetime.now(UTC) - value).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, dict):
+        return {key: _dated(inner) for key, inner in value.items()}
+    return [_dated(inner) for inner in value] if isinstance(value, list) else value
 
 
-def before(minutes: float) -> str:
-    return (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+def condition(name: str, status: str, reason: str, message: str = "", *, minutes: float = 60) -> dict[str, Any]:
+    """A condition that has been so for so long."""
+    said = {"type": name, "status": status, "reason": reason, "message": message, "observedGeneration": 3}
+    return said | {"lastTransitionTime": timedelta(minutes=minutes)}
 
 
 READY = condition("Ready", "True", "NonZeroServeEndpoints", "Number of serve endpoints is greater than 0")
@@ -52,13 +59,13 @@ def service(
 ) -> dict[str, Any]:
     """A RayService of which KubeRay wrote the status so long ago."""
     status: dict[str, Any] = {"conditions": list(conditions), "observedGeneration": 3, "numServeEndpoints": 2}
-    status["lastUpdateTime"] = before(minutes)
+    status["lastUpdateTime"] = timedelta(minutes=minutes)
     status |= {"activeServiceStatus": active or {}, "pendingServiceStatus": pending or {}}
     return {"kind": "RayService", "metadata": {"generation": generation}, "status": status}
 
 
-def failing(status: str, message: str, deployment: str = "HEALTHY") -> dict[str, Any]:
-    deployments = {"Classifier": {"status": deployment, "message": message}}
+def failing(status: str, message: str, deployment: str = "HEALTHY", why: str = "") -> dict[str, Any]:
+    deployments = {"Classifier": {"status": deployment, "message": why or message}}
     return {"screw": {"status": status, "message": message, "serveDeploymentStatuses": deployments}}
 
 
@@ -97,7 +104,7 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
             active=cluster(OLD, applicationStatuses=failing("DEPLOY_FAILED", "ValueError", "DEPLOY_FAILED")),
         ),
         "Degraded",
-        "screw is DEPLOY_FAILED: ValueError",
+        "screw: Classifier is DEPLOY_FAILED: ValueError",
     ),
     "a deployment is unhealthy while its application is called running": (
         service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("RUNNING", "no replica", "UNHEALTHY"))),
@@ -208,6 +215,27 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         ),
         "Degraded",
         "nothing answers: Number of serve endpoints dropped to 0",
+    ),
+    "requests have just moved to a pod that is not ready": (
+        service(
+            condition("Ready", "False", "ZeroServeEndpoints", "Number of serve endpoints dropped to 0"),
+            condition("UpgradeInProgress", "False", "NoPendingCluster", minutes=0.5),
+            active=cluster(OLD, applicationStatuses=RUNNING),
+        ),
+        "Progressing",
+        "requests have just moved: Number of serve endpoints dropped to 0",
+    ),
+    "the new cluster's replicas do not start": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(
+                NEW, applicationStatuses=failing("DEPLOY_FAILED", "Failed to update", "DEPLOY_FAILED", "no bundle")
+            ),
+        ),
+        "Degraded",
+        "screw: Classifier is DEPLOY_FAILED: no bundle; the old cluster answers",
     ),
     "an application is being deployed": (
         service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("DEPLOYING", "", "UPDATING"))),

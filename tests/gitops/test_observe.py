@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gitops.environment import Environment, promote, seed_environment
-from gitops.manifest import ServedModel
+from gitops.environment import Application, Environment, promote, seed_environment, with_application
+from gitops.manifest import Canary, ServedModel
 from gitops.observe import observe
 from gitops.serve_api import ServeApi
+from gitops.status import Health
 from tests.http_server import Handler, listening
 
 ROOT = Path(__file__).parents[2]
@@ -44,15 +45,17 @@ class Cluster(Handler):
     def details(self) -> dict[str, Any]:
         if not self.told:
             return {"applications": {}}
-        (app,) = Environment.parse(self.told, "a test").config["applications"]
-        running = [{"replica_id": f"replica {i}", "state": "RUNNING"} for i in range(len(self.replicas))]
-        deployment = {"name": "Classifier", "status": "HEALTHY", "target_num_replicas": 2, "replicas": running}
+        told = Environment.parse(self.told, "a test")
         host, port = self.headers["Host"].split(":")
-        live = {"name": app["name"], "route_prefix": "/", "status": self.status, "deployed_app_config": app}
-        return {
-            "http_options": {"host": host, "port": int(port)},
-            "applications": {app["name"]: live | {"deployments": {"Classifier": deployment}}},
-        }
+        found = {app.name: self.application(app) for app in told.applications.values()}
+        return {"http_options": {"host": host, "port": int(port)}, "applications": found}
+
+    def application(self, app: Application) -> dict[str, Any]:
+        running = [{"replica_id": f"replica {i}", "state": "RUNNING"} for i in range(len(self.replicas))]
+        deployment = {"name": app.deployment, "status": "HEALTHY", "target_num_replicas": len(running)}
+        live = {"name": app.name, "route_prefix": app.route_prefix, "status": self.status}
+        deployments = {app.deployment: deployment | {"replicas": running}}
+        return live | {"deployed_app_config": app.config, "deployments": deployments}
 
 
 @pytest.fixture
@@ -125,6 +128,31 @@ def test_before_the_first_promotion_all_is_well_once_it_runs(cluster: type[Clust
     assert cluster.asked == 0
 
 
+def test_a_candidate_must_be_loaded_too(cluster: type[Cluster], address: str) -> None:
+    canary = Canary(percent=10, model=NEW)
+    cluster.told = promote(config(OLD), None, OLD, trial=canary)
+    wanted = Environment.parse(cluster.told, "a test")
+    tried = {"kind": "canary", "percent": 10, "version": NEW.version, "sha256": NEW.sha256}
+    for loaded, expected in ((False, "Progressing"), (True, "Healthy")):
+        cluster.replicas = (serves(OLD) | {"trial": tried | {"loaded": loaded}},)
+        assert observe(ServeApi(address), wanted).status == expected
+    assert seen(address, OLD)[0] == "Progressing", "Git has no candidate"
+
+
+def test_the_worst_of_several_applications_counts(cluster: type[Cluster], address: str) -> None:
+    cluster.told = with_application(config(NEW), "nut", "production")
+    cluster.replicas = (serves(NEW),)
+    wanted = Environment.parse(cluster.told, "a test")
+    assert observe(ServeApi(address), wanted).status == "Healthy"
+    cluster.told = config(NEW)
+    assert observe(ServeApi(address), wanted) == Health(status="Missing", message="nut is not deployed")
+
+
+def test_no_replica_is_none_to_ask(cluster: type[Cluster], address: str) -> None:
+    cluster.told = config(NEW)
+    assert seen(address, NEW) == ("Healthy", "screw has no running replica"), "it was scaled to zero"
+
+
 def test_a_cluster_that_does_not_answer_is_unknown() -> None:
     status, message = seen("http://127.0.0.1:9", NEW)
     assert status == "Unknown"
@@ -184,7 +212,7 @@ def test_a_watcher_keeps_what_it_sees_in_a_file_until_it_is_ended(
     (file := tmp_path / "serve-config.yaml").write_text(cluster.told)
     health = tmp_path / "health"
     health.write_text("Healthy\n")  # of a life before, which no probe must believe
-    watching = command(str(file), "--address", address, "--watch", str(health), "--state", str(tmp_path / "state"))
+    watching = command(str(file), "--address", address, "--health", str(health), "--state", str(tmp_path / "state"))
     with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         wait_for(health, "Degraded: wanted is screw")
         cluster.replicas = (serves(NEW),)

@@ -1,8 +1,10 @@
 """The overlays for a cluster: what they render to, and that a bad one is refused in words that help."""
 
 import json
+import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,18 +108,29 @@ def test_the_observer_asks_the_service_that_there_is(rendered: dict[str, list[ku
     found = service(rendered["production"])
     (container,) = observer(rendered["production"])["spec"]["containers"]
     assert f"http://{found['metadata']['name']}-head-svc:8265" in container["command"]
+    file, health = container["command"][2], container["command"][-1]
+    (mount,) = (mount for mount in container["volumeMounts"] if Path(file).is_relative_to(mount["mountPath"]))
+    volumes = {volume["name"]: volume for volume in observer(rendered["production"])["spec"]["volumes"]}
+    (item,) = volumes[mount["name"]]["downwardAPI"]["items"]
+    assert file == f"{mount['mountPath']}/{item['path']}"
+    assert item["fieldRef"]["fieldPath"] == "metadata.annotations['serve-config']"
+    assert health in container["readinessProbe"]["exec"]["command"][-1]
     secret = found["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
     (variable,) = container["env"]
     assert variable["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "auth_token"}
 
 
-@pytest.mark.parametrize(("health", "code"), [("Healthy\n", 0), ("Degraded: why\n", 1), ("", 1)])
-def test_the_observer_is_ready_while_all_is_well(
-    rendered: dict[str, list[kustomize.Object]], tmp_path: Path, health: str, code: int
+@pytest.mark.parametrize(
+    ("health", "seconds", "code"),
+    [("Healthy\n", 0, 0), ("Healthy\n", 300, 1), ("Degraded: why\n", 0, 1), ("", 0, 1)],
+)
+def test_the_observer_is_ready_while_it_says_that_all_is_well(
+    rendered: dict[str, list[kustomize.Object]], tmp_path: Path, health: str, seconds: int, code: int
 ) -> None:
     probe = observer(rendered["production"])["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]
-    (tmp_path / "health").write_text(health)
-    script = [part.replace("/tmp/health", str(tmp_path / "health")) for part in probe]
+    (file := tmp_path / "health").write_text(health)
+    os.utime(file, (time.time() - seconds, time.time() - seconds))
+    script = [part.replace("/tmp/health", str(file)) for part in probe]
     result = subprocess.run(script, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.strip()) == (code, health.strip())
 

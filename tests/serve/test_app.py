@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel
+from gitops.health import serve_message
+from gitops.manifest import ServedModel, UserConfig
+from gitops.serve_api import Application
 from monitoring import metrics
 from monitoring.configuration import rule_files
 from monitoring.dashboards import dashboards
@@ -310,3 +312,31 @@ def test_without_a_model_it_is_alive_and_not_ready(url: str, service: Service) -
     assert "promote one" in response.json()["error"]
     assert response.headers["retry-after"]
     assert httpx.get(f"{url}/v2/health/live").status_code == 200
+
+
+def test_a_replica_that_could_answer_nothing_does_not_start(
+    service: Service, models: tuple[ServedModel, ServedModel]
+) -> None:
+    """The application would count as running, and KubeRay move all requests to a new cluster of such replicas."""
+
+    def put(model: ServedModel) -> None:
+        classifier = {"name": "Classifier", "user_config": UserConfig.of(model).model_dump()}
+        beginner = {"name": "beginner", "import_path": "serve.app:build", "route_prefix": "/beginner"}
+        service.api.put({"applications": [{**beginner, "args": ARGUMENTS, "deployments": [classifier]}]})
+
+    def wait_for(reached: Callable[[Application], bool]) -> Application:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not reached(found := service.api.applications().applications["beginner"]):
+            assert time.monotonic() < deadline, found
+            assert not found.deployments or not found.deployments["Classifier"].running
+            time.sleep(0.2)
+        return found
+
+    first, broken = models
+    put(broken)
+    told = wait_for(lambda found: "version 2 from" in serve_message(found))
+    assert told.status in ("DEPLOYING", "DEPLOY_FAILED")
+    assert "model.xml was changed" in serve_message(told)
+    put(first)  # the next replica that starts is told of it
+    wait_for(lambda found: found.status == "RUNNING")
+    assert httpx.get(f"{service.url}/beginner/v2/models/screw").json()["version"] == "1"
