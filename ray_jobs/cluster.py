@@ -1,6 +1,7 @@
 """Ray on one machine: started for a state folder, found again by it, and ended without touching any other Ray."""
 
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -24,6 +25,9 @@ _POLL_SECONDS = 0.2
 _FOLDER_PREFIX = "mergeline-ray-"
 _HEAD_NODE = "ray.scripts.scripts"  # what the command `ray` runs
 _ATTEMPTS = 3  # Ray gives its own processes 30 s to come up, which a busy machine exceeds
+# Some are bound a minute after they were chosen: none that the system gives to connections (on Linux 32768 and up), and
+# none that Ray gives to its workers (10002 to 19999).
+_FREE_PORTS = range(20_000, 30_000)
 _LEAST_CPUS = 4  # Ray only counts them: training and serving must be placed beside each other on two cores
 
 
@@ -203,13 +207,18 @@ def stop(state: State) -> int:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if nothing listens there on 127.0.0.1, else any free port."""
-    for port in (preferred, 0):
+    """`preferred` if nothing listens there on 127.0.0.1, else any free port; 0: any.
+
+    Raises:
+        ClusterError: none is free.
+    """
+    others = random.sample(_FREE_PORTS, len(_FREE_PORTS))
+    for port in [preferred, *others] if preferred else others:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise ClusterError("no port is free on 127.0.0.1")

@@ -47,9 +47,11 @@ ASK_AGAIN_SECONDS = 2.0
 CONTROLLER_SECONDS = 5.0
 """Longest wait for Serve's controller."""
 START_SECONDS = 25.0
-"""How long a new replica tries to load a model: twice. Serve gives it no other configuration meanwhile."""
+"""How long a new replica tries to load a model before it ends. Not longer: meanwhile it hears of no other one."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
+# Its bundle's store may be back in an hour. Ray's own limit for all deployments (ray_jobs/ingress.py) is as high.
+_STARTS = 1_000_000
 _MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
 
 # A replica runs in whatever folder Ray gives it.
@@ -221,7 +223,8 @@ class Classifier(InferenceService):
             prometheus=arguments.prometheus,
             windows=_windows(arguments.windows, context.app_name) if arguments.windows else None,
         )
-        self._has_begun = False
+        self._was_configured = False
+        self._unstartable: str | None = None
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -232,9 +235,9 @@ class Classifier(InferenceService):
         """Serve and try what `user_config` names.
 
         Raises:
-            MergelineError: the replica is new, and has nothing to answer with. Serve starts another one, says why, and
+            MergelineError: the replica is new, and has nothing to answer with. Serve says why, starts another one, and
                 the application does not count as running: KubeRay would move all requests to a cluster of such
-                replicas. Later it never raises, as Serve would stop a replica that answers.
+                replicas. Once it has returned it never raises, as Serve would stop a replica that answers.
         """
         try:
             config = UserConfig.parse(user_config, "user_config of Classifier")
@@ -242,14 +245,17 @@ class Classifier(InferenceService):
             self._slot.refuse(str(error))
         else:
             await self._change(self._slot.want(config.model, config.trial), answers=self._slot.loaded is not None)
-        if not self._has_begun and self._slot.loaded is None:
+        if not self._was_configured and self._slot.loaded is None:
             await self._slot.retried(START_SECONDS)
             if self._slot.load_error:
-                raise MergelineError(self._slot.load_error)
-        self._has_begun = True
+                self._unstartable = " ".join(self._slot.load_error.split())  # people see the last line of a traceback
+                raise MergelineError(self._unstartable)
+        self._was_configured = True
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
+        if self._unstartable:  # a Serve that has just come back takes it for one that has started
+            raise MergelineError(self._unstartable)
         await self._slot.remember()
         if self._slot.loaded:
             await self._check(self._slot.loaded.predictor)
@@ -319,7 +325,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
     """
     arguments = ApplicationArguments.parse(args, "args of serve.app:build")
     # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)
+    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=_STARTS)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
     if arguments.windows is None:
         return deployment.bind(arguments)

@@ -106,6 +106,8 @@ class Asking:
         reason = _inference_error(response)
         if reason is not None and response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise MergelineError(f"{self.url} is not ready: {reason}")
+        if response.status_code in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.SERVICE_UNAVAILABLE):
+            raise MergelineError(f"no replica answers at {self.url}: `mergeline status` says why")
         try:
             Readiness.model_validate_json(response.content if response.is_success else b"")
         except ValidationError as error:

@@ -73,7 +73,7 @@ class Fleet(InferenceService):
         self._open_bundle = opener(arguments, self._folder)
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._check, self._change = AnswerCheck(), Change()
-        self._has_begun = False
+        self._was_configured = False
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
@@ -119,18 +119,18 @@ class Fleet(InferenceService):
         """Serve what `user_config` names.
 
         Raises:
-            ContractError: the replica is new, and cannot read it. Later it never raises, as Ray Serve would stop a
-                replica that answers.
+            ContractError: the replica is new, and cannot read it. Once it has returned it never raises, as Ray Serve
+                would stop a replica that answers.
         """
         try:
             config = FleetConfig.parse(user_config, "user_config of Fleet")
         except ContractError as error:
-            if not self._has_begun:
+            if not self._was_configured:
                 raise
             self._members.load_error = str(error)
         else:
             await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
-        self._has_begun = True
+        self._was_configured = True
 
     async def check_health(self) -> None:
         """Raise if the model that was asked for last no longer answers; a replica without one is healthy."""

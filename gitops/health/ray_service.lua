@@ -68,14 +68,16 @@ local function applications(service)
     if app.message and app.message ~= "" then
       said = said .. ": " .. app.message
     end
-    -- Of an application whose replicas do not start Serve says only which deployment it is, and of that one why.
+    -- Why replicas do not start Serve says of their deployment only.
+    local unwell = false
     for _, deployment in ipairs(names(app.serveDeploymentStatuses)) do
       local found = app.serveDeploymentStatuses[deployment]
-      if found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED" then
-        failed = failed or (name .. ": " .. deployment .. " is " .. found.status .. ": " .. (found.message or ""))
+      unwell = unwell or found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED"
+      if found.message and found.message ~= "" then
+        said = said .. "; " .. deployment .. " is " .. (found.status or "not started") .. ": " .. found.message
       end
     end
-    if app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
+    if unwell or app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
       failed = failed or said
     elseif app.status ~= "RUNNING" then
       busy = busy or said

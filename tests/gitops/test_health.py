@@ -221,8 +221,8 @@ def test_a_traceback_is_told_by_its_last_line() -> None:
 
 
 def test_why_a_replica_does_not_start_is_told_while_another_one_does() -> None:
-    live = running(status="DEPLOYING", message="A replica failed. Error:\nBundleError: it is cut short")
-    assert verdict(live, said()) == (
+    trace = "A replica failed. Error:\nTraceback (most recent call last):\n  File 'a.py'\nBundleError: it is cut short"
+    assert verdict(running(status="DEPLOYING", message=trace), said()) == (
         "Progressing",
-        "screw is DEPLOYING: A replica failed. Error:\nBundleError: it is cut short",
+        "screw is DEPLOYING: A replica failed. Error: BundleError: it is cut short",
     )

@@ -65,7 +65,7 @@ def service(
 
 
 def failing(status: str, message: str, deployment: str = "HEALTHY", why: str = "") -> dict[str, Any]:
-    deployments = {"Classifier": {"status": deployment, "message": why or message}}
+    deployments = {"Classifier": {"status": deployment, "message": why}}
     return {"screw": {"status": status, "message": message, "serveDeploymentStatuses": deployments}}
 
 
@@ -104,10 +104,12 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
             active=cluster(OLD, applicationStatuses=failing("DEPLOY_FAILED", "ValueError", "DEPLOY_FAILED")),
         ),
         "Degraded",
-        "screw: Classifier is DEPLOY_FAILED: ValueError",
+        "screw is DEPLOY_FAILED: ValueError",
     ),
     "a deployment is unhealthy while its application is called running": (
-        service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("RUNNING", "no replica", "UNHEALTHY"))),
+        service(
+            READY, STILL, active=cluster(OLD, applicationStatuses=failing("RUNNING", "", "UNHEALTHY", "no replica"))
+        ),
         "Degraded",
         "UNHEALTHY: no replica",
     ),
@@ -235,7 +237,18 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
             ),
         ),
         "Degraded",
-        "screw: Classifier is DEPLOY_FAILED: no bundle; the old cluster answers",
+        "screw is DEPLOY_FAILED: Failed to update; Classifier is DEPLOY_FAILED: no bundle; the old cluster answers",
+    ),
+    "the new cluster's replicas do not start yet": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")),
+            minutes=16,
+        ),
+        "Degraded",
+        "(screw is DEPLOYING; Classifier is UPDATING: retrying: no bundle): the RayCluster and its pods say why",
     ),
     "an application is being deployed": (
         service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("DEPLOYING", "", "UPDATING"))),

@@ -14,7 +14,9 @@ from starlette.responses import JSONResponse, Response
 READY_PATH, PREDICT_PATH = "/v2/health/ready", "/predict"
 
 
-@serve.deployment(max_ongoing_requests=20, graceful_shutdown_timeout_s=0.1, max_surge_percent=100)
+@serve.deployment(
+    max_ongoing_requests=20, graceful_shutdown_timeout_s=0.1, max_surge_percent=100, max_constructor_retry_count=3
+)
 class Tiny:
     """Answers with the score that the bundle's behaviour.json states."""
 
