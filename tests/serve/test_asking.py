@@ -113,6 +113,11 @@ def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
         with pytest.raises(MergelineError, match=r"is not a service of Mergeline \(status 200\)"):
             list(Asking(other).ask(photographs([folder])))
         assert asked == []
+    with (
+        refusing(0, ready=b"Request timed out", status=408) as (other, _),
+        pytest.raises(MergelineError, match=r"no replica answers at .*: `mergeline status` says why"),
+    ):
+        list(Asking(other).ask(photographs([folder])))
     for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
         with pytest.raises(MergelineError, match="give --url"):
             list(Asking(wrong).ask(photographs([folder])))
@@ -189,19 +194,20 @@ READY = b'{"ready": true, "name": "screw", "version": "1"}'
 
 
 @contextmanager
-def refusing(times: int, *, ready: bytes = READY, cut: int = 0) -> Iterator[tuple[str, list[str]]]:
+def refusing(times: int, *, ready: bytes = READY, status: int = 200, cut: int = 0) -> Iterator[tuple[str, list[str]]]:
     """A service that is full so many times, and then has no model: not ours, which is never full by itself.
 
     Args:
         times: how often it is full.
         ready: what it says of its readiness.
+        status: with which it says so.
         cut: how often it ends the connection without an answer, before all that.
     """
     asked: list[str] = []
 
     class Full(Handler):
         def do_GET(self) -> None:
-            self.say(200, ready)
+            self.say(status, ready)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))

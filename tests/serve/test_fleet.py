@@ -252,6 +252,19 @@ async def test_without_models_nothing_is_ready(client: httpx.AsyncClient, member
     assert (await client.get("/fleet")).json()["load_error"] == "no such key"
 
 
+async def test_a_replica_that_cannot_read_what_it_shall_hold_does_not_begin_and_later_goes_on(members: Members) -> None:
+    from serve.app import Change
+    from serve.fleet import Fleet
+
+    replica = Fleet.__new__(Fleet)  # without Ray, which its constructor asks who it is
+    replica._members, replica._change, replica._was_configured = members, Change(), False
+    with pytest.raises(ContractError, match="unknown key"):
+        await replica.reconfigure({"modells": None})
+    await replica.reconfigure({"models": None})
+    await replica.reconfigure({"modells": None})
+    assert "unknown key" in (members.load_error or "")
+
+
 def test_unknown_or_wrong_arguments_are_refused() -> None:
     from serve.fleet import build
 
