@@ -33,14 +33,14 @@ _PROMPT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5: a busy machine needs longer, and would begin again and again
     # A stopping replica goes on answering this long, so that HAProxy, on the same machine, takes it off its list first.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # 30
-    # A replica whose model does not load ends; 3 of them, and Serve would never try again. A deployment's own limit
-    # (`max_constructor_retry_count`, 20) counts as before; ours set it as high.
-    "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000000",
     # An old HAProxy, replaced by one with another list, keeps connections that a client holds open.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "35",  # longer than the environment's request_timeout_s
 }
+# A replica whose model does not load ends; after 3 of them Serve would never try again. A deployment's own limit
+# (`max_constructor_retry_count`, 20 if unset) still counts; ours set it as high.
+_PATIENT = {"RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000000"}
 
-SETTINGS = _LEAN | _QUIET | _PROMPT
+SETTINGS = _LEAN | _QUIET | _PROMPT | _PATIENT
 """What is set wherever Ray runs: here, and for the pods in gitops/base/rayservice.yaml."""
 METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 """The variable that says where HAProxy answers `GET /metrics`; Ray's service discovery does not list it."""

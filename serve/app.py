@@ -52,7 +52,11 @@ START_SECONDS = 25.0
 _LEAST_CLAIM = 19
 # Its bundle's store may be back in an hour. Ray's own limit for all deployments (ray_jobs/ingress.py) is as high.
 _STARTS = 1_000_000
-_MONITOR_OPTIONS: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 4 * MOST_WAITING}
+_MONITOR_OPTIONS: dict[str, Any] = {
+    "ray_actor_options": {"num_cpus": 0},
+    "max_ongoing_requests": 4 * MOST_WAITING,
+    "max_constructor_retry_count": 3,  # one that does not start must not keep a new cluster from its requests for long
+}
 
 # A replica runs in whatever folder Ray gives it.
 _ABSOLUTE = r"^[/~]"

@@ -27,6 +27,7 @@ from gitops.serve_api import Application
 from monitoring import metrics
 from monitoring.configuration import rule_files
 from monitoring.dashboards import dashboards
+from ray_jobs import ingress
 from serve.predictor import Predictor
 from serve.protocol import ErrorAnswer, ImageAnswer, InferenceError
 from serve.served import ServedAnswer
@@ -84,6 +85,8 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
     build({"journal": "/not/there/reconciler/local"})
     deployment = build(ARGUMENTS)._bound_deployment
     assert (deployment.name, deployment._deployment_config.max_surge_percent) == ("Classifier", 100)
+    limit = deployment._deployment_config.max_constructor_retry_count
+    assert str(limit) == ingress.SETTINGS["RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT"], "Serve takes the lower one"
 
 
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
