@@ -59,9 +59,11 @@ local function broken_head(service)
   end
 end
 
--- The applications of a cluster: what failed, and what is under way; nil where there is no such.
+-- The applications of a cluster: what failed, and what is under way, nil where there is no such; and whether Serve tells
+-- of something that keeps the latter from its end, as of replicas that do not start.
 local function applications(service)
   local failed, busy
+  local hindered = false
   for _, name in ipairs(names(service.applicationStatuses)) do
     local app = service.applicationStatuses[name]
     local said = name .. " is " .. (app.status or "not started")
@@ -69,11 +71,12 @@ local function applications(service)
       said = said .. ": " .. app.message
     end
     -- Why replicas do not start Serve says of their deployment only.
-    local unwell = false
+    local unwell, told = false, false
     for _, deployment in ipairs(names(app.serveDeploymentStatuses)) do
       local found = app.serveDeploymentStatuses[deployment]
       unwell = unwell or found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED"
       if found.message and found.message ~= "" then
+        told = true
         said = said .. "; " .. deployment .. " is " .. (found.status or "not started") .. ": " .. found.message
       end
     end
@@ -81,9 +84,10 @@ local function applications(service)
       failed = failed or said
     elseif app.status ~= "RUNNING" then
       busy = busy or said
+      hindered = hindered or told
     end
   end
-  return failed, busy
+  return failed, busy, hindered
 end
 
 local function judge()
@@ -111,7 +115,7 @@ local function judge()
 
   if (pending.rayClusterName or "") ~= "" then
     local coming = pending.rayClusterName
-    local failed, busy = applications(pending)
+    local failed, busy, hindered = applications(pending)
     local failing = broken_head(pending) or failed
     local old = ready.status == "True" and "; the old cluster answers" or ""
     if failing then
@@ -124,12 +128,13 @@ local function judge()
     if whole or (pending.trafficRoutedPercent or 0) > 0 then
       return health("Progressing", "requests move to the new cluster " .. coming)
     end
-    -- KubeRay writes the status anew where a cluster gets its name.
-    if is_past(status.lastUpdateTime, COMES_UP_WITHIN_MINUTES) then
+    -- KubeRay writes the status anew where a cluster gets its name, and with each attempt of replicas that do not start.
+    local begun = hindered and condition(status, "UpgradeInProgress").lastTransitionTime or status.lastUpdateTime
+    if is_past(begun, COMES_UP_WITHIN_MINUTES) then
       return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
         .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)
     end
-    return health("Progressing", "the new cluster " .. coming .. " starts" .. old)
+    return health("Progressing", "the new cluster " .. coming .. " starts" .. (hindered and " (" .. busy .. ")" or "") .. old)
   end
 
   local seen, wanted = status.observedGeneration or 0, obj.metadata.generation or 0

@@ -242,10 +242,19 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "the new cluster's replicas do not start yet": (
         service(
             READY,
-            UPGRADING,
+            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=14),
             active=cluster(OLD),
             pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")),
-            minutes=16,
+        ),
+        "Progressing",
+        f"the new cluster {NEW} starts (screw is DEPLOYING; Classifier is UPDATING: retrying: no bundle); the old",
+    ),
+    "the new cluster's replicas have not started for long": (
+        service(
+            READY,
+            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=16),
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")),
         ),
         "Degraded",
         "(screw is DEPLOYING; Classifier is UPDATING: retrying: no bundle): the RayCluster and its pods say why",
