@@ -107,7 +107,10 @@ class Asking:
         if reason is not None and response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise MergelineError(f"{self.url} is not ready: {reason}")
         if response.status_code in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.SERVICE_UNAVAILABLE):
-            raise MergelineError(f"no replica answers at {self.url}: `mergeline status` says why")
+            raise MergelineError(
+                f"no replica takes requests at {self.url} (status {response.status_code}): all are busy, or none runs; "
+                "`mergeline status` says which"
+            )
         try:
             Readiness.model_validate_json(response.content if response.is_success else b"")
         except ValidationError as error:

@@ -115,7 +115,9 @@ def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
         assert asked == []
     with (
         refusing(0, ready=b"Request timed out", status=408) as (other, _),
-        pytest.raises(MergelineError, match=r"no replica answers at .*: `mergeline status` says why"),
+        pytest.raises(
+            MergelineError, match=r"no replica takes requests at .* \(status 408\): all are busy, or none runs"
+        ),
     ):
         list(Asking(other).ask(photographs([folder])))
     for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
