@@ -12,7 +12,8 @@ from gitops.findings import Finding, accept, refuse
 
 PRODUCTION = "production"
 """The environment in which code comes from the image alone."""
-UPGRADES = ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")
+INCREMENTAL = "NewClusterWithIncrementalUpgrade"
+UPGRADES = ("NewCluster", INCREMENTAL, "None")
 """What KubeRay 1.7 knows as `upgradeStrategy.type`; the API server takes any text there."""
 NO_DIGEST = "0" * 64
 """Stands in the packaged overlays for an image that nobody has built yet."""
@@ -41,6 +42,7 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
         *_secrets_in(config, "serve-config.yaml"),
         *(_working_dirs(config) if environment == PRODUCTION else ()),
         *_http(objects, config),
+        *_fronts(objects),
         *_folders(objects, config),
     ]
     found = "images by digest, limits, no secret, a known upgrade strategy, folders on volumes"
@@ -126,9 +128,42 @@ def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
     if kind not in UPGRADES:
         found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"
         yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}")
-    elif kind == UPGRADES[1] and not strategy.get("clusterUpgradeOptions"):
-        found = f"{name_of(item)}: {kind} needs `clusterUpgradeOptions`"
-        yield refuse("upgrade", found, "add the component incremental-upgrade")
+    elif kind == INCREMENTAL:
+        yield from _incremental(item, strategy.get("clusterUpgradeOptions") or {})
+
+
+def _incremental(item: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
+    """KubeRay refuses these with an event only, when they are applied; steps of nothing it takes, and never ends."""
+    surge, step = options.get("maxSurgePercent", 100), options.get("stepSizePercent")
+    cluster = item["spec"].get("rayClusterConfig") or {}
+    needs = {
+        "`rayClusterConfig.enableInTreeAutoscaling: true`": cluster.get("enableInTreeAutoscaling") is True,
+        "a `gatewayClassName`": bool(options.get("gatewayClassName")),
+        "a `maxSurgePercent` of 1 to 100": _is_in(surge, 1, 100),
+        "a `stepSizePercent` of 1 to `maxSurgePercent`": _is_in(step, 1, surge if _is_in(surge, 1, 100) else 100),
+        "`intervalSeconds` above 0": _is_in(options.get("intervalSeconds"), 1),
+    }
+    missing = [need for need, is_met in needs.items() if not is_met]
+    if missing:
+        found = f"{name_of(item)}: {INCREMENTAL} needs {', '.join(missing)}"
+        yield refuse("upgrade", found, "the component incremental-upgrade has it all under `clusterUpgradeOptions`")
+
+
+def _is_in(value: Any, low: int, high: int | None = None) -> bool:
+    return isinstance(value, int) and value >= low and (high is None or value <= high)
+
+
+def _fronts(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
+    for service in objects:
+        strategy = (service["spec"].get("upgradeStrategy") or {}) if service["kind"] == "RayService" else {}
+        if strategy.get("type") != INCREMENTAL:
+            continue
+        name = f"{service['metadata']['name']}-serve-svc"
+        for item in objects:
+            if any(mapping.get("name") == name for _, mapping in mappings(item)):
+                found = f"{name_of(item)} sends requests to {name}, which is not there with {INCREMENTAL}"
+                yield refuse("upgrade", found, f"take it out: KubeRay makes {service['metadata']['name']}-gateway")
 
 
 def _working_dirs(config: Mapping[str, Any]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from gitops import policies
 from gitops.difference import Difference, between
 from gitops.manifest import Contract
 
@@ -142,7 +143,7 @@ def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
         yield Change(upgrade=Upgrade.IN_PLACE, where="rayClusterConfig.workerGroupSpecs: groups are added at the end")
         return
     kind = ((after["spec"].get("upgradeStrategy") or {}).get("type")) or "NewCluster"
-    upgrade = {"None": Upgrade.NOT_APPLIED, "NewClusterWithIncrementalUpgrade": Upgrade.INCREMENTAL}
+    upgrade = {"None": Upgrade.NOT_APPLIED, policies.INCREMENTAL: Upgrade.INCREMENTAL}
     for path in _differing(old, new, "rayClusterConfig"):
         yield Change(upgrade=upgrade.get(kind, Upgrade.NEW_CLUSTER), where=path)
 

@@ -5,6 +5,7 @@ The pods are those of the service in gitops/base/rayservice.yaml, without what o
 
 import argparse
 import copy
+import hashlib
 import importlib.resources
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import walk_tree
 
 from gitops.manifest import Project
+from ray_jobs import cron
 from ray_jobs.submit import entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"
@@ -24,6 +26,8 @@ SECONDS_AFTER_END = 3600
 """How long the cluster of a job that has ended stays, for its logs."""
 RETRIES = 2
 """Each on a new cluster: a stage goes on where it was stopped."""
+LONGEST_SCHEDULED = 36
+"""Letters in the name of a RayCronJob; KubeRay refuses a longer one, as it derives names from it."""
 
 _LIMITS = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "24Gi"}
 _SERVING_ONLY = ("lifecycle", "livenessProbe", "readinessProbe", "ports")
@@ -54,10 +58,15 @@ def render(
         text: the project file itself.
         target: where.
         schedule: when it shall run again and again, as cron says it, in the operator's time; None: once, now.
+
+    Raises:
+        ScheduleError: KubeRay could not read the schedule.
     """
-    # What is scheduled has one name for good: applied again, it replaces what was scheduled for the project before.
-    when = f"{project.name}-scheduled" if schedule else time.strftime("%Y%m%dt%H%M%S")
-    name = f"{stage.replace('_', '-')}-{when}"
+    if schedule:
+        cron.check(schedule)
+        name = _scheduled_name(stage, project.name)
+    else:
+        name = f"{stage.replace('_', '-')}-{time.strftime('%Y%m%dt%H%M%S')}"
     metadata = {"name": name, **({"namespace": target.namespace} if target.namespace else {})}
     paths = ["--project", f"{PROJECT_FOLDER}/project.yaml", "--state", STATE_FOLDER]
     spec = {
@@ -74,6 +83,15 @@ def render(
     if schedule:
         job |= {"kind": "RayCronJob", "spec": {"schedule": schedule, "jobTemplate": spec}}
     return [config, job]
+
+
+def _scheduled_name(stage: str, project: str) -> str:
+    """One name for good: applied again, it replaces what was scheduled for the project before."""
+    name = f"{stage.replace('_', '-')}-{project}"
+    if len(name) <= LONGEST_SCHEDULED:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:6]  # two long names that begin alike stay two
+    return f"{name[: LONGEST_SCHEDULED - 7].rstrip('-')}-{mark}"
 
 
 def to_yaml(objects: Sequence[dict[str, Any]]) -> str:

@@ -21,6 +21,14 @@ local BROKEN = {
   OOMKilled = true,
 }
 
+-- The deployment that watches for drift, and what Serve says of an application of which only that fails.
+local MONITOR = "Monitor"
+local ONLY_THE_MONITOR = {
+  ["The deployments ['Monitor'] are UNHEALTHY."] = true,
+  ["Failed to update the deployments ['Monitor']."] = true,
+}
+local ANSWERING = {HEALTHY = true, UPSCALING = true, DOWNSCALING = true}
+
 local function health(status, message)
   return {status = status, message = message}
 end
@@ -59,10 +67,29 @@ local function broken_head(service)
   end
 end
 
+-- Whether an application answers all the same, as nothing but its monitor ails.
+local function only_the_monitor_ails(app)
+  local monitor = (app.serveDeploymentStatuses or {})[MONITOR]
+  if monitor == nil or monitor.status == "HEALTHY" then
+    return false
+  end
+  local others = 0
+  for name, deployment in pairs(app.serveDeploymentStatuses) do
+    if name ~= MONITOR then
+      others = others + 1
+      if not ANSWERING[deployment.status] then
+        return false
+      end
+    end
+  end
+  return others > 0 and (app.status == "DEPLOYING" or ONLY_THE_MONITOR[app.message or ""] == true)
+end
+
 -- The applications of a cluster: what failed, and what is under way, nil where there is no such; and whether Serve tells
--- of something that keeps the latter from its end, as of replicas that do not start.
-local function applications(service)
-  local failed, busy
+-- of something that keeps the latter from its end, as of replicas that do not start; and what is not watched for drift,
+-- where the monitor does not count.
+local function applications(service, monitor_counts)
+  local failed, busy, unwatched
   local hindered = false
   for _, name in ipairs(names(service.applicationStatuses)) do
     local app = service.applicationStatuses[name]
@@ -80,14 +107,16 @@ local function applications(service)
         said = said .. "; " .. deployment .. " is " .. (found.status or "not started") .. ": " .. found.message
       end
     end
-    if unwell or app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
+    if not monitor_counts and only_the_monitor_ails(app) then
+      unwatched = unwatched or "nothing watches " .. name .. " for drift: " .. said
+    elseif unwell or app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
       failed = failed or said
     elseif app.status ~= "RUNNING" then
       busy = busy or said
       hindered = hindered or told
     end
   end
-  return failed, busy, hindered
+  return failed, busy, hindered, unwatched
 end
 
 local function judge()
@@ -108,14 +137,14 @@ local function judge()
   end
 
   local active, pending = status.activeServiceStatus or {}, status.pendingServiceStatus or {}
-  local failed, busy = applications(active)
+  local failed, busy, _, unwatched = applications(active, false)
   if failed then
     return health("Degraded", failed)
   end
 
   if (pending.rayClusterName or "") ~= "" then
     local coming = pending.rayClusterName
-    local failed, busy, hindered = applications(pending)
+    local failed, busy, hindered = applications(pending, true)  -- KubeRay moves no request before all of it runs
     local failing = broken_head(pending) or failed
     local old = ready.status == "True" and "; the old cluster answers" or ""
     if failing then
@@ -158,7 +187,7 @@ local function judge()
   if next(active.applicationStatuses or {}) == nil then
     return health("Progressing", "KubeRay does not know the applications: Ray's head does not answer it")
   end
-  return health("Healthy", "")
+  return health("Healthy", unwatched or "")
 end
 
 return judge()

@@ -69,6 +69,14 @@ def failing(status: str, message: str, deployment: str = "HEALTHY", why: str = "
     return {"screw": {"status": status, "message": message, "serveDeploymentStatuses": deployments}}
 
 
+def watched(status: str, message: str, monitor: str, classifier: str = "HEALTHY") -> dict[str, Any]:
+    """An application with a drift monitor."""
+    deployments = {"Classifier": {"status": classifier}, "Monitor": {"status": monitor, "message": "no such folder"}}
+    return {"screw": {"status": status, "message": message, "serveDeploymentStatuses": deployments}}
+
+
+ONLY_MONITOR_FAILED = watched("DEPLOY_FAILED", "Failed to update the deployments ['Monitor'].", "DEPLOY_FAILED")
+
 PULLING = condition(
     "HeadPodReady", "False", "ImagePullBackOff", 'ray-head: Back-off pulling image "mergeline@sha256:…"'
 )
@@ -263,6 +271,67 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         service(READY, STILL, active=cluster(OLD, applicationStatuses=failing("DEPLOYING", "", "UPDATING"))),
         "Progressing",
         "screw is DEPLOYING",
+    ),
+    "only the drift monitor fails": (
+        service(READY, STILL, active=cluster(OLD, applicationStatuses=ONLY_MONITOR_FAILED)),
+        "Healthy",
+        "nothing watches screw for drift: screw is DEPLOY_FAILED: Failed to update the deployments ['Monitor'].; "
+        "Monitor is DEPLOY_FAILED: no such folder",
+    ),
+    "only the drift monitor died": (
+        service(
+            READY,
+            STILL,
+            active=cluster(
+                OLD,
+                applicationStatuses=watched(
+                    "UNHEALTHY", "The deployments ['Monitor'] are UNHEALTHY.", "UNHEALTHY", "UPSCALING"
+                ),
+            ),
+        ),
+        "Healthy",
+        "nothing watches screw for drift: screw is UNHEALTHY",
+    ),
+    "only the drift monitor starts again": (
+        service(READY, STILL, active=cluster(OLD, applicationStatuses=watched("DEPLOYING", "", "UPDATING"))),
+        "Healthy",
+        "nothing watches screw for drift: screw is DEPLOYING; Monitor is UPDATING: no such folder",
+    ),
+    "the drift monitor and the replicas": (
+        service(
+            READY,
+            STILL,
+            active=cluster(
+                OLD,
+                applicationStatuses=watched(
+                    "UNHEALTHY", "The deployments ['Classifier', 'Monitor'] are UNHEALTHY.", "UNHEALTHY", "UNHEALTHY"
+                ),
+            ),
+        ),
+        "Degraded",
+        "screw is UNHEALTHY: The deployments ['Classifier', 'Monitor']",
+    ),
+    "an application that cannot be built, while its monitor ails": (
+        service(
+            READY, STILL, active=cluster(OLD, applicationStatuses=watched("DEPLOY_FAILED", "ImportError", "UNHEALTHY"))
+        ),
+        "Degraded",
+        "screw is DEPLOY_FAILED: ImportError",
+    ),
+    "a new cluster whose drift monitor fails, for which KubeRay waits": (
+        service(READY, UPGRADING, active=cluster(OLD), pending=cluster(NEW, applicationStatuses=ONLY_MONITOR_FAILED)),
+        "Degraded",
+        f"the new cluster {NEW} does not come up: screw is DEPLOY_FAILED: Failed to update the deployments ['Monitor']",
+    ),
+    "a new cluster whose drift monitor starts after its replicas": (
+        service(
+            READY,
+            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=1),
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=watched("DEPLOYING", "", "UPDATING")),
+        ),
+        "Progressing",
+        f"the new cluster {NEW} starts (screw is DEPLOYING; Monitor is UPDATING",
     ),
     "the head does not answer": (
         service(READY, STILL, active=cluster(OLD)),

@@ -327,7 +327,30 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "type: NewCluster\n",
         "type: NewClusterWithIncrementalUpgrade\n",
         "upgrade",
-        "needs `clusterUpgradeOptions`",
+        "needs a `gatewayClassName`, a `stepSizePercent` of 1 to `maxSurgePercent`, `intervalSeconds` above 0",
+    ),
+    "an incremental upgrade without steps": (
+        SERVICE,
+        "type: NewCluster\n",
+        "type: NewClusterWithIncrementalUpgrade\n"
+        "    clusterUpgradeOptions: {gatewayClassName: envoy, stepSizePercent: 0}\n",
+        "upgrade",
+        "needs a `stepSizePercent` of 1 to `maxSurgePercent`, `intervalSeconds` above 0",
+    ),
+    "an incremental upgrade with steps beyond the surge": (
+        SERVICE,
+        "type: NewCluster\n",
+        "type: NewClusterWithIncrementalUpgrade\n    clusterUpgradeOptions: "
+        "{gatewayClassName: envoy, maxSurgePercent: 20, stepSizePercent: 25, intervalSeconds: 60}\n",
+        "upgrade",
+        "needs a `stepSizePercent` of 1 to `maxSurgePercent`",
+    ),
+    "an incremental upgrade behind a gateway of one's own": (
+        OVERLAY,
+        "  - ../../components/gateway\n",
+        "  - ../../components/gateway\n  - ../../components/incremental-upgrade\n",
+        "upgrade",
+        "HTTPRoute mergeline sends requests to mergeline-serve-svc, which is not there with NewCluster",
     ),
     "an unknown key of Serve": (
         CONFIG,
@@ -597,6 +620,22 @@ KNOWN = {
     "excludeHeadPodFromServeSvc": {"type": "boolean"},
     "serveConfigV2": {"type": "string"},
 }
+
+
+def test_requests_move_in_steps_only_where_the_autoscaler_runs() -> None:
+    options = {"gatewayClassName": "envoy", "stepSizePercent": 25, "intervalSeconds": 60}
+    strategy = {"type": "NewClusterWithIncrementalUpgrade", "clusterUpgradeOptions": options}
+
+    def found(**cluster: bool) -> list[str]:
+        spec = {"upgradeStrategy": strategy, "rayClusterConfig": cluster}
+        service = {"kind": "RayService", "metadata": {"name": "mergeline"}, "spec": spec}
+        return [finding.reason for finding in policies.refusals([service])]
+
+    assert found(enableInTreeAutoscaling=True) == []
+    needs = (
+        "RayService mergeline: NewClusterWithIncrementalUpgrade needs `rayClusterConfig.enableInTreeAutoscaling: true`"
+    )
+    assert found() == found(enableInTreeAutoscaling=False) == [needs]
 
 
 def test_a_kind_with_a_definition_is_compared_with_it(files: dict[str, str], tmp_path: Path) -> None:

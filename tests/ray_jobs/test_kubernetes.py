@@ -1,5 +1,6 @@
 """A stage as a RayJob: the same entry point and project file, in pods that nothing takes for serving ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ruamel.yaml import YAML
 from gitops import policies
 from gitops.manifest import Project
 from ray_jobs.kubernetes import Target, render, to_yaml
+from ray_jobs.submit import STAGES
 
 FILE = Path(__file__).parents[2] / "project.yaml"
 TARGET = Target(f"registry.example.com/mergeline@sha256:{'5c1f' * 16}", "mergeline-state", "mergeline-staging")
@@ -64,12 +66,29 @@ def test_what_is_scheduled_is_the_same_job_under_one_name() -> None:
     config, found = render("etl", (), Project.read(FILE), FILE.read_text(), TARGET, "0 3 * * *")
     once = job("etl")[1]["spec"]
     assert (found["kind"], found["spec"]["schedule"]) == ("RayCronJob", "0 3 * * *")
-    assert found["metadata"]["name"] == config["metadata"]["name"] == "etl-screw-scheduled"
+    assert found["metadata"]["name"] == config["metadata"]["name"] == "etl-screw"
     template = found["spec"]["jobTemplate"]
     assert template["entrypoint"] == once["entrypoint"]
     for pod in template["rayClusterSpec"]["headGroupSpec"], template["rayClusterSpec"]["workerGroupSpecs"][0]:
-        assert {"name": "project", "configMap": {"name": "etl-screw-scheduled"}} in pod["template"]["spec"]["volumes"]
+        assert {"name": "project", "configMap": {"name": "etl-screw"}} in pod["template"]["spec"]["volumes"]
     assert policies.refusals([config, found]) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_name_is(stage: str) -> None:
+    def name_of(project: str) -> str:
+        named = Project.read(FILE).model_copy(update={"name": project})
+        config, found = render(stage, (), named, "", TARGET, "@daily")
+        name: str = found["metadata"]["name"]
+        assert config["metadata"]["name"] == name
+        return name
+
+    names = [name_of(project) for project in ("a", f"{'b' * 38}-c", f"{'b' * 38}-d", "deep-groove-ball-bearings-6204")]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
+        assert len(name) <= 36, "KubeRay: RayCronJob name should be no more than 36 characters"
+    assert names[-1].startswith(f"{stage.replace('_', '-')}-deep-groove")
 
 
 def test_what_is_printed_reads_back() -> None:
