@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -192,6 +192,33 @@ class Change:
             return False
 
 
+class Start:
+    """The first call of a replica's `reconfigure`: one that could answer nothing ends.
+
+    Serve says why, starts another one, and the application does not count as running: KubeRay would move all requests
+    to a cluster of such replicas. Once it `is_over` nothing may raise any more, as Serve would stop a replica that
+    answers.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._reason: str | None = None
+
+    def refuse(self, reason: str) -> NoReturn:
+        """End the replica.
+
+        Raises:
+            MergelineError: with the reason.
+        """
+        self._reason = " ".join(reason.split())  # people see the last line of a traceback
+        raise MergelineError(self._reason)
+
+    def check(self) -> None:
+        """Raise the reason again: a Serve that has just come back takes the replica for one that has started."""
+        if self._reason:
+            raise MergelineError(self._reason)
+
+
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log.error("A change of the models ended with an error.", exc_info=error)
@@ -227,8 +254,7 @@ class Classifier(InferenceService):
             prometheus=arguments.prometheus,
             windows=_windows(arguments.windows, context.app_name) if arguments.windows else None,
         )
-        self._was_configured = False
-        self._unstartable: str | None = None
+        self._start = Start()
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -239,9 +265,7 @@ class Classifier(InferenceService):
         """Serve and try what `user_config` names.
 
         Raises:
-            MergelineError: the replica is new, and has nothing to answer with. Serve says why, starts another one, and
-                the application does not count as running: KubeRay would move all requests to a cluster of such
-                replicas. Once it has returned it never raises, as Serve would stop a replica that answers.
+            MergelineError: the replica is new, and has nothing to answer with.
         """
         try:
             config = UserConfig.parse(user_config, "user_config of Classifier")
@@ -249,17 +273,15 @@ class Classifier(InferenceService):
             self._slot.refuse(str(error))
         else:
             await self._change(self._slot.want(config.model, config.trial), answers=self._slot.loaded is not None)
-        if not self._was_configured and self._slot.loaded is None:
+        if not self._start.is_over and self._slot.loaded is None:
             await self._slot.retried(START_SECONDS)
             if self._slot.load_error:
-                self._unstartable = " ".join(self._slot.load_error.split())  # people see the last line of a traceback
-                raise MergelineError(self._unstartable)
-        self._was_configured = True
+                self._start.refuse(self._slot.load_error)
+        self._start.is_over = True
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers; a replica without one is healthy, and tells why it has none."""
-        if self._unstartable:  # a Serve that has just come back takes it for one that has started
-            raise MergelineError(self._unstartable)
+        self._start.check()
         await self._slot.remember()
         if self._slot.loaded:
             await self._check(self._slot.loaded.predictor)

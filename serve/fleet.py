@@ -1,8 +1,8 @@
 """Many models in one Ray Serve application: `import_path: serve.fleet:build` in an environment's `serve-config.yaml`.
 
 Each model has the whole interface of `serve.app` below `/models/{name}`; `/v2/models/{name}` and
-`/predict?model={name}` lead there too. It is loaded by the first request for it; as many as `max_models` stay in a
-replica's memory.
+`/predict?model={name}` lead there too. It is loaded by the first request for it, one of them when a replica starts; as
+many as `max_models` stay in a replica's memory.
 """
 
 import html
@@ -23,7 +23,7 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import AnswerCheck, ApplicationArguments, Change, opener, session_folder
+from serve.app import START_SECONDS, AnswerCheck, ApplicationArguments, Change, Start, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
@@ -73,7 +73,7 @@ class Fleet(InferenceService):
         self._open_bundle = opener(arguments, self._folder)
         self._pool = ThreadPoolExecutor(arguments.threads, "judge")
         self._check, self._change = AnswerCheck(), Change()
-        self._was_configured = False
+        self._start = Start()
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
         cv2.setNumThreads(1)  # the pool's threads are the parallelism
@@ -119,21 +119,23 @@ class Fleet(InferenceService):
         """Serve what `user_config` names.
 
         Raises:
-            ContractError: the replica is new, and cannot read it. Once it has returned it never raises, as Ray Serve
-                would stop a replica that answers.
+            MergelineError: the replica is new, and cannot read it, or none of its models loads.
         """
         try:
             config = FleetConfig.parse(user_config, "user_config of Fleet")
         except ContractError as error:
-            if not self._was_configured:
-                raise
+            if not self._start.is_over:
+                self._start.refuse(str(error))
             self._members.load_error = str(error)
         else:
             await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
-        self._was_configured = True
+        if not self._start.is_over and (reason := await self._members.begin(START_SECONDS)):
+            self._start.refuse(reason)
+        self._start.is_over = True
 
     async def check_health(self) -> None:
         """Raise if the model that was asked for last no longer answers; a replica without one is healthy."""
+        self._start.check()
         member = self._members.latest
         loaded = member.slot.loaded if member else None
         if member and loaded:

@@ -97,6 +97,25 @@ class Members:
             if name in models and member.slot.wanted != models[name]:
                 await member.slot.want(models[name])
 
+    async def begin(self, seconds: float) -> str | None:
+        """Load the first of the models that does, where any is wanted: so a replica knows that it can answer something.
+
+        Returns:
+            Why none of those did that could be tried in this time.
+        """
+        reasons: list[str] = []
+        deadline = time.monotonic() + seconds
+        for name in self.wanted:
+            try:
+                await self.get(name)
+            except RequestError as error:
+                reasons.append(error.reason)
+                if time.monotonic() > deadline:
+                    break
+            else:
+                return None
+        return f"none of {len(reasons)} models that were tried loads; the first: {reasons[0]}" if reasons else None
+
     async def to_judge(self, name: str) -> Member:
         """As `get`, for a request to judge, which is measured where there is no member that would."""
 

@@ -157,8 +157,10 @@ local function judge()
     if whole or (pending.trafficRoutedPercent or 0) > 0 then
       return health("Progressing", "requests move to the new cluster " .. coming)
     end
-    -- KubeRay writes the status anew where a cluster gets its name, and with each attempt of replicas that do not start.
-    local begun = hindered and condition(status, "UpgradeInProgress").lastTransitionTime or status.lastUpdateTime
+    -- KubeRay writes the status anew where a cluster gets its name, and with each attempt of replicas that do not start;
+    -- those wait since the cluster's head is ready.
+    local headed = condition(pending.rayClusterStatus or {}, "HeadPodReady").lastTransitionTime
+    local begun = hindered and headed or status.lastUpdateTime
     if is_past(begun, COMES_UP_WITHIN_MINUTES) then
       return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
         .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)

@@ -45,8 +45,13 @@ STILL = condition("UpgradeInProgress", "False", "NoPendingCluster")
 UPGRADING = condition("UpgradeInProgress", "True", "BothActivePendingClustersExist")
 
 
+def headed(minutes: float) -> dict[str, Any]:
+    """A head that has been ready for so long."""
+    return condition("HeadPodReady", "True", "HeadPodRunningAndReady", minutes=minutes)
+
+
 def cluster(name: str, head: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
-    head = head or condition("HeadPodReady", "True", "HeadPodRunningAndReady")
+    head = head or headed(60)
     return {"rayClusterName": name, "rayClusterStatus": {"conditions": [head]}, **status}
 
 
@@ -250,19 +255,33 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "the new cluster's replicas do not start yet": (
         service(
             READY,
-            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=14),
+            UPGRADING,
             active=cluster(OLD),
-            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")),
+            pending=cluster(
+                NEW, headed(14), applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")
+            ),
         ),
         "Progressing",
         f"the new cluster {NEW} starts (screw is DEPLOYING; Classifier is UPDATING: retrying: no bundle); the old",
     ),
+    "the replicas of the third cluster after a revert do not start yet": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, headed(2), applicationStatuses=failing("DEPLOYING", "", "UPDATING", "it is slow")),
+        ),
+        "Progressing",
+        f"the new cluster {NEW} starts (screw is DEPLOYING; Classifier is UPDATING: it is slow); the old",
+    ),
     "the new cluster's replicas have not started for long": (
         service(
             READY,
-            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=16),
+            UPGRADING,
             active=cluster(OLD),
-            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")),
+            pending=cluster(
+                NEW, headed(16), applicationStatuses=failing("DEPLOYING", "", "UPDATING", "retrying: no bundle")
+            ),
         ),
         "Degraded",
         "(screw is DEPLOYING; Classifier is UPDATING: retrying: no bundle): the RayCluster and its pods say why",
@@ -326,9 +345,9 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a new cluster whose drift monitor starts after its replicas": (
         service(
             READY,
-            condition("UpgradeInProgress", "True", "BothActivePendingClustersExist", minutes=1),
+            UPGRADING,
             active=cluster(OLD),
-            pending=cluster(NEW, applicationStatuses=watched("DEPLOYING", "", "UPDATING")),
+            pending=cluster(NEW, headed(1), applicationStatuses=watched("DEPLOYING", "", "UPDATING")),
         ),
         "Progressing",
         f"the new cluster {NEW} starts (screw is DEPLOYING; Monitor is UPDATING",

@@ -134,7 +134,7 @@ def replica(slot: ModelSlot, monkeypatch: pytest.MonkeyPatch) -> "Classifier":
     monkeypatch.setattr(app, "_others_answer", lambda: False)
     new = app.Classifier.__new__(app.Classifier)
     new._slot, new._check, new._change = slot, app.AnswerCheck(), app.Change()
-    new._was_configured, new._unstartable = False, None
+    new._start = app.Start()
     return new
 
 

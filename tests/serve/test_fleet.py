@@ -5,13 +5,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import httpx
 import pytest
 
-from gitops.errors import ContractError
+from gitops.errors import ContractError, MergelineError
 from gitops.manifest import ServedModel
 from monitoring import metrics
 from serve.assembly import assemble
@@ -24,6 +24,9 @@ from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import open_bundle, shadow
 from tests.serve.test_grpc_service import Context, as_ray_s
+
+if TYPE_CHECKING:
+    from serve.fleet import Fleet
 
 pytestmark = [
     pytest.mark.anyio,
@@ -252,17 +255,64 @@ async def test_without_models_nothing_is_ready(client: httpx.AsyncClient, member
     assert (await client.get("/fleet")).json()["load_error"] == "no such key"
 
 
-async def test_a_replica_that_cannot_read_what_it_shall_hold_does_not_begin_and_later_goes_on(members: Members) -> None:
-    from serve.app import Change
+@pytest.fixture
+def replica(members: Members) -> "Fleet":
+    """One that Serve has just started, without Ray, which its constructor asks who it is."""
+    from serve.app import AnswerCheck, Change, Start
     from serve.fleet import Fleet
 
-    replica = Fleet.__new__(Fleet)  # without Ray, which its constructor asks who it is
-    replica._members, replica._change, replica._was_configured = members, Change(), False
-    with pytest.raises(ContractError, match="unknown key"):
+    new = Fleet.__new__(Fleet)
+    new._members, new._change, new._check, new._start = members, Change(), AnswerCheck(), Start()
+    return new
+
+
+def config(*models: ServedModel) -> dict[str, Any]:
+    return {"models": {model.name: model.model_dump() for model in models}}
+
+
+def away(model: ServedModel) -> ServedModel:
+    return model.model_copy(update={"uri": f"{model.uri}-away"})
+
+
+async def test_a_new_replica_holds_a_model_before_it_is_asked(
+    replica: "Fleet", models: dict[str, ServedModel], client: httpx.AsyncClient
+) -> None:
+    await replica.reconfigure(config(away(models["bolt"]), models["nut"], models["screw"]))
+    assert await loaded(client) == {"nut"}, "the first that loads"
+    await replica.check_health()
+    assert "bolt version 1" in (await client.post("/predict", params={"model": "bolt"}, content=encoded())).text
+
+
+async def test_one_that_can_load_none_does_not_begin(replica: "Fleet", models: dict[str, ServedModel]) -> None:
+    with pytest.raises(MergelineError, match="none of 2 models that were tried loads; the first: bolt version 1 from "):
+        await replica.reconfigure(config(away(models["bolt"]), away(models["nut"])))
+    with pytest.raises(MergelineError, match="none of 2 models"):  # a Serve that came back meanwhile asks only this
+        await replica.check_health()
+
+
+async def test_nor_does_one_that_has_no_time_to_try_more(
+    replica: "Fleet", models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.fleet.START_SECONDS", 0)
+    with pytest.raises(MergelineError, match="none of 1 models"):
+        await replica.reconfigure(config(away(models["bolt"]), models["nut"]))
+
+
+async def test_nor_one_that_cannot_read_what_it_shall_hold(replica: "Fleet") -> None:
+    with pytest.raises(MergelineError, match="unknown key"):
         await replica.reconfigure({"modells": None})
+
+
+async def test_one_that_has_begun_goes_on(
+    replica: "Fleet", models: dict[str, ServedModel], members: Members, client: httpx.AsyncClient
+) -> None:
     await replica.reconfigure({"models": None})
+    await replica.reconfigure(config(away(models["bolt"])))
+    assert not members.load_error
     await replica.reconfigure({"modells": None})
     assert "unknown key" in (members.load_error or "")
+    await replica.check_health()
+    assert (await client.get("/fleet")).json()["models"]["bolt"]["served"] is None
 
 
 def test_unknown_or_wrong_arguments_are_refused() -> None:
