@@ -1054,7 +1054,7 @@ def _print_status(found: Status, *, watched: bool) -> None:
         wanted += f" with a {resource.trial}" if resource.trial else ""
         if resource.fleet is not None:
             shown = _listed([f"{model.name} {model.version}" for model in resource.fleet])
-            wanted = f"wants a fleet of {len(resource.fleet)}: {shown}"
+            wanted = f"wants a fleet of {len(resource.fleet)}: {shown}" if shown else "wants a fleet without models"
         if resource.wanted is None and resource.status == "Unknown":
             wanted = "what it wants cannot be read"
         served = ", ".join(_shortened(answer) for answer in resource.served) or "nothing answers"

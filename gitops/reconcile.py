@@ -212,7 +212,9 @@ class Reconciler:
 
     def _success(self, found: Pass) -> str:
         kept = [] if self.settings.prune else found.prunable
-        return "successfully synced" + (f"; kept without --prune: {', '.join(kept)}" if kept else "")
+        said = [f"kept without --prune: {', '.join(kept)}"] if kept else []
+        said += [f"it answers, but would not start again: {error}" for error in found.damaged.values()]
+        return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
         earlier = self.journal.history()
@@ -270,10 +272,20 @@ class Reconciler:
             )
 
     def _check_bundles(self, found: Pass) -> None:
-        """The bundle of each model and candidate is there, whole, and what its digest says."""
+        """The bundle of each model and candidate is there, whole, and what its digest says.
+
+        One that was deployed before keeps nothing back: that is none of the commit's doing, and after a restart what is
+        whole must come up again, and be promoted. `_observe` has the last word on it.
+        """
+        last = self._last_deployed()
         for name, wanted in found.wanted.wanted().items():
-            for model in wanted.models:
-                found.bundles[model.sha256] = self._checked(name, model)
+            try:
+                for model in wanted.models:
+                    found.bundles[model.sha256] = self._checked(name, model)
+            except MergelineError as error:
+                if last is None or (last.models.get(name), last.trials.get(name)) != (wanted.model, wanted.trial):
+                    raise
+                found.damaged[name] = error
 
     def _checked(self, name: str, model: ServedModel) -> tuple[Path, BundleManifest]:
         """An application's bundle, in a folder of this machine.
@@ -315,6 +327,7 @@ class Reconciler:
             lacking = self._lacking(found)
             healthy_since = None if lacking else (healthy_since or at)
             if healthy_since is not None and time.monotonic() - healthy_since >= self.settings.healthy_seconds:
+                _refuse_damaged(found)
                 return
             if at - begun > self.settings.observe_seconds:
                 raise WaitingError(f"not healthy after {self.settings.observe_seconds:.0f} s: {lacking}")
@@ -336,7 +349,7 @@ class Reconciler:
         if self.settings.prune and found.prunable:
             return f"being deleted: {', '.join(found.prunable)}"
         for name, config in applications(found.desired).items():
-            if missing := self._lacks(found, name, config):
+            if not found.is_damaged(name) and (missing := self._lacks(found, name, config)):
                 return missing
         return ""
 
@@ -364,10 +377,13 @@ class Reconciler:
         lacking = (probe(place, model, *found.bundles[model.sha256]) for place, model in asked)
         return next(filter(None, lacking), "")
 
+    def _last_deployed(self) -> Deployed | None:
+        return next(iter(self.journal.history()[-1:]), None)
+
     def _served_before(self) -> set[str]:
         """Digests of what the last deployment served."""
-        last = self.journal.history()[-1:]
-        return {model.sha256 for entry in last for model in entry.models.values() if model}
+        last = self._last_deployed()
+        return {model.sha256 for model in last.models.values() if model} if last else set()
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off
@@ -424,6 +440,14 @@ def as_serve_reports_it(config: Mapping[str, Any], source: str) -> dict[str, Any
     checked = ServeDeploySchema.model_validate(copy.deepcopy(dict(config)))
     reported: dict[str, Any] = checked.model_dump(mode="json", exclude_unset=True)
     return reported
+
+
+def _refuse_damaged(found: Pass) -> None:
+    """What is in a replica's memory answers, whatever became of its bundle; nothing else is worth waiting for."""
+    for target in found.wanted.targets():
+        name = target.application.name
+        if found.is_damaged(name) and found.health(name).status != "Healthy":
+            raise found.damaged[target.name]
 
 
 def _refuse_shared_routes(wanted: Environment, kept: Mapping[str, Application]) -> None:

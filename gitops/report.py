@@ -38,6 +38,8 @@ class Pass:
     """Applications of the cluster that Git does not name."""
     bundles: dict[str, tuple[Path, BundleManifest]] = field(default_factory=dict)
     """The bundles that were checked, by their digests."""
+    damaged: dict[str, MergelineError] = field(default_factory=dict)
+    """Of what was deployed before and is wanted still, by target: why its bundle could not be had any more."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -81,6 +83,11 @@ class Pass:
     def health(self, name: str) -> Health:
         """How an application is."""
         return assess(name, self.living(name), self.slot(name), self.answers.get(name, NO_ANSWERS))
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether none of an application's bundles can be had any more."""
+        targets = self.wanted.applications[name].targets()
+        return bool(targets) and all(target.name in self.damaged for target in targets)
 
     def ours(self) -> list[str]:
         """What Git names (what was ever put, where Git cannot be read), then what it names no longer."""

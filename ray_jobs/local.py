@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import psutil
 from rich.console import Console
@@ -21,6 +22,8 @@ from ray_jobs.stage import Stage
 DEFAULT_PORT = 8000
 _SYNC_SECONDS = 180
 _POLL_SECONDS = 0.5
+_COMES_UP_SECONDS = 60
+"""What was deployed before takes as long at most to answer again, from when the line has failed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
     Ctrl-C ends what this call started; what ran before goes on running.
 
     Raises:
-        MergelineError: a stage, a gate or the deployment failed; what was served is served on.
+        MergelineError: a stage, a gate or the deployment failed; what was served is served on, and what was deployed
+            before comes up again, as a folder of photographs that is away must not keep a line from answering.
     """
     if options.environment not in stage.project.environments:
         known = ", ".join(stage.project.environments)
@@ -75,6 +79,7 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
         raise ClusterError(
             f"port {options.port} is in use by another program: end that, or choose another with `mergeline up --port`"
         )
+    begun = status.now()
     try:
         if fresh:
             console.print("starting Ray")
@@ -82,10 +87,37 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
         if fresh and session.without_haproxy:
             console.print(f"mind: requests take Ray Serve's own, slower proxy: {session.without_haproxy}")
         yield session
+    except MergelineError:
+        if fresh:
+            if served := _served_again(stage, options, begun):
+                console.print(f"what was deployed before answers again: {served}")
+            else:
+                cluster.stop(stage.state)
+        raise
     except BaseException:
         if fresh:
             cluster.stop(stage.state)
         raise
+
+
+def _served_again(stage: Stage, options: Options, since: datetime) -> str:
+    """The applications that the reconciler brings up although the line failed, with their models; empty: none."""
+    journal, session = status.Journal(stage.state, options.environment), cluster.session_of(stage.state)
+    if session is None or not _reconcilers(session) or not journal.history():
+        return ""
+    deadline = time.monotonic() + _COMES_UP_SECONDS
+    while time.monotonic() < deadline:
+        now = journal.status()
+        if now.reconciled_at and now.reconciled_at >= since:
+            answering = [one for one in now.resources if one.health.status == "Healthy" and one.served]
+            if answering:
+                return ", ".join(f"{one.name} ({', '.join(map(_without_digest, one.served))})" for one in answering)
+        time.sleep(_POLL_SECONDS)
+    return ""
+
+
+def _without_digest(served: str) -> str:
+    return f"version {served.partition('@')[0]}"
 
 
 def _deployments(stage: Stage, options: Options) -> str:
@@ -131,16 +163,23 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
         *["--address", session.dashboard, "--project", str(stage.project_file)],
         *(["--self-heal"] if options.self_heal else []),
     ]
-    for process in processes.of(session.id):
-        try:
-            if process.cmdline()[1:6] == command[1:6]:
-                if process.cmdline() == command:
-                    return
-                process.terminate()  # it was started with other options
-                process.wait(timeout=30)
-        except psutil.NoSuchProcess:
-            continue
+    for process in _reconcilers(session):
+        with suppress(psutil.NoSuchProcess):
+            if process.cmdline() == command:
+                return
+            process.terminate()  # it was started with other options
+            process.wait(timeout=30)
     cluster.spawn(session, command, stage.state.session / f"reconciler-{options.environment}.log")
+
+
+def _reconcilers(session: Session) -> list[psutil.Process]:
+    """The session's processes that follow Git."""
+    found = []
+    for process in processes.of(session.id):
+        with suppress(psutil.NoSuchProcess):
+            if process.cmdline()[1:5] == ["-m", "mergeline", "reconcile", "--watch"]:
+                found.append(process)
+    return found
 
 
 def _promote(stage: Stage, options: Options, repository: Repository, console: Console) -> tuple[ModelVersion, str]:

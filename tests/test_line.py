@@ -178,6 +178,16 @@ def test_a_change_behind_gits_back_is_seen_and_healed_when_asked(line: Line) -> 
     assert line.run("diff").stdout == ""
 
 
+def test_what_was_deployed_comes_up_again_where_the_photographs_are_away(line: Line) -> None:
+    line.await_version("1")
+    line.run("down")
+    failed = line.run("up", "--port", str(line.port), "--data", "no-such-folder", code=1)
+    assert "no-such-folder" in failed.stdout + failed.stderr
+    assert "what was deployed before answers again: bolt (version 1)" in " ".join(failed.stdout.split())
+    answer = httpx.post(f"{line.url}/predict", content=line.photograph(), trust_env=False, timeout=30)
+    assert answer.json()["model_version"] == "1"
+
+
 def test_down_ends_everything_that_up_started_and_nothing_else(line: Line) -> None:
     session = cluster.session_of(State.at(line.folder / ".mergeline"))
     assert session is not None

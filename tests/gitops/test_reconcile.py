@@ -348,6 +348,44 @@ def test_a_wrong_digest_is_not_put(line: Line) -> None:
     assert (line.attempts(AttemptOutcome.SUCCEEDED), line.attempts(AttemptOutcome.FAILED)) == (succeeded, failed + 1)
 
 
+def test_a_bundle_that_was_deployed_and_is_gone_keeps_nothing_else_back(line: Line) -> None:
+    first, second = line.model("1"), line.model("8")
+    line.merge(application("tiny", first), application("second", second))
+    assert line.reconciler().sync().health.status == "Healthy"
+    place = Path(second.uri.removeprefix("file://"))
+    gone = place.rename(place.with_name("gone"))
+    try:
+        line.merge(application("tiny", line.model("2")), application("second", second))
+        found = line.reconciler().run_once()
+        assert (found.sync.status, found.health.status) == ("Synced", "Healthy"), found.to_json()
+        assert found.operation_state is not None
+        assert found.operation_state.phase == "Succeeded"
+        assert "it answers, but would not start again: application second, tiny version 8: no bundle in" in (
+            found.operation_state.message
+        )
+        assert line.answer()["model_version"] == "2"
+
+        # As after a restart of the machine: what is whole comes up, and what is not is said.
+        line.api.put({"applications": []})
+        wait_for(lambda: not line.api.applications().living, "Serve deleted both")
+        found = line.reconciler().sync()
+        assert (found.sync.status, found.health.status) == ("Synced", "Degraded"), found.to_json()
+        assert found.operation_state is not None
+        assert found.operation_state.phase == "Failed"
+        assert "application second, tiny version 8: no bundle in" in found.operation_state.message
+        assert {one.name: one.health.status for one in found.resources}["tiny"] == "Healthy"
+        assert line.answer()["model_version"] == "2"
+
+        # What was never deployed must be whole.
+        line.merge(application("tiny", first), application("second", second.model_copy(update={"version": "9"})))
+        found = line.reconciler().run_once()
+        assert found.sync.status == "OutOfSync"
+        assert line.answer()["model_version"] == "2"
+    finally:
+        gone.rename(place)
+    line.serve()  # the way back
+
+
 def test_an_empty_environment_is_refused(line: Line) -> None:
     line.serve()
     line.merge()
