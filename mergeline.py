@@ -237,7 +237,7 @@ def submit(
 
     if stage not in jobs.STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}: take one of {', '.join(jobs.STAGES)}")
-    if schedule and target is not Target.KUBERNETES:
+    if schedule is not None and target is not Target.KUBERNETES:
         raise typer.BadParameter("--schedule is for --target kubernetes; here cron runs `mergeline submit`")
     if target is Target.KUBERNETES:
         if image is None:

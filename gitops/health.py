@@ -42,6 +42,11 @@ class Slot(Foreign):
         """Whether nothing was promoted yet."""
         return not (self.wanted.models if isinstance(self.wanted, FleetConfig) else self.wanted.model)
 
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """All that are to be loaded there."""
+        return tuple(self.wanted.models.values()) if isinstance(self.wanted, FleetConfig) else self.wanted.models
+
 
 class WantedAnswer(Foreign):
     """A bundle: what a replica's configuration asks of it, or what answers."""

@@ -42,7 +42,7 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
         *_secrets_in(config, "serve-config.yaml"),
         *(_working_dirs(config) if environment == PRODUCTION else ()),
         *_http(objects, config),
-        *_fronts(objects),
+        *_missing_services(objects),
         *_folders(objects, config),
     ]
     found = "images by digest, limits, no secret, a known upgrade strategy, folders on volumes"
@@ -120,10 +120,16 @@ def _secrets_in(value: Mapping[str, Any], source: str) -> Iterator[Finding]:
                 yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", remedy)
 
 
+def _strategy(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How KubeRay is to bring up another cluster; empty for what is no RayService."""
+    found = (item.get("spec") or {}).get("upgradeStrategy") if item["kind"] == "RayService" else None
+    return found or {}
+
+
 def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
     if item["kind"] != "RayService":
         return
-    strategy = (item.get("spec") or {}).get("upgradeStrategy") or {}
+    strategy = _strategy(item)
     kind = strategy.get("type") or UPGRADES[0]
     if kind not in UPGRADES:
         found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"
@@ -146,18 +152,17 @@ def _incremental(item: Mapping[str, Any], options: Mapping[str, Any]) -> Iterato
     missing = [need for need, is_met in needs.items() if not is_met]
     if missing:
         found = f"{name_of(item)}: {INCREMENTAL} needs {', '.join(missing)}"
-        yield refuse("upgrade", found, "the component incremental-upgrade has it all under `clusterUpgradeOptions`")
+        yield refuse("upgrade", found, "the component incremental-upgrade has the options, and the base the autoscaler")
 
 
 def _is_in(value: Any, low: int, high: int | None = None) -> bool:
     return isinstance(value, int) and value >= low and (high is None or value <= high)
 
 
-def _fronts(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _missing_services(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
     for service in objects:
-        strategy = (service["spec"].get("upgradeStrategy") or {}) if service["kind"] == "RayService" else {}
-        if strategy.get("type") != INCREMENTAL:
+        if _strategy(service).get("type") != INCREMENTAL:
             continue
         name = f"{service['metadata']['name']}-serve-svc"
         for item in objects:

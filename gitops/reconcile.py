@@ -213,7 +213,7 @@ class Reconciler:
     def _success(self, found: Pass) -> str:
         kept = [] if self.settings.prune else found.prunable
         said = [f"kept without --prune: {', '.join(kept)}"] if kept else []
-        said += [f"it answers, but would not start again: {error}" for error in found.damaged.values()]
+        said += [f"mind: {error}" for error in found.damaged.values()]
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
@@ -245,11 +245,20 @@ class Reconciler:
         found.live = self.api.applications()
 
     def _fetch(self, found: Pass) -> None:
-        """The commit that the revision names."""
+        """The commit that the revision names.
+
+        Where Git is away and nothing of ours runs, the one that it named when it was asked last: so a machine that
+        comes up without its network serves as it would with it.
+        """
         try:
             found.commit = self.repository.fetch(self.revision)
         except GitError as error:
-            raise WaitingError(str(error)) from error
+            found.git_error = str(error)
+            if not found.running.living.keys() & set(found.previous.tracked):
+                with suppress(GitError):
+                    found.commit = self.repository.known(self.revision)
+            if found.commit is None:
+                raise WaitingError(str(error)) from error
 
     def _read(self, found: Pass) -> None:
         """The environment at that commit, checked strictly and by Ray's own schema."""
@@ -274,18 +283,18 @@ class Reconciler:
     def _check_bundles(self, found: Pass) -> None:
         """The bundle of each model and candidate is there, whole, and what its digest says.
 
-        One that was deployed before keeps nothing back: that is none of the commit's doing, and after a restart what is
-        whole must come up again, and be promoted. `_observe` has the last word on it.
+        One that is not keeps the commit back only where something would be told to load it in place of what it serves:
+        what stays as it is goes on answering, and what does not run, as after a restart, has nothing to lose. So one
+        application's bundle keeps no other from coming up, or from its promotion.
         """
-        last = self._last_deployed()
-        for name, wanted in found.wanted.wanted().items():
-            try:
-                for model in wanted.models:
-                    found.bundles[model.sha256] = self._checked(name, model)
-            except MergelineError as error:
-                if last is None or (last.models.get(name), last.trials.get(name)) != (wanted.model, wanted.trial):
-                    raise
-                found.damaged[name] = error
+        for target in found.wanted.targets():
+            for model in target.wanted.models:
+                try:
+                    found.bundles[model.sha256] = self._checked(target.name, model)
+                except MergelineError as error:
+                    if found.would_lose(target, model):
+                        raise
+                    found.damaged.setdefault(target.application.name, error)
 
     def _checked(self, name: str, model: ServedModel) -> tuple[Path, BundleManifest]:
         """An application's bundle, in a folder of this machine.
@@ -327,7 +336,8 @@ class Reconciler:
             lacking = self._lacking(found)
             healthy_since = None if lacking else (healthy_since or at)
             if healthy_since is not None and time.monotonic() - healthy_since >= self.settings.healthy_seconds:
-                _refuse_damaged(found)
+                for name in found.hopeless():
+                    raise found.damaged[name]
                 return
             if at - begun > self.settings.observe_seconds:
                 raise WaitingError(f"not healthy after {self.settings.observe_seconds:.0f} s: {lacking}")
@@ -348,8 +358,9 @@ class Reconciler:
             return f"the cluster does not have the configuration yet: {found.differences[0]}"
         if self.settings.prune and found.prunable:
             return f"being deleted: {', '.join(found.prunable)}"
+        hopeless = found.hopeless()
         for name, config in applications(found.desired).items():
-            if not found.is_damaged(name) and (missing := self._lacks(found, name, config)):
+            if name not in hopeless and (missing := self._lacks(found, name, config)):
                 return missing
         return ""
 
@@ -360,7 +371,7 @@ class Reconciler:
         if refusals(wanted, found.answers.get(name, NO_ANSWERS)):
             raise WaitingError(health.message)
         if status == "DEPLOY_FAILED":  # never an old one: a PUT makes it DEPLOYING before it answers
-            raise WaitingError(health.message)
+            raise WaitingError("; ".join([health.message, *filter(None, [str(found.damaged.get(name, ""))])]))
         if live and slot and awaits_a_model(live, slot):
             return ""
         if health.status != "Healthy":
@@ -369,21 +380,18 @@ class Reconciler:
         if url is None:
             return ""
         if isinstance(wanted, UserConfig):
-            asked = [(url, model) for model in wanted.models]
+            asked = [(url, model) for model in wanted.models if model.sha256 in found.bundles]
         else:  # what was served before has answered its probe; to ask all of a fleet would load them all
-            known = self._served_before()
-            models = [model for model in wanted.models.values() if model.sha256 not in known]
+            new = found.bundles.keys() - self._served_before()
+            models = [model for model in wanted.models.values() if model.sha256 in new]
             asked = [(f"{url}{MEMBERS}/{model.name}", model) for model in models]
         lacking = (probe(place, model, *found.bundles[model.sha256]) for place, model in asked)
         return next(filter(None, lacking), "")
 
-    def _last_deployed(self) -> Deployed | None:
-        return next(iter(self.journal.history()[-1:]), None)
-
     def _served_before(self) -> set[str]:
         """Digests of what the last deployment served."""
-        last = self._last_deployed()
-        return {model.sha256 for model in last.models.values() if model} if last else set()
+        last = self.journal.history()[-1:]
+        return {model.sha256 for entry in last for model in entry.models.values() if model}
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off
@@ -440,14 +448,6 @@ def as_serve_reports_it(config: Mapping[str, Any], source: str) -> dict[str, Any
     checked = ServeDeploySchema.model_validate(copy.deepcopy(dict(config)))
     reported: dict[str, Any] = checked.model_dump(mode="json", exclude_unset=True)
     return reported
-
-
-def _refuse_damaged(found: Pass) -> None:
-    """What is in a replica's memory answers, whatever became of its bundle; nothing else is worth waiting for."""
-    for target in found.wanted.targets():
-        name = target.application.name
-        if found.is_damaged(name) and found.health(name).status != "Healthy":
-            raise found.damaged[target.name]
 
 
 def _refuse_shared_routes(wanted: Environment, kept: Mapping[str, Application]) -> None:

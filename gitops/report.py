@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from gitops.attempt import failure_of
 from gitops.difference import Difference, applications
-from gitops.environment import Environment
+from gitops.environment import Environment, Target
 from gitops.errors import MergelineError, StalledError, WaitingError
 from gitops.health import NO_ANSWERS, Answers, Slot, assess, live_slot, slot_of
-from gitops.manifest import BundleManifest, FleetConfig, UserConfig
+from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.repository import Commit
 from gitops.serve_api import Application, GrpcOptions, ServeDetails
 from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst
@@ -30,6 +30,8 @@ class Pass:
     session: str = ""
     live: ServeDetails | None = None
     commit: Commit | None = None
+    git_error: str = ""
+    """Why Git could not be asked; with a `commit` that is what it named when it was asked last."""
     environment: Environment | None = None
     desired: dict[str, Any] = field(default_factory=dict)
     """The configuration that Git wants, as Serve reports it back."""
@@ -39,7 +41,7 @@ class Pass:
     bundles: dict[str, tuple[Path, BundleManifest]] = field(default_factory=dict)
     """The bundles that were checked, by their digests."""
     damaged: dict[str, MergelineError] = field(default_factory=dict)
-    """Of what was deployed before and is wanted still, by target: why its bundle could not be had any more."""
+    """Applications of which a bundle cannot be had, though that kept nothing back, and why."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -84,10 +86,17 @@ class Pass:
         """How an application is."""
         return assess(name, self.living(name), self.slot(name), self.answers.get(name, NO_ANSWERS))
 
-    def is_damaged(self, name: str) -> bool:
-        """Whether none of an application's bundles can be had any more."""
-        targets = self.wanted.applications[name].targets()
-        return bool(targets) and all(target.name in self.damaged for target in targets)
+    def would_lose(self, target: Target, model: ServedModel) -> bool:
+        """Whether something runs at a target that would be told to load `model`, and has not been told so yet."""
+        app = self.living(target.application.name)
+        slot = live_slot(app) if app else None
+        return app is not None and not (slot and model in slot.models)
+
+    def hopeless(self) -> list[str]:
+        """Applications of which a bundle cannot be had and nothing answers: there is nothing to wait for."""
+        silent = [name for name in self.damaged if not self.answers.get(name, NO_ANSWERS).by_replica]
+        waiting = [name for name in silent if (app := self.living(name)) and app.status != "DEPLOY_FAILED"]
+        return [name for name in waiting if self.health(name).status != "Healthy"]
 
     def ours(self) -> list[str]:
         """What Git names (what was ever put, where Git cannot be read), then what it names no longer."""
@@ -140,7 +149,7 @@ def _resource(found: Pass, name: str) -> Resource:
 
 def _sync(found: Pass) -> Sync:
     revision = found.commit.id if found.commit else found.previous.sync.revision
-    if found.differences is None:
+    if found.differences is None or found.git_error:
         return Sync(status="Unknown", revision=revision)
     return Sync(status="OutOfSync" if found.changed or found.prunable else "Synced", revision=revision)
 
@@ -159,6 +168,9 @@ def _conditions(found: Pass, error: MergelineError | None) -> Iterator[Condition
     if error is not None:
         invalid = found.commit is not None and not isinstance(error, WaitingError)
         yield Condition(type="InvalidSpecError" if invalid else "ComparisonError", message=str(error))
+    if found.git_error and found.commit:
+        text = f"deployed is what Git named when it was asked last: {found.git_error}"
+        yield Condition(type="ComparisonError", message=text)
     failure = failure_of(found.operation, found.commit.id if found.commit else None)
     if failure and failure != str(error):
         yield Condition(type="SyncError", message=failure)

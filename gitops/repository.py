@@ -155,6 +155,14 @@ class Repository:
             GitError: the repository cannot be reached, or has no such revision.
         """
         self._update_mirror()
+        return self.known(revision)
+
+    def known(self, revision: str) -> Commit:
+        """The commit that a branch, a tag or an id named at the last fetch.
+
+        Raises:
+            GitError: there was no such revision, or nothing was ever fetched.
+        """
         return self.commit_at(self._resolve(revision))
 
     def tip(self, branch: str) -> str | None:

@@ -62,7 +62,7 @@ def render(
     Raises:
         ScheduleError: KubeRay could not read the schedule.
     """
-    if schedule:
+    if schedule is not None:
         cron.check(schedule)
         name = _scheduled_name(stage, project.name)
     else:
@@ -80,7 +80,7 @@ def render(
     }
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"project.yaml": text}}
     job: dict[str, Any] = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
-    if schedule:
+    if schedule is not None:
         job |= {"kind": "RayCronJob", "spec": {"schedule": schedule, "jobTemplate": spec}}
     return [config, job]
 

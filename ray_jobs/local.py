@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import psutil
 from rich.console import Console
@@ -22,8 +21,6 @@ from ray_jobs.stage import Stage
 DEFAULT_PORT = 8000
 _SYNC_SECONDS = 180
 _POLL_SECONDS = 0.5
-_COMES_UP_SECONDS = 60
-"""What was deployed before takes as long at most to answer again, from when the line has failed."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,8 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
     Ctrl-C ends what this call started; what ran before goes on running.
 
     Raises:
-        MergelineError: a stage, a gate or the deployment failed; what was served is served on, and what was deployed
-            before comes up again, as a folder of photographs that is away must not keep a line from answering.
+        MergelineError: a stage, a gate or the deployment failed. What was served is served on, and what was deployed
+            before is left to the reconciler: a folder of photographs that is away must not keep a line from answering.
     """
     if options.environment not in stage.project.environments:
         known = ", ".join(stage.project.environments)
@@ -62,9 +59,9 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
     with _started(stage, options, console) as session:
         os.environ.update(session.environment())
         repository = Repository(options.repository or _deployments(stage, options))
+        _reconciler(stage, options, session, repository)
         if options.repository is None:
             _join(stage, options, repository, console)
-        _reconciler(stage, options, session, repository)
         submit.run_pipeline(stage, session.dashboard, options.training, console)
         version, commit = _promote(stage, options, repository, console)
         return _await_served(stage, options, session, repository, version, commit)
@@ -72,14 +69,13 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
 
 @contextmanager
 def _started(stage: Stage, options: Options, console: Console) -> Iterator[Session]:
-    """The state folder's Ray; one that this call started does not outlive its failure to get anything served."""
+    """The state folder's Ray; one that this call started ends with a failure, unless there is something to serve."""
     running = cluster.session_of(stage.state)
     fresh = not (running and running.is_running())
     if fresh and doctor.in_use(options.port):
         raise ClusterError(
             f"port {options.port} is in use by another program: end that, or choose another with `mergeline up --port`"
         )
-    begun = status.now()
     try:
         if fresh:
             console.print("starting Ray")
@@ -88,11 +84,10 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
             console.print(f"mind: requests take Ray Serve's own, slower proxy: {session.without_haproxy}")
         yield session
     except MergelineError:
-        if fresh:
-            if served := _served_again(stage, options, begun):
-                console.print(f"what was deployed before answers again: {served}")
-            else:
-                cluster.stop(stage.state)
+        if fresh and _serves_anyway(stage, options):
+            console.print("left running, as Git has something to serve: `mergeline status`, `mergeline down`")
+        elif fresh:
+            cluster.stop(stage.state)
         raise
     except BaseException:
         if fresh:
@@ -100,24 +95,14 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
         raise
 
 
-def _served_again(stage: Stage, options: Options, since: datetime) -> str:
-    """The applications that the reconciler brings up although the line failed, with their models; empty: none."""
-    journal, session = status.Journal(stage.state, options.environment), cluster.session_of(stage.state)
-    if session is None or not _reconcilers(session) or not journal.history():
-        return ""
-    deadline = time.monotonic() + _COMES_UP_SECONDS
-    while time.monotonic() < deadline:
-        now = journal.status()
-        if now.reconciled_at and now.reconciled_at >= since:
-            answering = [one for one in now.resources if one.health.status == "Healthy" and one.served]
-            if answering:
-                return ", ".join(f"{one.name} ({', '.join(map(_without_digest, one.served))})" for one in answering)
-        time.sleep(_POLL_SECONDS)
-    return ""
-
-
-def _without_digest(served: str) -> str:
-    return f"version {served.partition('@')[0]}"
+def _serves_anyway(stage: Stage, options: Options) -> bool:
+    """Whether a reconciler goes on serving what was deployed before, whatever became of the line."""
+    session = cluster.session_of(stage.state)
+    if session is None or not session.is_running() or not _reconcilers(session):
+        return False
+    with suppress(MergelineError):  # a history that cannot be read
+        return bool(status.Journal(stage.state, options.environment).history())
+    return False
 
 
 def _deployments(stage: Stage, options: Options) -> str:

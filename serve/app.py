@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import cv2
-import numpy as np
 import ray
 from fastapi import FastAPI
 from pydantic import Field, field_validator
@@ -19,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
-from gitops.errors import ContractError, MergelineError
+from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
 from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING
@@ -27,6 +25,7 @@ from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
+from serve.lifecycle import START_SECONDS, STARTS, AnswerCheck, Change, Start
 from serve.meters import RayMeters
 from serve.monitor import DriftMonitor, Settings
 from serve.predictor import Predictor
@@ -40,18 +39,8 @@ log = logging.getLogger("ray.serve")
 
 DEPLOYMENT, MONITOR = "Classifier", "Monitor"
 """The deployments' names; environments configure them by these."""
-FRESH_SECONDS = 2.0
-"""A model that answered so lately answers still."""
-ASK_AGAIN_SECONDS = 2.0
-"""A replica that waits because others answer looks so often whether they still do."""
-CONTROLLER_SECONDS = 5.0
-"""Longest wait for Serve's controller."""
-START_SECONDS = 25.0
-"""How long a new replica tries to load a model before it ends. Not longer: meanwhile it hears of no other one."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
-# Its bundle's store may be back in an hour. Ray's own limit for all deployments (ray_jobs/ingress.py) is as high.
-_STARTS = 1_000_000
 _MONITOR_OPTIONS: dict[str, Any] = {
     "ray_actor_options": {"num_cpus": 0},
     "max_ongoing_requests": 4 * MOST_WAITING,
@@ -136,92 +125,6 @@ def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedMod
         return predictor
 
     return open_bundle
-
-
-class AnswerCheck:
-    """Asks models whether they answer, in a thread of its own; lives on one event loop.
-
-    Not behind requests: a busy replica would be replaced by another that is as busy.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "health")
-        self._asked: asyncio.Future[Any] | None = None
-
-    async def __call__(self, predictor: Predictor) -> None:
-        """Let a model judge a blank image, unless it has just judged something; whatever it raises is raised.
-
-        A busy replica has better to do: each check would take as long as a photograph. It is not the bundle's probe,
-        whose file may be gone by now.
-        """
-        if self._asked is None or self._asked.done():
-            if time.monotonic() - predictor.answered_at < FRESH_SECONDS:
-                return
-            settings = predictor.manifest.preprocessing
-            blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
-            self._asked = asyncio.get_running_loop().run_in_executor(self._thread, predictor.predict, blank)
-        # One that does not come back is asked for again, and not passed over because others are answered.
-        await asyncio.shield(self._asked)
-
-
-class Change:
-    """Changes a replica's models while its deployment answers; lives on one event loop.
-
-    Ray Serve sends a replica no requests until its `reconfigure` has returned. Where others take requests meanwhile, it
-    waits until its models are there: only a few load at a time, and a bundle that ends a process ends no others. A
-    replica that is alone returns, and goes on answering.
-    """
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None  # the event loop itself would forget it
-        self._thread = ThreadPoolExecutor(1, "others")  # loads may have taken all the others
-
-    async def __call__(self, change: Coroutine[Any, Any, None], *, answers: bool) -> None:
-        """Begin `change`, and wait for its end as long as this replica is not the only one that `answers`."""
-        self._task = task = asyncio.create_task(change)
-        task.add_done_callback(_log_failure)
-        while not task.done() and (not answers or await self._others_answer()):
-            await asyncio.wait({task}, timeout=ASK_AGAIN_SECONDS if answers else None)
-
-    async def _others_answer(self) -> bool:
-        asked = asyncio.get_running_loop().run_in_executor(self._thread, _others_answer)
-        try:
-            return await asyncio.wait_for(asked, CONTROLLER_SECONDS)
-        except Exception as error:  # whatever it is, this replica answers, and Serve would stop one that raises
-            log.warning("Cannot ask Serve for the other replicas: %r.", error)
-            return False
-
-
-class Start:
-    """The first call of a replica's `reconfigure`: one that could answer nothing ends.
-
-    Serve says why, starts another one, and the application does not count as running: KubeRay would move all requests
-    to a cluster of such replicas. Once it `is_over` nothing may raise any more, as Serve would stop a replica that
-    answers.
-    """
-
-    def __init__(self) -> None:
-        self.is_over = False
-        self._reason: str | None = None
-
-    def refuse(self, reason: str) -> NoReturn:
-        """End the replica.
-
-        Raises:
-            MergelineError: with the reason.
-        """
-        self._reason = " ".join(reason.split())  # people see the last line of a traceback
-        raise MergelineError(self._reason)
-
-    def check(self) -> None:
-        """Raise the reason again: a Serve that has just come back takes the replica for one that has started."""
-        if self._reason:
-            raise MergelineError(self._reason)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("A change of the models ended with an error.", exc_info=error)
 
 
 class Classifier(InferenceService):
@@ -319,13 +222,6 @@ class Monitor:
         self._pool.submit(self._monitor.look_round)
 
 
-def _others_answer() -> bool:
-    """Whether the deployment has other replicas that take requests; one that is being told something does not."""
-    context = serve.get_replica_context()
-    deployments = serve.status().applications[context.app_name].deployments
-    return "RUNNING" in deployments[context.deployment].replica_states
-
-
 async def _hand_over(monitor: "DeploymentHandle[Any]", model: ServedModel, photograph: bytes) -> bool:
     response = monitor.take.remote(model, photograph)
     try:
@@ -351,7 +247,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
     """
     arguments = ApplicationArguments.parse(args, "args of serve.app:build")
     # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=_STARTS)
+    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=STARTS)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
     if arguments.windows is None:
         return deployment.bind(arguments)

@@ -23,11 +23,12 @@ from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig
 from gitops.status import Journal
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import START_SECONDS, AnswerCheck, ApplicationArguments, Change, Start, opener, session_folder
+from serve.app import ApplicationArguments, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
+from serve.lifecycle import START_SECONDS, STARTS, AnswerCheck, Change, Start
 from serve.members import Loader, Member, MemberFacts, Members
 from serve.meters import RayMeters
 from serve.protocol import Liveness, RequestError, ServerMetadata
@@ -129,7 +130,7 @@ class Fleet(InferenceService):
             self._members.load_error = str(error)
         else:
             await self._change(self._members.want(config.models), answers=bool(self._members.wanted))
-        if not self._start.is_over and (reason := await self._members.begin(START_SECONDS)):
+        if not self._start.is_over and (reason := await self._members.load_any(START_SECONDS)):
             self._start.refuse(reason)
         self._start.is_over = True
 
@@ -253,6 +254,6 @@ def build(args: Mapping[str, object]) -> serve.Application:
     """
     arguments = FleetArguments.parse(args, "args of serve.fleet:build")
     # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)
+    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=STARTS)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Fleet))
     return deployment.bind(arguments)

@@ -97,24 +97,33 @@ class Members:
             if name in models and member.slot.wanted != models[name]:
                 await member.slot.want(models[name])
 
-    async def begin(self, seconds: float) -> str | None:
-        """Load the first of the models that does, where any is wanted: so a replica knows that it can answer something.
+    async def load_any(self, seconds: float) -> str | None:
+        """Load one of the models, the first that does: so a replica knows that it can answer something.
+
+        Args:
+            seconds: what does not load is tried again for so long.
 
         Returns:
-            Why none of those did that could be tried in this time.
+            Why the first did not, where each was tried and none did; None as well where there was no time for each.
         """
-        reasons: list[str] = []
         deadline = time.monotonic() + seconds
-        for name in self.wanted:
-            try:
-                await self.get(name)
-            except RequestError as error:
-                reasons.append(error.reason)
+        reasons: dict[str, str] = {}
+        while self.wanted:
+            for name in self.wanted:
+                try:
+                    await self.get(name)
+                except RequestError as error:
+                    reasons.setdefault(name, error.reason)
+                else:
+                    return None
                 if time.monotonic() > deadline:
                     break
-            else:
-                return None
-        return f"none of {len(reasons)} models that were tried loads; the first: {reasons[0]}" if reasons else None
+            if (left := deadline - time.monotonic()) <= 0:
+                break
+            await asyncio.sleep(min(FIRST_RETRY_SECONDS, left))
+        if len(reasons) < len(self.wanted) or not reasons:
+            return None
+        return f"none of the {len(reasons)} models loads; the first: {next(iter(reasons.values()))}"
 
     async def to_judge(self, name: str) -> Member:
         """As `get`, for a request to judge, which is measured where there is no member that would."""

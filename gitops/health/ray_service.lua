@@ -67,22 +67,25 @@ local function broken_head(service)
   end
 end
 
--- Whether an application answers all the same, as nothing but its monitor ails.
-local function only_the_monitor_ails(app)
+-- Serve's word for an application whose monitor does not count, as gitops.health.serving_status has it.
+local function serving_status(app)
   local monitor = (app.serveDeploymentStatuses or {})[MONITOR]
   if monitor == nil or monitor.status == "HEALTHY" then
-    return false
+    return app.status
   end
-  local others = 0
+  local others, answering, updating = 0, true, false
   for name, deployment in pairs(app.serveDeploymentStatuses) do
     if name ~= MONITOR then
       others = others + 1
-      if not ANSWERING[deployment.status] then
-        return false
-      end
+      answering = answering and ANSWERING[deployment.status] == true
+      updating = updating or deployment.status == "UPDATING"
     end
   end
-  return others > 0 and (app.status == "DEPLOYING" or ONLY_THE_MONITOR[app.message or ""] == true)
+  local only_it_fails = ONLY_THE_MONITOR[app.message or ""] and app.status ~= "RUNNING"
+  if others == 0 or not (only_it_fails or app.status == "DEPLOYING") then
+    return app.status
+  end
+  return answering and "RUNNING" or updating and "DEPLOYING" or app.status
 end
 
 -- The applications of a cluster: what failed, and what is under way, nil where there is no such; and whether Serve tells
@@ -101,17 +104,19 @@ local function applications(service, monitor_counts)
     local unwell, told = false, false
     for _, deployment in ipairs(names(app.serveDeploymentStatuses)) do
       local found = app.serveDeploymentStatuses[deployment]
-      unwell = unwell or found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED"
+      local counts = monitor_counts or deployment ~= MONITOR
+      unwell = unwell or counts and (found.status == "UNHEALTHY" or found.status == "DEPLOY_FAILED")
       if found.message and found.message ~= "" then
         told = true
         said = said .. "; " .. deployment .. " is " .. (found.status or "not started") .. ": " .. found.message
       end
     end
-    if not monitor_counts and only_the_monitor_ails(app) then
-      unwatched = unwatched or "nothing watches " .. name .. " for drift: " .. said
-    elseif unwell or app.status == "DEPLOY_FAILED" or app.status == "UNHEALTHY" then
+    local serving = monitor_counts and app.status or serving_status(app)
+    if unwell or serving == "DEPLOY_FAILED" or serving == "UNHEALTHY" then
       failed = failed or said
-    elseif app.status ~= "RUNNING" then
+    elseif serving == "RUNNING" and app.status ~= "RUNNING" then
+      unwatched = unwatched or "nothing watches " .. name .. " for drift: " .. said
+    elseif serving ~= "RUNNING" then
       busy = busy or said
       hindered = hindered or told
     end
@@ -159,8 +164,11 @@ local function judge()
     end
     -- KubeRay writes the status anew where a cluster gets its name, and with each attempt of replicas that do not start;
     -- those wait since the cluster's head is ready.
-    local headed = condition(pending.rayClusterStatus or {}, "HeadPodReady").lastTransitionTime
-    local begun = hindered and headed or status.lastUpdateTime
+    local begun = status.lastUpdateTime
+    if hindered then
+      local head, upgrade = condition(pending.rayClusterStatus or {}, "HeadPodReady"), condition(status, "UpgradeInProgress")
+      begun = head.lastTransitionTime or upgrade.lastTransitionTime or begun
+    end
     if is_past(begun, COMES_UP_WITHIN_MINUTES) then
       return health("Degraded", "the new cluster " .. coming .. " did not come up within " .. COMES_UP_WITHIN_MINUTES
         .. " minutes (" .. (busy or "no application yet") .. "): the RayCluster and its pods say why" .. old)

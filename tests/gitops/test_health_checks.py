@@ -274,6 +274,16 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Progressing",
         f"the new cluster {NEW} starts (screw is DEPLOYING; Classifier is UPDATING: it is slow); the old",
     ),
+    "the new cluster's replicas have not started for long, and its head's state is not known": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=JUST_MADE | {"applicationStatuses": failing("DEPLOYING", "", "UPDATING", "again: no bundle")},
+        ),
+        "Degraded",
+        "(screw is DEPLOYING; Classifier is UPDATING: again: no bundle): the RayCluster and its pods say why",
+    ),
     "the new cluster's replicas have not started for long": (
         service(
             READY,
@@ -329,6 +339,27 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         ),
         "Degraded",
         "screw is UNHEALTHY: The deployments ['Classifier', 'Monitor']",
+    ),
+    "replicas change models while the drift monitor fails": (
+        service(
+            READY,
+            STILL,
+            active=cluster(
+                OLD,
+                applicationStatuses=watched(
+                    "DEPLOY_FAILED", "Failed to update the deployments ['Monitor'].", "DEPLOY_FAILED", "UPDATING"
+                ),
+            ),
+        ),
+        "Progressing",
+        "screw is DEPLOY_FAILED: Failed to update the deployments ['Monitor'].; Monitor is DEPLOY_FAILED",
+    ),
+    "the replicas fail, and the drift monitor starts": (
+        service(
+            READY, STILL, active=cluster(OLD, applicationStatuses=watched("DEPLOYING", "", "UPDATING", "UNHEALTHY"))
+        ),
+        "Degraded",
+        "screw is DEPLOYING; Monitor is UPDATING",
     ),
     "an application that cannot be built, while its monitor ails": (
         service(

@@ -155,6 +155,11 @@ class Line:
         others = {name: app for name, app in details.living.items() if name != "tiny" and app.deployed_app_config}
         self.api.put(with_kept({"applications": [config]}, others))
 
+    def delete_all(self) -> None:
+        """Leave Serve without applications and their replicas, as after a restart of the machine."""
+        self.api.put({"applications": []})
+        wait_for(lambda: not self.api.applications().applications, "Serve deleted them")
+
     def answer(self) -> dict[str, Any]:
         port = (self.api.applications().http_options or pytest.fail("Serve does not run")).port
         response = httpx.post(f"http://127.0.0.1:{port}/tiny/predict", content=b"image", timeout=10)
@@ -360,14 +365,13 @@ def test_a_bundle_that_was_deployed_and_is_gone_keeps_nothing_else_back(line: Li
         assert (found.sync.status, found.health.status) == ("Synced", "Healthy"), found.to_json()
         assert found.operation_state is not None
         assert found.operation_state.phase == "Succeeded"
-        assert "it answers, but would not start again: application second, tiny version 8: no bundle in" in (
+        assert "successfully synced; mind: application second, tiny version 8: no bundle in" in (
             found.operation_state.message
         )
         assert line.answer()["model_version"] == "2"
 
         # As after a restart of the machine: what is whole comes up, and what is not is said.
-        line.api.put({"applications": []})
-        wait_for(lambda: not line.api.applications().living, "Serve deleted both")
+        line.delete_all()
         found = line.reconciler().sync()
         assert (found.sync.status, found.health.status) == ("Synced", "Degraded"), found.to_json()
         assert found.operation_state is not None
@@ -376,13 +380,44 @@ def test_a_bundle_that_was_deployed_and_is_gone_keeps_nothing_else_back(line: Li
         assert {one.name: one.health.status for one in found.resources}["tiny"] == "Healthy"
         assert line.answer()["model_version"] == "2"
 
-        # What was never deployed must be whole.
-        line.merge(application("tiny", first), application("second", second.model_copy(update={"version": "9"})))
+        # What something would be told to load in place of what it serves must be whole.
+        line.merge(application("tiny", second), application("second", second))
         found = line.reconciler().run_once()
-        assert found.sync.status == "OutOfSync"
-        assert line.answer()["model_version"] == "2"
+        assert (found.sync.status, line.answer()["model_version"]) == ("OutOfSync", "2")
+        assert found.operation_state is not None
+        assert "application tiny, tiny version 8: no bundle in" in found.operation_state.message
     finally:
         gone.rename(place)
+    line.serve()  # the way back
+
+
+def test_after_a_restart_without_git_what_it_said_last_is_served(line: Line, tmp_path: Path) -> None:
+    line.serve("2")
+    line.serve()
+    place = Path(line.repository.location)
+    mirrored = Repository(place.as_uri(), tmp_path)
+    reconciler = Reconciler(mirrored, MAIN, ENVIRONMENT, line.api, line.state, QUICK)
+    assert reconciler.run_once().sync.status == "Synced"
+    line.merge(application("tiny", line.model("2")))  # nobody has seen it when Git goes away
+    away = place.rename(place.with_name("away.git"))
+    try:
+        line.delete_all()
+        Reconciler(mirrored, "no-branch", ENVIRONMENT, line.api, line.state, QUICK).sync()
+        assert not line.api.applications().living, "a mistake is none to come up with"
+
+        found = reconciler.sync()  # of another life of the cluster it would be due by itself
+        assert (found.sync.status, found.health.status) == ("Unknown", "Healthy"), found.to_json()
+        assert [condition.type for condition in found.conditions] == ["ComparisonError"]
+        assert "deployed is what Git named when it was asked last: git failed" in found.conditions[0].message
+        assert line.answer()["model_version"] == "1"
+
+        again = reconciler.run_once()  # as ever while Git is away
+        assert (again.sync.status, again.health.status) == ("Unknown", "Healthy"), again.to_json()
+        assert again.operation_state == found.operation_state
+    finally:
+        away.rename(place)
+    assert reconciler.run_once().sync.status == "Synced"
+    assert line.answer()["model_version"] == "2"
     line.serve()  # the way back
 
 

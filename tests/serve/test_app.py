@@ -92,7 +92,7 @@ def test_unknown_or_wrong_arguments_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
 @pytest.mark.anyio
 async def test_a_replica_waits_for_a_change_while_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from serve import app
+    from serve import lifecycle
 
     others: list[bool | Exception] = []
 
@@ -102,9 +102,9 @@ async def test_a_replica_waits_for_a_change_while_others_answer(monkeypatch: pyt
             raise found
         return found
 
-    monkeypatch.setattr(app, "_others_answer", others_answer)
-    monkeypatch.setattr(app, "ASK_AGAIN_SECONDS", 0.01)
-    change, loaded = app.Change(), asyncio.Event()
+    monkeypatch.setattr(lifecycle, "_others_answer", others_answer)
+    monkeypatch.setattr(lifecycle, "ASK_AGAIN_SECONDS", 0.01)
+    change, loaded = lifecycle.Change(), asyncio.Event()
 
     async def load() -> None:
         await loaded.wait()
@@ -128,13 +128,13 @@ async def test_a_replica_waits_for_a_change_while_others_answer(monkeypatch: pyt
 @pytest.fixture
 def replica(slot: ModelSlot, monkeypatch: pytest.MonkeyPatch) -> "Classifier":
     """One that Serve has just started, without Ray, which its constructor asks who it is."""
-    from serve import app
+    from serve import app, lifecycle
 
     monkeypatch.setattr(app, "START_SECONDS", 0.1)
-    monkeypatch.setattr(app, "_others_answer", lambda: False)
+    monkeypatch.setattr(lifecycle, "_others_answer", lambda: False)
     new = app.Classifier.__new__(app.Classifier)
-    new._slot, new._check, new._change = slot, app.AnswerCheck(), app.Change()
-    new._start = app.Start()
+    new._slot, new._check, new._change = slot, lifecycle.AnswerCheck(), lifecycle.Change()
+    new._start = lifecycle.Start()
     return new
 
 
@@ -202,7 +202,7 @@ async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
     pool: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from serve.app import FRESH_SECONDS
+    from serve.lifecycle import FRESH_SECONDS
 
     end = threading.Event()
     for _ in range(8):
