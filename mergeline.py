@@ -12,7 +12,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -149,6 +149,24 @@ def _what_next(served: "Served", state: Path) -> Iterator[str]:
     yield f"  curl --data-binary @part.png {served.url}/predict"
     yield f"  {name} status{flags}"
     yield f"  {name} down{flags}"
+
+
+@app.command(name="serve")
+def serve_only(
+    project: ProjectFile = PROJECT,
+    state: StateFolder = STATE,
+    env: Environment = None,
+    repo: Repo = None,
+    self_heal: SelfHeal = False,
+) -> None:
+    """Serve what Git wants here until Ctrl-C: no photographs, no training, no promotion."""
+    from ray_jobs import local
+
+    stage, name = _stage(project, state), _environment(project, env)
+    _repository(stage.state, repo)  # says what to do where there is none
+    with suppress(KeyboardInterrupt):
+        local.serve(stage, local.Options(environment=name, repository=repo, self_heal=self_heal), out)
+    out.print("ended")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The whole line on one machine: `mergeline up`."""
+"""One machine: the whole line (`mergeline up`), or only what Git wants to be served (`mergeline serve`)."""
 
 import os
 import sys
@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import psutil
 from rich.console import Console
 
 from gitops import environment, gates, promotion, status
-from gitops.errors import MergelineError
+from gitops.errors import GitError, MergelineError
 from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
 from ray_jobs import cluster, doctor, processes, submit
@@ -21,6 +22,10 @@ from ray_jobs.stage import Stage
 DEFAULT_PORT = 8000
 _SYNC_SECONDS = 180
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 5.0
+"""Between two looks at what must run."""
+_SILENT_SECONDS = 30
+"""A Ray that does not answer for so long has ended."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,71 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
         submit.run_pipeline(stage, session.dashboard, options.training, console)
         version, commit = _promote(stage, options, repository, console)
         return _await_served(stage, options, session, repository, version, commit)
+
+
+def serve(stage: Stage, options: Options, console: Console) -> None:
+    """Serve what Git wants, and tell what changes, until this is interrupted; then all of it has ended.
+
+    No stage is run and nothing is promoted. Where Git is away, what it said last is served.
+
+    Raises:
+        ClusterError: something runs for the state folder already, the port is taken, or Ray has ended.
+        MergelineError: Git was never asked yet and is away, or what it wants cannot be read.
+    """
+    running = cluster.session_of(stage.state)
+    if running and running.is_running():
+        raise ClusterError(
+            f"something runs for {stage.state.root} already: `mergeline status` says what, `mergeline down` ends it"
+        )
+    repository = Repository(options.repository or stage.state.repository)
+    wanted = _wanted(repository, options.environment)
+    if doctor.in_use(wanted.http_port):
+        raise ClusterError(
+            f"port {wanted.http_port} is in use by another program: end that, or give {options.environment} another one"
+        )
+    begun = status.now()
+    console.print(f"serving {options.environment} of {repository.location} at http://127.0.0.1:{wanted.http_port}/")
+    try:
+        session = cluster.start(stage.state)
+        os.environ.update(session.environment())
+        _tell(stage, options, session, repository, console, begun)
+    finally:
+        cluster.stop(stage.state)
+    raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended; start it again")
+
+
+def _wanted(repository: Repository, name: str) -> environment.Environment:
+    """What Git wants in the environment, as far as it can be asked."""
+    try:
+        commit = repository.fetch(MAIN).id
+    except GitError:
+        commit = repository.known(MAIN).id
+    path = environment.serve_config_path(name)
+    return environment.Environment.parse(repository.read(commit, path), f"{path} at commit {commit[:12]}")
+
+
+def _tell(
+    stage: Stage, options: Options, session: Session, repository: Repository, console: Console, since: datetime
+) -> None:
+    """Keep a reconciler at work and print what it says, as long as Ray answers."""
+    journal, said = status.Journal(stage.state, options.environment), ""
+    looked, answered = 0.0, time.monotonic()
+    while time.monotonic() - answered < _SILENT_SECONDS:
+        if time.monotonic() - looked > _LOOK_SECONDS:  # not at each round: it costs more than to read a file
+            _reconciler(stage, options, session, repository)  # again, where it has ended
+            looked = time.monotonic()
+            answered = looked if session.is_running() else answered
+        now = journal.status()
+        if now.reconciled_at and now.reconciled_at >= since and (text := _told(now)) != said:
+            console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}", markup=False, highlight=False)
+            said = text
+        time.sleep(_POLL_SECONDS)
+
+
+def _told(now: status.Status) -> str:
+    served = [f"{one.name} {answer.partition('@')[0]}" for one in now.resources for answer in one.served]
+    health = now.health.status + (f" ({now.health.message})" if now.health.message else "")
+    return f"{now.sync.status}, {health}, served: {', '.join(served) or 'nothing'}"
 
 
 @contextmanager

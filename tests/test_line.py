@@ -1,12 +1,14 @@
 """The line end to end on one machine: drawn parts in, a merged and served model out, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from gitops.state import State
 from ray_jobs import cluster, processes
 from tests.line import Line
+from tests.processes import processes_named
 
 PROJECT = """\
 name: bolt
@@ -200,3 +203,43 @@ def test_down_ends_everything_that_up_started_and_nothing_else(line: Line) -> No
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_machine_can_serve_what_git_wants_and_nothing_else(line: Line) -> None:
+    state = State.at(line.folder / ".mergeline")
+    with serving(line) as service:
+        line.await_version("1")
+        session = cluster.session_of(state)
+        assert session is not None
+        (head,) = processes_named(state, "gcs_server").values()
+        head.kill()
+        assert service.wait(timeout=120) == 1
+        assert service.stderr is not None
+        assert "Ray has not answered for 30 s" in service.stderr.read()
+        assert processes.of(session.id) == []
+    with serving(line) as service:
+        line.await_version("1")
+        assert "something runs for" in line.run("serve", code=1).stderr
+        assert line.run("predict", str(next((line.folder / ".mergeline/sources").rglob("*.png")))).stdout
+        session = cluster.session_of(state)
+        assert session is not None
+        service.terminate()
+        assert service.wait(timeout=60) == 0
+        assert service.stdout is not None
+        said = service.stdout.read()
+        assert "Synced, Healthy, served: bolt 1" in said
+        assert said.endswith("ended\n")
+        assert processes.of(session.id) == []
+
+
+@contextmanager
+def serving(line: Line) -> Iterator[subprocess.Popen[str]]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    command = [sys.executable, "-m", "mergeline", "serve"]
+    with subprocess.Popen(
+        command, cwd=line.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as service:
+        try:
+            yield service
+        finally:
+            service.terminate()
