@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import psutil
 from rich.console import Console
@@ -64,12 +65,12 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
     with _started(stage, options, console) as session:
         os.environ.update(session.environment())
         repository = Repository(options.repository or _deployments(stage, options))
-        _reconciler(stage, options, session, repository)
+        reconciler = _reconciler(stage, options, session, repository)
         if options.repository is None:
             _join(stage, options, repository, console)
         submit.run_pipeline(stage, session.dashboard, options.training, console)
         version, commit = _promote(stage, options, repository, console)
-        return _await_served(stage, options, session, repository, version, commit)
+        return _await_served(stage, options, session, repository, reconciler, version, commit)
 
 
 def serve(stage: Stage, options: Options, console: Console) -> None:
@@ -97,10 +98,12 @@ def serve(stage: Stage, options: Options, console: Console) -> None:
     try:
         session = cluster.start(stage.state)
         os.environ.update(session.environment())
-        _tell(stage, options, session, repository, console, begun)
+        try:
+            _tell(stage, options, session, repository, console, begun)
+        finally:
+            processes.end(session.id)  # what was started while another command ended the session is in no file
     finally:
         cluster.stop(stage.state)
-    raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended; start it again")
 
 
 def _wanted(repository: Repository, name: str) -> environment.Environment:
@@ -116,19 +119,38 @@ def _wanted(repository: Repository, name: str) -> environment.Environment:
 def _tell(
     stage: Stage, options: Options, session: Session, repository: Repository, console: Console, since: datetime
 ) -> None:
-    """Keep a reconciler at work and print what it says, as long as Ray answers."""
+    """Keep a reconciler at work and print what it says, until `mergeline down` ends the session.
+
+    Raises:
+        ClusterError: Ray does not answer any more.
+    """
     journal, said = status.Journal(stage.state, options.environment), ""
-    looked, answered = 0.0, time.monotonic()
-    while time.monotonic() - answered < _SILENT_SECONDS:
+    reconciler, looked, answered = _reconciler(stage, options, session, repository), 0.0, time.monotonic()
+    while cluster.session_of(stage.state) == session:
         if time.monotonic() - looked > _LOOK_SECONDS:  # not at each round: it costs more than to read a file
-            _reconciler(stage, options, session, repository)  # again, where it has ended
             looked = time.monotonic()
-            answered = looked if session.is_running() else answered
+            if session.is_running():
+                answered = looked
+                if not processes.is_alive(reconciler):
+                    console.print(f"the reconciler ended, and is started again: {_last_words(stage, options)}")
+                    reconciler = _reconciler(stage, options, session, repository)
+            elif looked - answered > _SILENT_SECONDS:
+                raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended")
         now = journal.status()
         if now.reconciled_at and now.reconciled_at >= since and (text := _told(now)) != said:
             console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}", markup=False, highlight=False)
             said = text
         time.sleep(_POLL_SECONDS)
+
+
+def _last_words(stage: Stage, options: Options) -> str:
+    """The last line of the reconciler's log."""
+    lines = _log(stage, options).read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _log(stage: Stage, options: Options) -> Path:
+    return stage.state.session / f"reconciler-{options.environment}.log"
 
 
 def _told(now: status.Status) -> str:
@@ -210,8 +232,8 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
     console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
 
-def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> None:
-    """Start the reconciler's loop, unless the session has one for this environment."""
+def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> psutil.Process:
+    """The session's reconciler for this environment, started where there is none."""
     command = [
         *[sys.executable, "-m", "mergeline", "reconcile", "--watch"],
         *["--env", options.environment, "--repo", str(repository.location), "--state", str(stage.state.root)],
@@ -221,10 +243,10 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
     for process in _reconcilers(session):
         with suppress(psutil.NoSuchProcess):
             if process.cmdline() == command:
-                return
+                return process
             process.terminate()  # it was started with other options
             process.wait(timeout=30)
-    cluster.spawn(session, command, stage.state.session / f"reconciler-{options.environment}.log")
+    return psutil.Process(cluster.spawn(session, command, _log(stage, options)))
 
 
 def _reconcilers(session: Session) -> list[psutil.Process]:
@@ -255,7 +277,13 @@ def _promote(stage: Stage, options: Options, repository: Repository, console: Co
 
 
 def _await_served(
-    stage: Stage, options: Options, session: Session, repository: Repository, version: ModelVersion, commit: str
+    stage: Stage,
+    options: Options,
+    session: Session,
+    repository: Repository,
+    reconciler: psutil.Process,
+    version: ModelVersion,
+    commit: str,
 ) -> Served:
     """Wait until the reconciler says that the merged commit is served and healthy."""
     journal = status.Journal(stage.state, options.environment)
@@ -274,6 +302,8 @@ def _await_served(
             return Served(version, wanted.url(target), session.dashboard, str(repository.location))
         if now.sync.revision == commit and now.operation_state and now.operation_state.phase in ("Failed", "Error"):
             break
+        if not processes.is_alive(reconciler):
+            raise MergelineError(f"the reconciler has ended: {_last_words(stage, options)}")
         time.sleep(_POLL_SECONDS)
     now = journal.status()
     said = now.operation_state.message if now.operation_state else now.health.message

@@ -39,7 +39,7 @@ def spawn(session: str, command: list[str], log: Path, environment: Mapping[str,
 def of(session: str) -> list[psutil.Process]:
     """Every living process of a session but the one that asks."""
     mark = f"{SESSION_VARIABLE}={session}".encode()
-    living = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_alive(process)]
+    living = [process for process in psutil.process_iter() if process.pid != os.getpid() and is_alive(process)]
     marked = [process for process in living if mark in _environment_of(process)]
     # Ray's processes rename themselves, which may overwrite their environment; but `spawn` gave them a POSIX session of
     # their own, that no process from elsewhere can join.
@@ -62,7 +62,8 @@ def end(session: str) -> int:
     return len(ours)
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended, be it that nobody has asked for its end yet."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -230,6 +230,13 @@ def test_a_machine_can_serve_what_git_wants_and_nothing_else(line: Line) -> None
         assert "Synced, Healthy, served: bolt 1" in said
         assert said.endswith("ended\n")
         assert processes.of(session.id) == []
+    with serving(line) as service:
+        line.await_version("1")
+        session = cluster.session_of(state)
+        assert session is not None
+        line.run("down")
+        assert service.wait(timeout=90) is not None
+        assert processes.of(session.id) == [], "nothing was started while all of it was being ended"
 
 
 @contextmanager
