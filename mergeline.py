@@ -162,10 +162,10 @@ def serve_only(
     """Serve what Git wants here until Ctrl-C: no photographs, no training, no promotion."""
     from ray_jobs import local
 
-    stage, name = _stage(project, state), _environment(project, env)
-    _repository(stage.state, repo)  # says what to do where there is none
+    stage = _stage(project, state)
+    options = local.Options(environment=_environment(project, env), self_heal=self_heal)
     with suppress(KeyboardInterrupt):
-        local.serve(stage, local.Options(environment=name, repository=repo, self_heal=self_heal), out)
+        local.serve(stage, options, _repository(stage.state, repo), out)
     out.print("ended")
 
 

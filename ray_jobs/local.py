@@ -73,7 +73,7 @@ def up(stage: Stage, options: Options, console: Console) -> Served:
         return _await_served(stage, options, session, repository, reconciler, version, commit)
 
 
-def serve(stage: Stage, options: Options, console: Console) -> None:
+def serve(stage: Stage, options: Options, repository: Repository, console: Console) -> None:
     """Serve what Git wants, and tell what changes, until this is interrupted; then all of it has ended.
 
     No stage is run and nothing is promoted. Where Git is away, what it said last is served.
@@ -87,7 +87,6 @@ def serve(stage: Stage, options: Options, console: Console) -> None:
         raise ClusterError(
             f"something runs for {stage.state.root} already: `mergeline status` says what, `mergeline down` ends it"
         )
-    repository = Repository(options.repository or stage.state.repository)
     wanted = _wanted(repository, options.environment)
     if doctor.in_use(wanted.http_port):
         raise ClusterError(
