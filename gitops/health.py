@@ -1,5 +1,6 @@
 """Whether applications are well: what Serve says of them, and what their replicas answer themselves."""
 
+import itertools
 import re
 import time
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ _ANSWERING = ("HEALTHY", "UPSCALING", "DOWNSCALING")
 # An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
 _ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _ASKS_PER_REPLICA = 8
-"""The proxy picks replicas by chance: of two, both are met within 16 questions but once in 30,000 rounds."""
+"""Asked at once. Replicas at rest take turns or are picked by chance: two are both met but once in 30,000 times."""
+_LOOK_FOR_SECONDS = 2.0
+"""For how long they are looked for: HAProxy asks the one with the fewest requests, so that a busy one is not met."""
 _ASK_AGAIN_SECONDS = 0.05
 _SHOWN_CHARACTERS = 600
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -239,7 +242,7 @@ def ask(details: ServeDetails, live: Application, slot: Slot, dashboard_url: str
 
 
 def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[str]) -> Answers:
-    """Ask what is served, on a new connection each time, until every running replica has answered.
+    """Ask what is served, on a new connection each time, until every running replica has answered or time is up.
 
     Args:
         url: of the application.
@@ -250,7 +253,8 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
     silence = "not every replica was met"
     kind: type[ReplicaAnswer | FleetAnswer] = FleetAnswer if isinstance(wanted, FleetConfig) else ReplicaAnswer
     path = f"{url}/v2/models/{wanted.model.name}" if isinstance(wanted, UserConfig) and wanted.model else f"{url}/fleet"
-    for _ in range(_ASKS_PER_REPLICA * max(1, len(running))):
+    until, at_once = time.monotonic() + _LOOK_FOR_SECONDS, _ASKS_PER_REPLICA * max(1, len(running))
+    for asked in itertools.count(1):
         try:
             response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False, verify=tls())
             answer = kind.parse(response.raise_for_status().json(), str(response.url))
@@ -258,11 +262,15 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
             silence = f"{path}: {_reason(error)}"
             if isinstance(error, httpx.TimeoutException):
                 break
-            time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
-            continue
-        answers[answer.replica] = answer
-        if running <= answers.keys():
-            return Answers(answers)
+        else:
+            answers[answer.replica] = answer
+            if running <= answers.keys():
+                return Answers(answers)
+            if asked < at_once:
+                continue
+        if asked >= at_once and time.monotonic() > until:
+            break
+        time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
     return Answers(answers, silence)
 
 
@@ -377,7 +385,8 @@ def _of_replicas(
     missing = running - {answer.replica for answer in known}
     if behind or missing:
         text = f"{len(known) - len(behind)} of {len(running)} replicas serve {wanted}"
-        return Health(status="Progressing", message=text)
+        unmet = f" ({answers.silence})" if missing and answers.silence else ""
+        return Health(status="Progressing", message=text + unmet)
     return Health(status="Healthy")
 
 

@@ -31,6 +31,8 @@ class Cluster(Handler):
     """What each replica answers."""
     status: str = "RUNNING"
     asked = 0
+    busy_until = 0
+    """Before that many questions only the first replica is free to answer."""
 
     def do_GET(self) -> None:
         answer = self.details() if self.path.startswith("/api/") else self.replica()
@@ -39,7 +41,7 @@ class Cluster(Handler):
     @classmethod
     def replica(cls) -> dict[str, Any]:
         cls.asked += 1
-        number = cls.asked % len(cls.replicas)
+        number = cls.asked % len(cls.replicas) if cls.asked > cls.busy_until else 0
         return {"replica": f"replica {number}", **cls.replicas[number]}
 
     def details(self) -> dict[str, Any]:
@@ -117,6 +119,13 @@ def test_every_replica_must_serve_what_is_wanted(
     found, message = seen(address, NEW)
     assert found == expected[0]
     assert expected[1] in message
+
+
+def test_a_busy_replica_is_waited_for_a_while(cluster: type[Cluster], address: str) -> None:
+    cluster.told, cluster.replicas, cluster.busy_until = config(NEW), (serves(NEW), serves(NEW)), 24
+    assert seen(address, NEW) == ("Healthy", "")
+    cluster.busy_until = 10**6
+    assert seen(address, NEW) == ("Progressing", "1 of 2 replicas serve screw version 2 (not every replica was met)")
 
 
 def test_before_the_first_promotion_all_is_well_once_it_runs(cluster: type[Cluster], address: str) -> None:
