@@ -42,6 +42,10 @@ SILENCE = {
 """What keeps Ray from telling others that it is used; for the pods it stands in gitops/base/rayservice.yaml."""
 
 
+# When it is told to end, Ray waits 30 s for other nodes to take over what this one serves: there are none.
+_ALONE = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+
+
 class Session(Contract):
     """What runs for a state folder: `session/session.json`."""
 
@@ -148,7 +152,7 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
     if session.without_haproxy:
         with log.open("a") as lines:
             lines.write(f"Ray Serve's own, slower proxy takes requests: {session.without_haproxy}\n")
-    chosen = ingress.variables(Path(folder), free_port) | variables
+    chosen = _ALONE | ingress.variables(Path(folder), free_port) | variables
     head = spawn(session, command, log, chosen)
     try:
         _await_answer(session, head, log)

@@ -191,13 +191,15 @@ def test_what_was_deployed_comes_up_again_where_the_photographs_are_away(line: L
 
 
 def test_down_ends_everything_that_up_started_and_nothing_else(line: Line) -> None:
-    session = cluster.session_of(State.at(line.folder / ".mergeline"))
+    state = State.at(line.folder / ".mergeline")
+    session = cluster.session_of(state)
     assert session is not None
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "ray", "reconcile", "--watch"])
     try:
         assert processes.of(session.id)
         line.run("down")
         assert processes.of(session.id) == []
+        assert "Draining" not in (state.session / "ray.log").read_text(), "no other node could take over"
         assert bystander.poll() is None
         assert not any(str(line.folder) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
     finally:
