@@ -233,7 +233,9 @@ def submit(
     context: typer.Context,
     stage: Annotated[
         str,
-        typer.Argument(help="dataset, etl, quality, train, cross_validate, export, evaluate, register or pipeline."),
+        typer.Argument(
+            help="dataset, etl, quality, train, cross_validate, export, evaluate, register; pipeline; drift."
+        ),
     ],
     project: ProjectFile = PROJECT,
     state: StateFolder = STATE,
@@ -245,6 +247,9 @@ def submit(
     claim: Annotated[
         str, typer.Option("--claim", help="kubernetes: the PersistentVolumeClaim that holds the state folder.")
     ] = "mergeline-state",
+    windows_claim: Annotated[
+        str, typer.Option("--windows-claim", help="kubernetes, drift: the claim that holds the environment's windows.")
+    ] = "mergeline-drift-windows",
     namespace: Annotated[str | None, typer.Option("--namespace", help="kubernetes: where.")] = None,
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="kubernetes: again and again, as cron says it: '0 3 * * *'.")
@@ -262,7 +267,7 @@ def submit(
             raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
         from ray_jobs import kubernetes
 
-        where = kubernetes.Target(image, claim, namespace)
+        where = kubernetes.Target(image, claim, namespace, windows_claim)
         text = project.read_text()
         objects = kubernetes.render(stage, context.args, Project.read(project), text, where, schedule)
         sys.stdout.write(kubernetes.to_yaml(objects))

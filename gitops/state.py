@@ -100,6 +100,11 @@ class State:
         return self.root / "windows"
 
     @property
+    def drift(self) -> Path:
+        """Reports on drift: `<project>/<day>.html`."""
+        return self.root / "drift"
+
+    @property
     def retraining(self) -> Path:
         """The latest retraining of each project, `<project>.json`; what asks for the next, `<project>.request.json`."""
         return self.root / "retraining"

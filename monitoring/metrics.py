@@ -453,7 +453,7 @@ class StageOutcome(StrEnum):
     FAILED = "failed"
 
 
-_STAGES = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register")
+_STAGES = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "drift")
 STAGE_RUNS = Metric(
     PREFIX + "stage_runs",
     "counter",

@@ -22,6 +22,7 @@ from ray_jobs.submit import entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"
 STATE_FOLDER = "/var/lib/mergeline"
+WINDOWS_FOLDER = "/windows"
 SECONDS_AFTER_END = 3600
 """How long the cluster of a job that has ended stays, for its logs."""
 RETRIES = 2
@@ -30,6 +31,9 @@ LONGEST_SCHEDULED = 36
 """Letters in the name of a RayCronJob; KubeRay refuses a longer one, as it derives names from it."""
 
 _LIMITS = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "24Gi"}
+_LIMITS_OF_A_REPORT = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "4Gi"}
+_REPORT = "drift"
+"""The stage that only reads: it trains nothing, and needs the volume of gitops/components/drift-windows."""
 _SERVING_ONLY = ("lifecycle", "livenessProbe", "readinessProbe", "ports")
 _GPU = "nvidia.com/gpu"
 
@@ -44,6 +48,8 @@ class Target:
     """The PersistentVolumeClaim that holds the state folder; all pods mount it (ReadWriteMany)."""
     namespace: str | None = None
     """None: the one that kubectl is set to."""
+    windows: str = "mergeline-drift-windows"
+    """The PersistentVolumeClaim that holds the environment's windows; only the report on drift mounts it."""
 
 
 def render(
@@ -69,6 +75,7 @@ def render(
         name = f"{stage.replace('_', '-')}-{time.strftime('%Y%m%dt%H%M%S')}"
     metadata = {"name": name, **({"namespace": target.namespace} if target.namespace else {})}
     paths = ["--project", f"{PROJECT_FOLDER}/project.yaml", "--state", STATE_FOLDER]
+    paths += ["--windows", WINDOWS_FOLDER] if stage == _REPORT else []
     spec = {
         "entrypoint": entrypoint("python", stage, [*paths, *arguments]),
         # KubeRay submits it itself: a pod of its own for that would not be let into a `restricted` namespace.
@@ -76,7 +83,7 @@ def render(
         "backoffLimit": RETRIES,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": SECONDS_AFTER_END,
-        "rayClusterSpec": _cluster(name, _workers(arguments, project), "--use-gpu" in arguments, target),
+        "rayClusterSpec": _cluster(stage, arguments, project, _volumes(stage, name, target), target.image),
     }
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"project.yaml": text}}
     job: dict[str, Any] = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
@@ -114,10 +121,40 @@ def _workers(arguments: Sequence[str], project: Project) -> int:
     return int(parser.parse_known_args(arguments)[0].workers)
 
 
-def _cluster(name: str, workers: int, use_gpu: bool, target: Target) -> dict[str, Any]:
+def _volumes(stage: str, name: str, target: Target) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What a job's pods have of their own beside the service's: each volume, and where it is mounted."""
+    volumes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"name": "project", "configMap": {"name": name}}, {"mountPath": PROJECT_FOLDER, "readOnly": True}),
+        ({"name": "state", "persistentVolumeClaim": {"claimName": target.claim}}, {"mountPath": STATE_FOLDER}),
+    ]
+    if stage == _REPORT:
+        windows = {"name": "windows", "persistentVolumeClaim": {"claimName": target.windows}}
+        volumes.append((windows, {"mountPath": WINDOWS_FOLDER, "readOnly": True}))
+    return volumes
+
+
+def _cluster(
+    stage: str,
+    arguments: Sequence[str],
+    project: Project,
+    volumes: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    image: str,
+) -> dict[str, Any]:
     base = importlib.resources.files("gitops") / "base" / "rayservice.yaml"
     served = YAML(typ="safe", pure=True).load(base.read_text())["spec"]["rayClusterConfig"]
     head, worker = served["headGroupSpec"], served["workerGroupSpecs"][0]
+    limits = _LIMITS_OF_A_REPORT if stage == _REPORT else _LIMITS
+    cluster = {
+        "rayVersion": served["rayVersion"],
+        "authOptions": served["authOptions"],
+        "headGroupSpec": {
+            "rayStartParams": head["rayStartParams"],
+            "template": _pod(head["template"], "training-head", image, limits, volumes),
+        },
+    }
+    if stage == _REPORT:
+        return cluster
+    workers, accelerator = _workers(arguments, project), {_GPU: "1"} if "--use-gpu" in arguments else {}
     group = {
         "groupName": "training",
         "replicas": workers,
@@ -125,43 +162,39 @@ def _cluster(name: str, workers: int, use_gpu: bool, target: Target) -> dict[str
         "maxReplicas": workers,
         "numOfHosts": 1,
         "rayStartParams": {},
-        "template": _pod(worker["template"], "training-worker", name, target, {_GPU: "1"} if use_gpu else {}),
+        "template": _pod(worker["template"], "training-worker", image, limits | accelerator, volumes),
     }
-    return {
-        "rayVersion": served["rayVersion"],
-        "authOptions": served["authOptions"],
-        "headGroupSpec": {
-            "rayStartParams": head["rayStartParams"],
-            "template": _pod(head["template"], "training-head", name, target, {}),
-        },
-        "workerGroupSpecs": [group],
-    }
+    return cluster | {"workerGroupSpecs": [group]}
 
 
-def _pod(template: dict[str, Any], component: str, name: str, target: Target, accelerator: dict[str, str]) -> Any:
-    """A pod of the service's, for training: other labels, so that nothing takes it for one that serves."""
+def _pod(
+    template: dict[str, Any],
+    component: str,
+    image: str,
+    limits: dict[str, str],
+    volumes: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+) -> Any:
+    """A pod of the service's, for a job: other labels, so that nothing takes it for one that serves."""
     spec = template["spec"]
     container = {key: value for key, value in spec["containers"][0].items() if key not in _SERVING_ONLY}
-    sized = {**_LIMITS, **accelerator}
-    mounts = [
-        {"name": "project", "mountPath": PROJECT_FOLDER, "readOnly": True},
-        {"name": "state", "mountPath": STATE_FOLDER},
-    ]
     container |= {
-        "image": target.image,
+        "image": image,
         "env": [entry for entry in container["env"] if not entry["name"].startswith("RAY_SERVE_")],
         "envFrom": [*container["envFrom"], {"secretRef": {"name": "training", "optional": True}}],
-        "resources": {"requests": sized, "limits": sized},
-        "volumeMounts": [*container["volumeMounts"], *mounts],
+        "resources": {"requests": limits, "limits": limits},
+        "volumeMounts": [
+            *container["volumeMounts"],
+            *({"name": volume["name"], **mount} for volume, mount in volumes),
+        ],
     }
-    volumes = [
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "project", "configMap": {"name": name}},
-        {"name": "state", "persistentVolumeClaim": {"claimName": target.claim}},
-    ]
     kept = {"securityContext": spec["securityContext"], "serviceAccountName": "ray-worker"}
     labels = template["metadata"]["labels"] | {"app.kubernetes.io/component": component}
     return {
         "metadata": {"labels": labels},
-        "spec": {**kept, "automountServiceAccountToken": False, "containers": [container], "volumes": volumes},
+        "spec": {
+            **kept,
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, *(volume for volume, _ in volumes)],
+        },
     }

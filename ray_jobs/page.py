@@ -35,6 +35,11 @@ def render(template: str, **values: object) -> str:
     return environment.get_template(template).render(**values)
 
 
+def number(value: float) -> str:
+    """A value as a page shows it: three digits, or all before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
+
+
 def jpeg_uri(pixels: Pixels, width: int) -> str:
     """A picture as a `data:` URI, at most `width` pixels wide.
 

@@ -13,7 +13,7 @@ from gitops.manifest import Assertion, DatasetManifest, Project, QualityReport
 from gitops.state import stable_json
 from ray_jobs import page
 from ray_jobs.measures import DatasetMeasures
-from ray_jobs.page import Thumbnail
+from ray_jobs.page import Thumbnail, number
 from serve.measures import Measures
 
 TEMPLATE = "quality.html.j2"
@@ -165,15 +165,11 @@ class _Thumbnails:
         return tuple(
             Thumbnail(
                 self._uris[row["filename"]],
-                row["filename"] + (f" · {_number(row[measure])}" if measure else ""),
+                row["filename"] + (f" · {number(row[measure])}" if measure else ""),
                 row["label"] != 0,
             )
             for row in rows
         )
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
 
 
 def _chart(
@@ -194,7 +190,7 @@ def _chart(
             width=step - 1.5,
             good=int(below) * unit,
             other=int(above) * unit,
-            title=f"{_number(edges[index])} to {_number(edges[index + 1])}: {below} good, {above} not",
+            title=f"{number(edges[index])} to {number(edges[index + 1])}: {below} good, {above} not",
         )
         for index, (below, above) in enumerate(zip(good.tolist(), other.tolist(), strict=True))
     )
@@ -203,9 +199,9 @@ def _chart(
     return Chart(
         name=name,
         description=str(Measures.model_fields[name].description),
-        low=_number(float(values.min())),
-        high=_number(float(values.max())),
-        median=_number(float(np.median(values))),
+        low=number(float(values.min())),
+        high=number(float(values.max())),
+        median=number(float(np.median(values))),
         bars=bars,
         limits=tuple(limit for limit in limits if 0 <= limit <= _CHART_WIDTH),
         lowest=thumbs.of(ends[0], name),

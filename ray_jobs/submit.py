@@ -22,7 +22,8 @@ from ray_jobs.stage import PROGRESS_MARK, Stage
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-STAGES: Final = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "pipeline")
+_OF_THE_LINE = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register")
+STAGES: Final = (*_OF_THE_LINE, "pipeline", "drift")
 _POLL_SECONDS = 0.3
 _RECONNECTS, _RECONNECT_SECONDS = 20, 1.0
 # A cluster that has just started takes jobs a little later than it answers.

@@ -20,7 +20,7 @@ from serve.live_accuracy import live_accuracy
 from serve.observations import observations_of, reference_of
 from serve.predictor import Observation, Predictor
 from serve.preprocess import ImageError
-from serve.windows import Row, WindowFolder
+from serve.windows import Row, WindowFolder, baseline_in
 
 _SILENT_WINDOWS = 4
 RETRY_SECONDS = 60.0
@@ -166,7 +166,7 @@ class DriftMonitor:
         """Judge a window, keep it, and publish what was found."""
         rows, watched.rows = watched.rows, []
         observed = observations_of([row.observation for row in rows])
-        baseline = self._folder.baseline(watched.model)
+        baseline = baseline_in(self._folder.folder, watched.model)
         enough, compares = len(rows) >= drift.LEAST_WINDOW, sum(baseline.values()) >= drift.BASELINE
         classes = watched.predictor.manifest.classes
         findings = drift.judge(watched.reference, observed, classes, baseline if compares else None) if enough else ()

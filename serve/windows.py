@@ -77,23 +77,25 @@ class WindowFolder:
                     return window
         return None
 
-    def baseline(self, model: ServedModel) -> dict[str, int]:
-        """How often a bundle gave each label in its first windows; empty: it has none yet."""
-        file = self._baseline(model)
-        return dict(LabelCounts.read(file).labels) if file.exists() else {}
-
     def add_to_baseline(self, model: ServedModel, labels: dict[str, int]) -> None:
         """Count the labels of a window among those of the first.
 
         Raises:
             OSError: it cannot be written.
         """
-        before = self.baseline(model)
+        before = baseline_in(self.folder, model)
         sums = {label: before.get(label, 0) + labels.get(label, 0) for label in before | labels}
-        write_atomically(self._baseline(model), LabelCounts(labels=sums).to_json())
+        write_atomically(_baseline(self.folder, model), LabelCounts(labels=sums).to_json())
 
-    def _baseline(self, model: ServedModel) -> Path:
-        return self.folder / BASELINES / f"{model.sha256}.json"
+
+def baseline_in(folder: Path, model: ServedModel) -> dict[str, int]:
+    """How often a bundle gave each label in its first windows, in an application's folder; empty: it has none yet."""
+    file = _baseline(folder, model)
+    return dict(LabelCounts.read(file).labels) if file.exists() else {}
+
+
+def _baseline(folder: Path, model: ServedModel) -> Path:
+    return folder / BASELINES / f"{model.sha256}.json"
 
 
 def windows_below(folder: Path) -> list[DriftWindow]:

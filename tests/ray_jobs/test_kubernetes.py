@@ -74,6 +74,23 @@ def test_what_is_scheduled_is_the_same_job_under_one_name() -> None:
     assert policies.refusals([config, found]) == []
 
 
+def test_a_report_reads_the_windows_and_needs_no_workers() -> None:
+    target = Target(TARGET.image, TARGET.claim, TARGET.namespace, windows="line-windows")
+    objects = render("drift", ("--hours", "12"), Project.read(FILE), FILE.read_text(), target, "0 3 * * *")
+    assert policies.refusals(objects) == []
+    template = objects[1]["spec"]["jobTemplate"]
+    assert template["entrypoint"].endswith("--state /var/lib/mergeline --windows /windows --hours 12")
+    assert "workerGroupSpecs" not in template["rayClusterSpec"]
+    pod = template["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert {"name": "windows", "persistentVolumeClaim": {"claimName": "line-windows"}} in pod["volumes"]
+    (container,) = pod["containers"]
+    assert {"name": "windows", "mountPath": "/windows", "readOnly": True} in container["volumeMounts"]
+    assert container["resources"]["limits"]["memory"] == "4Gi"
+    assert "/windows" not in str(job("train"))
+    component = FILE.parent / "gitops/components/drift-windows"
+    assert Target(TARGET.image, "").windows == YAML(typ="safe").load(component / "claim.yaml")["metadata"]["name"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_name_is(stage: str) -> None:
     def name_of(project: str) -> str:

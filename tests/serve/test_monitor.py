@@ -1,8 +1,6 @@
 """The monitor in this process: windows that are stable or drifted, kept, published, and never in anybody's way."""
 
-import functools
 import logging
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -10,21 +8,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gitops.manifest import DriftWindow, Feedback, ReferenceSample, ServedModel
+from gitops.manifest import DriftWindow, Feedback, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
 from serve.feedback import LINES
 from serve.measures import Measures
-from serve.monitor import DriftMonitor, Settings
-from serve.observations import observations_of
 from serve.predictor import Predictor
-from serve.windows import WindowFolder, windows_below
+from serve.windows import windows_below
 from tests.bundles import make_bundle
-from tests.serve.conftest import Tally, photograph
+from tests.serve.conftest import Tally
 from tests.serve.site import open_bundle
+from tests.windows import APPLICATION, PHOTOGRAPHS, WINDOW, feed, files, monitor_on, reference
 
-WINDOW, PHOTOGRAPHS = 64, 5
-APPLICATION = "line"
 pytestmark = pytest.mark.usefixtures("small_windows")
 
 
@@ -41,27 +36,6 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     return caplog
 
 
-@functools.cache
-def files(seed: int, count: int = WINDOW, *, light: float = 1.0, defective: float = 0.0) -> tuple[bytes, ...]:
-    """Photographs of a line; what is dark is defective to the tiny bundle."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(count):
-        brightness = rng.normal(0.35 if rng.random() < defective else 0.85, 0.03)
-        pixels = photograph(brightness=brightness * light) + rng.normal(0, 2, (120, 160))
-        made.append(cv2.imencode(".png", np.clip(pixels, 0, 255).astype(np.uint8))[1].tobytes())
-    return tuple(made)
-
-
-def reference(predictor: Predictor) -> ReferenceSample:
-    observed = observations_of([predictor.observe(data) for data in files(0, 120, defective=0.3)])
-    return ReferenceSample(
-        labels=tuple(observed.labels.tolist()),
-        values={name: tuple(values.tolist()) for name, values in observed.values.items()},
-        embeddings=tuple(tuple(row) for row in observed.embeddings.tolist()),
-    )
-
-
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, model: ServedModel) -> ServedModel:
     """A model whose bundle says what its line looks like."""
@@ -76,23 +50,6 @@ def following(tmp_path_factory: pytest.TempPathFactory, model: ServedModel) -> S
     folder = tmp_path_factory.mktemp("following") / "bundle"
     digest = make_bundle(folder, version_salt=0.01, reference=reference(open_bundle(model)))
     return ServedModel(name="screw", version="2", sha256=digest, uri=folder.as_uri())
-
-
-def monitor_on(
-    folder: Path,
-    tally: Tally,
-    *,
-    seconds: float = 3600,
-    feedback: Path | None = None,
-    opening: Callable[[ServedModel], Predictor] = open_bundle,
-) -> DriftMonitor:
-    settings = Settings(window_seconds=seconds, photographs=PHOTOGRAPHS, max_pixels=1_000_000)
-    windows = WindowFolder(folder / APPLICATION, most=3)
-    return DriftMonitor(windows, APPLICATION, opening, tally, settings, feedback)
-
-
-def feed(monitor: DriftMonitor, model: ServedModel, photographs: Iterable[bytes]) -> None:
-    assert all(monitor.take(model, data) for data in photographs)
 
 
 def detected(tally: Tally, kind: str, version: str = "1") -> float | None:

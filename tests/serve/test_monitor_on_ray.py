@@ -16,7 +16,7 @@ from tests.conftest import RayCluster
 from tests.serve.conftest import APPLICATION, ARGUMENTS, DEADLINE_SECONDS, Service
 from tests.serve.site import open_bundle
 from tests.serve.test_app import scraped
-from tests.serve.test_monitor import files, reference
+from tests.windows import files, reference
 
 
 @pytest.fixture(scope="module")
