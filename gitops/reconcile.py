@@ -35,7 +35,7 @@ from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
-from gitops.status import Deployed, Journal, OperationState, Phase, Status, now
+from gitops.status import Deployed, Health, Journal, OperationState, Phase, Status, now
 from gitops.turn import Turn, stopping_by_signal
 from monitoring import metrics
 from monitoring.metrics import AttemptOutcome, Meters
@@ -213,7 +213,7 @@ class Reconciler:
     def _success(self, found: Pass) -> str:
         kept = [] if self.settings.prune else found.prunable
         said = [f"kept without --prune: {', '.join(kept)}"] if kept else []
-        said += [f"mind: {error}" for error in found.damaged.values()]
+        said += [f"mind: {text}" for text in found.unwell().values()]
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
@@ -319,9 +319,30 @@ class Reconciler:
         pruned = found.prunable if self.settings.prune else []
         kept = {name: app for name, app in found.left_over.items() if name not in pruned}
         _refuse_shared_routes(found.wanted, kept)
+        found.ailing = self._ailing(found)
         found.tracked |= applications(found.desired).keys()
         self._publish(found)  # before the PUT, so that a kill in between does not lose what is ours
         self.api.put(with_kept(found.desired, kept))
+
+    def _ailing(self, found: Pass) -> dict[str, Health]:
+        """How applications are that are unwell, and that Git wants as it did when they were deployed last.
+
+        A promotion must not wait for what another team broke, nor fail with it.
+        """
+        last = next(iter(self.journal.history()[-1:]), None)
+        if last is None or last.revision == found.at.id:
+            return {}
+        try:
+            text = self.repository.read(last.revision, serve_config_path(self.environment))
+            before = applications(Environment.parse(text, last.revision).config)
+        except MergelineError:  # a commit that is gone, or was read by other rules
+            return {}
+        wanted = applications(found.wanted.config)
+        same = [name for name in found.ours() if name in wanted and wanted[name] == before.get(name)]
+        same = [name for name in same if name not in found.changed and found.living(name)]
+        if same:
+            self._ask(found)
+        return {name: health for name in same if (health := found.health(name)).status not in ("Healthy", "Missing")}
 
     def _observe(self, found: Pass) -> None:
         """Wait until all has been healthy for a while, or is known not to become so."""
@@ -336,7 +357,7 @@ class Reconciler:
             lacking = self._lacking(found)
             healthy_since = None if lacking else (healthy_since or at)
             if healthy_since is not None and time.monotonic() - healthy_since >= self.settings.healthy_seconds:
-                for name in found.hopeless():
+                for name in set(found.hopeless()) - found.ailing.keys():
                     raise found.damaged[name]
                 return
             if at - begun > self.settings.observe_seconds:
@@ -358,9 +379,9 @@ class Reconciler:
             return f"the cluster does not have the configuration yet: {found.differences[0]}"
         if self.settings.prune and found.prunable:
             return f"being deleted: {', '.join(found.prunable)}"
-        hopeless = found.hopeless()
+        not_awaited = {*found.hopeless(), *found.ailing}
         for name, config in applications(found.desired).items():
-            if name not in hopeless and (missing := self._lacks(found, name, config)):
+            if name not in not_awaited and (missing := self._lacks(found, name, config)):
                 return missing
         return ""
 

@@ -42,6 +42,8 @@ class Pass:
     """The bundles that were checked, by their digests."""
     damaged: dict[str, MergelineError] = field(default_factory=dict)
     """Applications of which a bundle cannot be had, though that kept nothing back, and why."""
+    ailing: dict[str, Health] = field(default_factory=dict)
+    """How applications were that were unwell before, and of which the commit wants nothing new: it succeeds without."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -97,6 +99,12 @@ class Pass:
         silent = [name for name in self.damaged if not self.answers.get(name, NO_ANSWERS).by_replica]
         waiting = [name for name in silent if (app := self.living(name)) and app.status != "DEPLOY_FAILED"]
         return [name for name in waiting if self.health(name).status != "Healthy"]
+
+    def unwell(self) -> dict[str, str]:
+        """What a commit that succeeded did not make good: applications, and what is wrong with each."""
+        ailing = {name: before for name, before in self.ailing.items() if self.health(name).status != "Healthy"}
+        said = {name: f"{name} was {before.status} before: {before.message}" for name, before in ailing.items()}
+        return said | {name: str(error) for name, error in self.damaged.items()}
 
     def ours(self) -> list[str]:
         """What Git names (what was ever put, where Git cannot be read), then what it names no longer."""

@@ -380,15 +380,59 @@ def test_a_bundle_that_was_deployed_and_is_gone_keeps_nothing_else_back(line: Li
         assert {one.name: one.health.status for one in found.resources}["tiny"] == "Healthy"
         assert line.answer()["model_version"] == "2"
 
+        # Nor does a later promotion of the one wait for the other, which was unwell before and shall stay as it is.
+        line.merge(application("tiny", line.model("1")), application("second", second))
+        found = line.reconciler().run_once()
+        assert found.sync.status == "Synced"
+        assert found.health.status in ("Degraded", "Progressing"), found.to_json()  # Serve tries again at each change
+        assert found.operation_state is not None
+        assert found.operation_state.phase == "Succeeded", found.operation_state.message
+        assert found.operation_state.message.count("mind: ") == 1
+        assert "no bundle in" in found.operation_state.message
+        last = history(line.state, ENVIRONMENT)[-1]
+        assert (last.models["tiny"], last.revision) == (line.model("1"), found.sync.revision)
+        assert line.answer()["model_version"] == "1"
+
         # What something would be told to load in place of what it serves must be whole.
         line.merge(application("tiny", second), application("second", second))
         found = line.reconciler().run_once()
-        assert (found.sync.status, line.answer()["model_version"]) == ("OutOfSync", "2")
+        assert (found.sync.status, line.answer()["model_version"]) == ("OutOfSync", "1")
         assert found.operation_state is not None
         assert "application tiny, tiny version 8: no bundle in" in found.operation_state.message
     finally:
         gone.rename(place)
     line.serve()  # the way back
+
+
+def test_a_promotion_neither_waits_for_nor_fails_with_what_was_unwell_before(line: Line, tmp_path: Path) -> None:
+    second = application("second", line.model("1"), fail_if=str(tmp_path / "spoiled"))
+    line.merge(application("tiny", line.model("1")), second)
+    assert line.reconciler().sync().health.status == "Healthy"
+    (tmp_path / "spoiled").touch()
+    line.delete_all()
+    failed = line.reconciler().sync()  # what comes up anew is waited for
+    assert failed.operation_state is not None
+    assert (failed.operation_state.phase, failed.health.status) == ("Failed", "Degraded")
+
+    line.merge(application("tiny", line.model("2")), second)
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert found.operation_state.phase == "Succeeded", found.to_json()
+    assert "successfully synced; mind: second was Degraded before: second is DEPLOY_FAILED" in (
+        found.operation_state.message
+    )
+    assert found.sync.status == "Synced"
+    assert found.health.status in ("Degraded", "Progressing")  # Serve tries to deploy it at each change
+    assert line.answer()["model_version"] == "2"
+
+    (tmp_path / "spoiled").unlink()
+    changed = application("second", line.model("1"), fail="of what the commit itself changes it is told")
+    line.merge(application("tiny", line.model("1")), changed)
+    for _ in range(2):  # the second attempt finds it unwell too, but not as it was deployed
+        found = line.reconciler().sync()
+        assert found.operation_state is not None
+        assert found.operation_state.phase == "Failed", found.to_json()
+    line.serve()
 
 
 def test_after_a_restart_without_git_what_it_said_last_is_served(line: Line, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ class Tiny:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application; `fail` makes its builder raise, `refuse` its constructor."""
+    """The application; `fail` makes its builder raise, and so does a file `fail_if`; `refuse` its constructor."""
     if args.get("fail"):
         raise RuntimeError(args["fail"])
+    if args.get("fail_if") and Path(args["fail_if"]).exists():
+        raise RuntimeError(f"there is a file {args['fail_if']}")
     return Tiny.bind(args.get("refuse"))  # type: ignore[attr-defined, no-any-return]
