@@ -73,9 +73,21 @@ def begin(
     at: datetime,
     *,
     resources: tuple[str, ...],
+    unhealthy: tuple[str, ...] = (),
     request: str | None = None,
 ) -> OperationState:
-    """The operation that starts now: the next attempt of the last one where that waits for it, else a new one."""
+    """The operation that starts now: the next attempt of the last one where that waits for it, else a new one.
+
+    Args:
+        goal: what is attempted.
+        last: the last operation.
+        settings: how to go about it.
+        at: the time.
+        resources: the applications that Git wants.
+        unhealthy: those that are not healthy and that are not changed. An attempt that goes on with what another one
+            left keeps to what was unhealthy before that: it may have made them so itself.
+        request: of the `mergeline sync` that asks for it.
+    """
     result = SyncResult(revision=goal.revision, resources=resources)
     automated = last if last and goal.is_of(last) and request is None else None
     if automated and automated.retry_at:
@@ -94,6 +106,7 @@ def begin(
         automated=request is None,
         heals=heals,
         request=request,
+        unhealthy=last.unhealthy if last and goal.is_of(last) and last.phase != "Succeeded" else unhealthy,
     )
 
 

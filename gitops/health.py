@@ -26,7 +26,7 @@ _ANSWERING = ("HEALTHY", "UPSCALING", "DOWNSCALING")
 # An application that failed to deploy, or of which a part is unwell, may go on answering with what it was.
 _ASKED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
 _ASKS_PER_REPLICA = 8
-"""Asked at once. Replicas at rest take turns or are picked by chance: two are both met but once in 30,000 times."""
+"""Asked at once. Replicas at rest take turns or are picked by chance: one of two is missed once in 30,000 times."""
 _LOOK_FOR_SECONDS = 2.0
 """For how long they are looked for: HAProxy asks the one with the fewest requests, so that a busy one is not met."""
 _ASK_AGAIN_SECONDS = 0.05
@@ -268,7 +268,7 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
                 return Answers(answers)
             if asked < at_once:
                 continue
-        if asked >= at_once and time.monotonic() > until:
+        if asked >= at_once and (not answers or time.monotonic() > until):
             break
         time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
     return Answers(answers, silence)

@@ -35,7 +35,7 @@ from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
-from gitops.status import Deployed, Health, Journal, OperationState, Phase, Status, now
+from gitops.status import Deployed, Journal, OperationState, Phase, Status, now
 from gitops.turn import Turn, stopping_by_signal
 from monitoring import metrics
 from monitoring.metrics import AttemptOutcome, Meters
@@ -175,7 +175,15 @@ class Reconciler:
 
     def _begin(self, found: Pass) -> OperationState:
         names = tuple(applications(found.desired))
-        return begin(self._goal(found), found.operation, self.settings, now(), resources=names, request=found.request)
+        return begin(
+            self._goal(found),
+            found.operation,
+            self.settings,
+            now(),
+            resources=names,
+            unhealthy=found.unhealthy_before(),
+            request=found.request,
+        )
 
     def _operate(self, found: Pass, error: MergelineError | None) -> None:
         """Attempt the commit, and keep in `found.operation` how that went."""
@@ -213,11 +221,17 @@ class Reconciler:
     def _success(self, found: Pass) -> str:
         kept = [] if self.settings.prune else found.prunable
         said = [f"kept without --prune: {', '.join(kept)}"] if kept else []
-        said += [f"mind: {text}" for text in found.unwell().values()]
+        unhealthy = found.still_unhealthy().items()
+        minded = {name: f"{name} was not healthy before, and is {it.status}: {it.message}" for name, it in unhealthy}
+        minded |= {name: str(error) for name, error in found.damaged.items()}
+        said += [f"mind: {text}" for text in minded.values()]
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
-        earlier = self.journal.history()
+        earlier, models = self.journal.history(), found.wanted.served()
+        for target in found.wanted.targets():
+            if target.application.name in found.still_unhealthy():  # so nobody can say that it is served since now
+                models[target.name] = earlier[-1].models.get(target.name) if earlier else None
         self.journal.append(
             Deployed(
                 id=earlier[-1].id + 1 if earlier else 0,
@@ -228,7 +242,7 @@ class Reconciler:
                 author=found.at.author,
                 subject=found.at.subject,
                 applications=tuple(found.wanted.applications),
-                models=found.wanted.served(),
+                models=models,
                 trials={name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial},
             )
         )
@@ -319,30 +333,9 @@ class Reconciler:
         pruned = found.prunable if self.settings.prune else []
         kept = {name: app for name, app in found.left_over.items() if name not in pruned}
         _refuse_shared_routes(found.wanted, kept)
-        found.ailing = self._ailing(found)
         found.tracked |= applications(found.desired).keys()
         self._publish(found)  # before the PUT, so that a kill in between does not lose what is ours
         self.api.put(with_kept(found.desired, kept))
-
-    def _ailing(self, found: Pass) -> dict[str, Health]:
-        """How applications are that are unwell, and that Git wants as it did when they were deployed last.
-
-        A promotion must not wait for what another team broke, nor fail with it.
-        """
-        last = next(iter(self.journal.history()[-1:]), None)
-        if last is None or last.revision == found.at.id:
-            return {}
-        try:
-            text = self.repository.read(last.revision, serve_config_path(self.environment))
-            before = applications(Environment.parse(text, last.revision).config)
-        except MergelineError:  # a commit that is gone, or was read by other rules
-            return {}
-        wanted = applications(found.wanted.config)
-        same = [name for name in found.ours() if name in wanted and wanted[name] == before.get(name)]
-        same = [name for name in same if name not in found.changed and found.living(name)]
-        if same:
-            self._ask(found)
-        return {name: health for name in same if (health := found.health(name)).status not in ("Healthy", "Missing")}
 
     def _observe(self, found: Pass) -> None:
         """Wait until all has been healthy for a while, or is known not to become so."""
@@ -357,8 +350,8 @@ class Reconciler:
             lacking = self._lacking(found)
             healthy_since = None if lacking else (healthy_since or at)
             if healthy_since is not None and time.monotonic() - healthy_since >= self.settings.healthy_seconds:
-                for name in set(found.hopeless()) - found.ailing.keys():
-                    raise found.damaged[name]
+                if hopeless := [name for name in found.hopeless() if name not in found.not_awaited]:
+                    raise found.damaged[hopeless[0]]
                 return
             if at - begun > self.settings.observe_seconds:
                 raise WaitingError(f"not healthy after {self.settings.observe_seconds:.0f} s: {lacking}")
@@ -379,7 +372,7 @@ class Reconciler:
             return f"the cluster does not have the configuration yet: {found.differences[0]}"
         if self.settings.prune and found.prunable:
             return f"being deleted: {', '.join(found.prunable)}"
-        not_awaited = {*found.hopeless(), *found.ailing}
+        not_awaited = found.not_awaited.union(found.hopeless())
         for name, config in applications(found.desired).items():
             if name not in not_awaited and (missing := self._lacks(found, name, config)):
                 return missing

@@ -42,8 +42,6 @@ class Pass:
     """The bundles that were checked, by their digests."""
     damaged: dict[str, MergelineError] = field(default_factory=dict)
     """Applications of which a bundle cannot be had, though that kept nothing back, and why."""
-    ailing: dict[str, Health] = field(default_factory=dict)
-    """How applications were that were unwell before, and of which the commit wants nothing new: it succeeds without."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -100,11 +98,21 @@ class Pass:
         waiting = [name for name in silent if (app := self.living(name)) and app.status != "DEPLOY_FAILED"]
         return [name for name in waiting if self.health(name).status != "Healthy"]
 
-    def unwell(self) -> dict[str, str]:
-        """What a commit that succeeded did not make good: applications, and what is wrong with each."""
-        ailing = {name: before for name, before in self.ailing.items() if self.health(name).status != "Healthy"}
-        said = {name: f"{name} was {before.status} before: {before.message}" for name, before in ailing.items()}
-        return said | {name: str(error) for name, error in self.damaged.items()}
+    def unhealthy_before(self) -> tuple[str, ...]:
+        """Applications that were not healthy at the last look, and that Git wants as the cluster has them."""
+        was = {one.name for one in self.previous.resources if one.health.status in ("Degraded", "Progressing")}
+        wanted = applications(self.desired).keys() - self.changed
+        return tuple(name for name in sorted(was & wanted) if self.living(name))
+
+    @property
+    def not_awaited(self) -> frozenset[str]:
+        """Applications that the operation neither waits for nor fails with."""
+        return frozenset(self.operation.unhealthy if self.operation else ())
+
+    def still_unhealthy(self) -> dict[str, Health]:
+        """Those of them that are not healthy yet."""
+        found = {name: self.health(name) for name in sorted(self.not_awaited)}
+        return {name: health for name, health in found.items() if health.status != "Healthy"}
 
     def ours(self) -> list[str]:
         """What Git names (what was ever put, where Git cannot be read), then what it names no longer."""

@@ -42,7 +42,8 @@ SILENCE = {
 """What keeps Ray from telling others that it is used; for the pods it stands in gitops/base/rayservice.yaml."""
 
 
-# When it is told to end, Ray waits 30 s for other nodes to take over what this one serves: there are none.
+# When it is told to end, a node goes on serving for up to 30 s, until others have taken over: here there are none, so
+# that this only delays the end, in which what is being answered fails either way.
 _ALONE = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 
 

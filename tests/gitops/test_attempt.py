@@ -103,6 +103,22 @@ def test_a_request_starts_anew() -> None:
     assert (asked.retry_count, asked.retry_at, asked.automated, asked.request) == (0, None, False, "r")
 
 
+def test_what_goes_on_with_an_attempt_answers_for_what_broke_since_that_began() -> None:
+    last = operation("Succeeded", Goal("b" * 40, GOAL.parameters))
+    first = begin(GOAL, last, ARGO, NOON, resources=(), unhealthy=("other",))
+    assert first.unhealthy == ("other",)
+    now_unhealthy = ("other", "screw")
+    for request in (None, "r"):
+        waiting = fail(first, WaitingError("later"), ARGO, NOON, retrying=True)
+        ended = [first.model_copy(update={"phase": phase}) for phase in ("Running", "Error", "Failed")]
+        for left in (waiting, *ended):
+            again = begin(GOAL, left, ARGO, NOON, resources=(), unhealthy=now_unhealthy, request=request)
+            assert again.unhealthy == ("other",)
+        done = first.model_copy(update={"phase": "Succeeded"})
+        healing = begin(GOAL, done, HEALING, NOON, resources=(), unhealthy=now_unhealthy, request=request)
+        assert healing.unhealthy == now_unhealthy
+
+
 def test_a_failure_is_that_of_its_commit() -> None:
     waiting = fail(operation(), WaitingError("later"), ARGO, NOON, retrying=True)
     assert failure_of(waiting, GOAL.revision) == "later"

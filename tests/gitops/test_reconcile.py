@@ -418,20 +418,42 @@ def test_a_promotion_neither_waits_for_nor_fails_with_what_was_unwell_before(lin
     found = line.reconciler().run_once()
     assert found.operation_state is not None
     assert found.operation_state.phase == "Succeeded", found.to_json()
-    assert "successfully synced; mind: second was Degraded before: second is DEPLOY_FAILED" in (
-        found.operation_state.message
-    )
+    assert "successfully synced; mind: second was not healthy before, and is" in (found.operation_state.message)
     assert found.sync.status == "Synced"
     assert found.health.status in ("Degraded", "Progressing")  # Serve tries to deploy it at each change
     assert line.answer()["model_version"] == "2"
 
+    assert history(line.state, ENVIRONMENT)[-1].models == {"tiny": line.model("2"), "second": line.model("1")}
+
+    # Put back by hand or by itself: the same holds.
+    line.change_live(lambda config: config["deployments"][0].update(max_ongoing_requests=7))
+    healed = line.reconciler(self_heal=True).run_once()
+    assert healed.operation_state is not None
+    assert (healed.operation_state.phase, healed.operation_state.heals) == ("Succeeded", 1), healed.to_json()
+    assert line.reconciler().diff() == []
     (tmp_path / "spoiled").unlink()
-    changed = application("second", line.model("1"), fail="of what the commit itself changes it is told")
-    line.merge(application("tiny", line.model("1")), changed)
-    for _ in range(2):  # the second attempt finds it unwell too, but not as it was deployed
+    line.serve()
+
+
+def test_what_a_commit_broke_itself_it_answers_for_however_often_it_is_tried(line: Line) -> None:
+    line.merge(application("tiny", line.model("1")), application("second", line.model("1")))
+    assert line.reconciler().sync().health.status == "Healthy"
+    before = len(history(line.state, ENVIRONMENT))
+    broken = application("second", line.model("1"), fail="on purpose")
+    line.merge(application("tiny", line.model("2")), broken)
+    for _ in range(2):  # the second time it is unhealthy from the start
         found = line.reconciler().sync()
         assert found.operation_state is not None
         assert found.operation_state.phase == "Failed", found.to_json()
+        assert found.operation_state.unhealthy == ()
+    assert len(history(line.state, ENVIRONMENT)) == before
+
+    # But the next one does not, that is about something else.
+    line.merge(application("tiny", line.model("1")), broken)
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert (found.operation_state.phase, found.operation_state.unhealthy) == ("Succeeded", ("second",))
+    assert line.answer()["model_version"] == "1"
     line.serve()
 
 
