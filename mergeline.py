@@ -267,17 +267,16 @@ def submit(
             raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
         from ray_jobs import kubernetes
 
-        where = kubernetes.Target(image, claim, namespace, windows_claim)
+        where = kubernetes.Target(image, claim, windows_claim, namespace)
         text = project.read_text()
         objects = kubernetes.render(stage, context.args, Project.read(project), text, where, schedule)
         sys.stdout.write(kubernetes.to_yaml(objects))
         return
     here = address is None
-    # A job of this machine's Ray runs in our Python and our folders; a cluster has its own.
-    python = sys.executable if here else "python"
-    project, state = (project.resolve(), state.resolve()) if here else (project, state)
+    # A job of this machine's Ray runs in our Python and our folder; a cluster has its own.
+    python, folder = (sys.executable, Path.cwd()) if here else ("python", None)
     arguments = ["--project", str(project), "--state", str(state), *context.args]
-    client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments), stage)
+    client, job = jobs.submit(_ray(state, address), jobs.entrypoint(python, stage, arguments, folder), stage)
     out.print(f"job {job}", highlight=False)
     raise typer.Exit(jobs.follow(client, job, out))
 

@@ -51,6 +51,14 @@ class Contract(BaseModel):
         return cls.parse(data, source)
 
     @classmethod
+    def from_json(cls, text: str, source: str) -> Self:
+        """Parse JSON; it is YAML too, whose parser is a hundred times slower."""
+        try:
+            return cls.parse(json.loads(text), source)
+        except json.JSONDecodeError as error:
+            raise ContractError(f"{source} is not JSON: {error}") from error
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Read a YAML or JSON file."""
         try:
@@ -59,12 +67,7 @@ class Contract(BaseModel):
             raise ContractError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ContractError(f"{path} is not UTF-8 text: {error}") from error
-        if path.suffix == ".json":  # JSON is YAML, but YAML's parser is a hundred times slower
-            try:
-                return cls.parse(json.loads(text), str(path))
-            except json.JSONDecodeError as error:
-                raise ContractError(f"{path} is not JSON: {error}") from error
-        return cls.from_yaml(text, str(path))
+        return cls.from_json(text, str(path)) if path.suffix == ".json" else cls.from_yaml(text, str(path))
 
     def to_json(self) -> str:
         """Indented JSON with a final newline; the same value always gives the same bytes."""
@@ -759,6 +762,9 @@ class DriftFinding(Contract):
         description="How far values moved, in standard deviations of the reference; None: no single value.",
     )
     drifted: bool
+    label: str | None = Field(
+        default=None, description="Under which it differs most; None: all photographs were compared, or nobody kept it."
+    )
 
 
 class LabelCounts(Contract):

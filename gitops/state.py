@@ -101,7 +101,7 @@ class State:
 
     @property
     def drift(self) -> Path:
-        """Reports on drift: `<project>/<day>.html`."""
+        """Reports on drift: `<project>/<time>.html`."""
         return self.root / "drift"
 
     @property

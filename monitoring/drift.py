@@ -59,6 +59,8 @@ class Finding:
     """How likely so large a value is without drift, corrected for all the comparisons of a window."""
     distance: float | None = None
     """Of a single value: Wasserstein's, in standard deviations of the reference; None: it has none."""
+    label: str | None = None
+    """Only photographs that were called this were compared; None: all."""
 
     @property
     def drifted(self) -> bool:
@@ -126,7 +128,7 @@ def _of_values(reference: Observations, window: Observations, labels: Sequence[s
             expected = _present(reference.values[name][reference.labels == label])
             found = _present(window.values[name][window.labels == label])
             if min(len(expected), len(found)) >= _LEAST_ROWS:
-                yield _of_value(name, expected, found)
+                yield replace(_of_value(name, expected, found), label=label)
 
 
 def _present(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -178,7 +180,7 @@ def _of_embeddings(
         found = whiten(window.embeddings[window.labels == label])
         if len(expected) >= _LEAST_ROWS:
             value, p_value = mmd(expected, found, rng)
-            yield Finding(DriftKind.EMBEDDING, EMBEDDING, "mmd", value, p_value)
+            yield Finding(DriftKind.EMBEDDING, EMBEDDING, "mmd", value, p_value, label=label)
 
 
 @dataclass(frozen=True)

@@ -8,63 +8,72 @@ from datetime import timedelta
 from pathlib import Path
 
 from gitops.errors import BundleError, ContractError
+from gitops.manifest import ReferenceSample
 from gitops.state import write_atomically
 from gitops.status import now
 from ray_jobs import drift_page
-from ray_jobs.drift_summary import Reference, watched
+from ray_jobs.drift_page import Report
+from ray_jobs.drift_summary import reference_of, sum_up
 from ray_jobs.stage import Stage, arguments, open_stage, recorded, run_main
+
+_MOST_HOURS = 10 * 366 * 24
 
 
 @recorded("drift")
 def run(stage: Stage, windows: Path, hours: float) -> Path | None:
-    """Sum up the project's windows that ended lately, in words and on a page.
+    """Sum up the project's windows that were judged lately, in words and on a page.
 
     Args:
         stage: project and state.
         windows: `args.windows` of an environment: one folder in it an application.
-        hours: that have passed since the first of them ended, at most.
+        hours: that have passed since the first of them was judged, at most.
 
     Returns:
-        The page; None: no window ended.
+        The page; None: no window was judged.
 
     Raises:
-        DataError: there is no such folder, or a window in it cannot be read.
+        DataError: there is no such folder.
     """
     until = now()
-    found = watched(stage.project.name, windows, until - timedelta(hours=hours))
-    if not found:
-        print(f"no window of {stage.project.name} ended in the last {hours:g} h in {windows}")
+    found = sum_up(stage.project.name, windows, until - timedelta(hours=hours))
+    for text in found.unreadable:
+        print(f"mind: {text}")
+    if not found.watched:
+        print(f"no window of {stage.project.name} was judged in the last {hours:g} h in {windows}")
         return None
-    references: dict[str, Reference | str] = {}
-    for one in found:
+    references: dict[str, ReferenceSample | str] = {}
+    for watched in found.watched:
         try:
-            references[one.model.sha256] = Reference.of(one.model, stage.state.bundles)
+            references[watched.model.sha256] = reference_of(watched.model)
         except (BundleError, ContractError) as error:  # of a version that is long gone: the windows still say it all
-            references[one.model.sha256] = str(error)
-            print(f"mind: the page has no reference of {one.title}: {error}")
-        print(one.text)
-    page = stage.state.drift / stage.project.name / f"{until:%Y-%m-%d}.html"
+            references[watched.model.sha256] = str(error)
+            print(f"mind: the page has no reference of {watched.title}: {error}")
+        print(watched.text)
+    page = stage.state.drift / stage.project.name / f"{until:%Y%m%dT%H%M%SZ}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, drift_page.render(stage.project, found, references, until, hours))
+    write_atomically(page, drift_page.render(Report(stage.project, windows, found, references, until, hours)))
     print(f"wrote {page}")
     return page
 
 
 def main() -> None:
     """Report as a program."""
-    parser = arguments("Sum up the windows of the served line that ended lately: what drifted in them, on a page.")
+    parser = arguments("Sum up the windows of the served line that were judged lately: what drifted, on a page.")
     place = "`args.windows` of the environment (the state folder's, of the project's first environment)"
     parser.add_argument("--windows", type=Path, metavar="FOLDER", help=place)
-    parser.add_argument("--hours", type=_positive, default=24.0, help="windows that ended so lately (%(default)g)")
+    parser.add_argument("--hours", type=_hours, default=24.0, help="that a window may be old (%(default)g)")
     options = parser.parse_args()
     stage = open_stage(options)
     run(stage, options.windows or stage.state.windows / stage.project.environments[0], options.hours)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+def _hours(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"must be a number of hours above 0, and ten years at most, not {text}")
     return value
 
 

@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from gitops.manifest import Project
+from gitops.manifest import Project, ReferenceSample
 from monitoring.drift import CONFIDENCE, SCORE
 from ray_jobs import page
-from ray_jobs.drift_summary import Feature, Reference, Watched, features
+from ray_jobs.drift_summary import Feature, Summary, Watched, Window, features
 from ray_jobs.page import Thumbnail, number
 from serve.measures import Measures
-from serve.preprocess import MAX_PIXELS, ImageError, decode
+from serve.preprocess import ImageError, decode
 from serve.windows import photograph_in
 
 _BINS = 24
@@ -28,6 +30,24 @@ _DESCRIPTIONS = {
     CONFIDENCE: "Probability of the likeliest class.",
     **{name: str(field.description) for name, field in Measures.model_fields.items()},
 }
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows."""
+
+    project: Project
+    windows: Path
+    """The environment's folder of windows."""
+    summary: Summary
+    references: Mapping[str, ReferenceSample | str]
+    """What the windows were compared with, by the bundle's digest; or why that is not known."""
+    until: datetime
+    """When this is, in UTC."""
+    hours: float
+    """That are reported."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,8 @@ class Chart:
 
     name: str
     description: str
+    shown: str
+    """Whose values: in words."""
     drifted: bool
     low: str
     high: str
@@ -61,73 +83,58 @@ class Section:
     watched: Watched
     features: tuple[Feature, ...]
     photographs: tuple[Thumbnail, ...]
-    label: str
-    """Of the photographs that the charts show: the commonest."""
     charts: tuple[Chart, ...]
     no_reference: str
     """Why there is none; empty if there is one."""
 
 
-def render(
-    project: Project,
-    found: Sequence[Watched],
-    references: Mapping[str, Reference | str],
-    until: datetime,
-    hours: float,
-) -> str:
-    """Draw the page.
-
-    Args:
-        project: whose models they are.
-        found: what came to each version.
-        references: what each was compared with, by the bundle's digest; or why that is not known.
-        until: when this is.
-        hours: that are reported.
-    """
+def render(report: Report) -> str:
+    """Draw the page."""
+    watched = report.summary.watched
     return page.render(
         "drift.html.j2",
-        project=project,
-        sections=[_section(watched, references[watched.model.sha256]) for watched in found],
-        until=until,
-        hours=f"{hours:g}",
-        drifted=sum(watched.drifted for watched in found),
-        judged=sum(watched.judged for watched in found),
+        report=report,
+        sections=[_section(one, report.references[one.model.sha256]) for one in watched],
+        drifted=sum(one.drifted for one in watched),
+        judged=sum(one.judged for one in watched),
         chart_width=_CHART_WIDTH,
         chart_height=_CHART_HEIGHT,
     )
 
 
-def _section(watched: Watched, reference: Reference | str) -> Section:
-    known = reference if isinstance(reference, Reference) else None
+def _section(watched: Watched, reference: ReferenceSample | str) -> Section:
     summed = features(watched.windows)
-    label = max(watched.labels, key=lambda name: watched.labels[name])
-    drifted = [feature.name for feature in summed if feature.drifted]
-    drawn = [name for name in watched.figures.column_names if name in _DESCRIPTIONS]
-    ordered = sorted(drawn, key=lambda name: drifted.index(name) if name in drifted else len(drifted))
-    charts = [_chart(name, watched, known, label, drifted=name in drifted) for name in ordered]
+    known = reference if isinstance(reference, ReferenceSample) else None
+    places = {feature.name: place for place, feature in enumerate(summed) if feature.drifted}
+    names = sorted(_DESCRIPTIONS, key=lambda name: places.get(name, len(places)))
+    charts = (_chart(name, watched, known) for name in names)
     return Section(
         watched=watched,
         features=tuple(summed),
-        photographs=_least_sure(watched, known),
-        label=label,
+        photographs=_least_sure(watched),
         charts=tuple(chart for chart in charts if chart),
         no_reference="" if known else str(reference),
     )
 
 
-def _chart(name: str, watched: Watched, reference: Reference | None, label: str, *, drifted: bool) -> Chart | None:
-    """None: there is nothing to see, as nothing was measured or all of it is one value."""
-    labels = np.array(watched.figures["label"].to_pylist())
-    values = _present(np.array(watched.figures[name].to_pylist(), np.float64)[labels == label])
-    expected = _expected(name, reference, label)
+def _chart(name: str, watched: Watched, reference: ReferenceSample | None) -> Chart | None:
+    """A value in the windows in which it drifted, or in all of them; None: there is nothing to see."""
+    drifted = [window for window in watched.windows if window.finding(name)]
+    last = drifted[-1].finding(name) if drifted else None
+    label = (last and last.label) or max(watched.labels, key=lambda name: watched.labels[name])
+    values = np.concatenate([_values(name, label, window.figures) for window in drifted or watched.windows])
+    expected = _expected(name, label, reference)
     if not len(values):
         return None
-    low, high = (float(end) for end in np.percentile(np.concatenate([values, expected]), _TAILS))
+    both = [np.percentile(some, _TAILS) for some in (values, expected) if len(some)]
+    low, high = float(min(ends[0] for ends in both)), float(max(ends[1] for ends in both))
     if low == high:
-        return None
+        if not drifted:
+            return None
+        low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, _BINS + 1)
     shares, wanted = _shares(values, edges), _shares(expected, edges)
-    unit, step = _CHART_HEIGHT / max(1e-9, *shares, *wanted), _CHART_WIDTH / _BINS
+    unit, step = _CHART_HEIGHT / max(*shares, *wanted), _CHART_WIDTH / _BINS
     bars = tuple(
         Bar(
             x=index * step,
@@ -143,22 +150,30 @@ def _chart(name: str, watched: Watched, reference: Reference | None, label: str,
         for index, share in enumerate(wanted)
         for x in (index * step, (index + 1) * step)
     )
-    return Chart(name, _DESCRIPTIONS[name], drifted, number(low), number(high), bars, outline)
+    shown = f"called {label}" + (f", of the windows in which it drifted ({len(drifted)})" if drifted else "")
+    return Chart(name, _DESCRIPTIONS[name], shown, bool(drifted), number(low), number(high), bars, outline)
 
 
-def _expected(name: str, reference: Reference | None, label: str) -> NDArray[np.float64]:
-    """The reference's values of photographs that were called the same; (0,) where there are none."""
-    if reference is None or name not in reference.sample.values:
+def _values(name: str, label: str, figures: pa.Table) -> Values:
+    """What was measured of the photographs that were called `label`, (n,)."""
+    if name not in figures.column_names:  # of an older release
         return np.array([], np.float64)
-    labels = np.array(reference.sample.labels)
-    return _present(np.array(reference.sample.values[name], np.float64)[labels == label])
+    return _of_label(figures[name].to_pylist(), figures["label"].to_pylist(), label)
 
 
-def _present(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[~np.isnan(values)]
+def _expected(name: str, label: str, reference: ReferenceSample | None) -> Values:
+    """The same of the reference."""
+    if reference is None or name not in reference.values:
+        return np.array([], np.float64)
+    return _of_label(reference.values[name], reference.labels, label)
 
 
-def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:
+def _of_label(values: Sequence[float | None], labels: Sequence[str], label: str) -> Values:
+    found: Values = np.array(values, np.float64)[np.array(labels, np.str_) == label]
+    return np.asarray(found[~np.isnan(found)])
+
+
+def _shares(values: Values, edges: Values) -> list[float]:
     """How much of the values falls into each bin; empty where there are none."""
     if not len(values):
         return []
@@ -166,21 +181,24 @@ def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[flo
     return [float(share) for share in counts / len(values)]
 
 
-def _least_sure(watched: Watched, reference: Reference | None) -> tuple[Thumbnail, ...]:
-    """Photographs that the windows kept, those first whose score is nearest to the threshold."""
-    columns = ("sha256", "label", SCORE)
-    rows = {row["sha256"]: row for row in watched.figures.select(columns).to_pylist()}
-    threshold = reference.manifest.threshold.value if reference else 0.5
-    kept = {sha: file for window, file in zip(watched.windows, watched.files, strict=True) for sha in window.examples}
-    nearest = sorted(kept.keys() & rows.keys(), key=lambda sha: (abs(rows[sha][SCORE] - threshold), sha))
-    good = next(iter(watched.labels))
-    found = []
-    for sha in nearest[:_PHOTOGRAPHS]:
-        # A window that the monitor has removed meanwhile, or a photograph that this machine cannot decode.
+def _least_sure(watched: Watched) -> tuple[Thumbnail, ...]:
+    """Photographs that the windows kept."""
+    windows = {window.file: window for window in watched.windows}
+    good, found = next(iter(watched.labels)), []
+    for file, sha256 in watched.examples:
+        # A window that the monitor has removed meanwhile, or a photograph that nobody can decode here.
         with suppress(OSError, ValueError, ImageError):
-            data = photograph_in(kept[sha], sha)
-            if data is not None:
-                pixels = decode(data, 3, max_pixels=MAX_PIXELS)[:, :, ::-1]
-                caption = f"{rows[sha]['label']}, score {rows[sha][SCORE]:.3f} · {sha[:12]}"
-                found.append(Thumbnail(page.jpeg_uri(pixels, _THUMB_WIDTH), caption, rows[sha]["label"] != good))
+            if (data := photograph_in(file, sha256)) is not None:
+                label, score = _judgement(windows[file], sha256)
+                pixels = decode(data, 3)[:, :, ::-1]
+                caption = f"{label}, score {score:.3f} · {sha256[:12]}"
+                found.append(Thumbnail(page.jpeg_uri(pixels, _THUMB_WIDTH), caption, label != good))
+        if len(found) == _PHOTOGRAPHS:
+            break
     return tuple(found)
+
+
+def _judgement(window: Window, sha256: str) -> tuple[str, float]:
+    """What was said of a photograph of a window, and its score."""
+    place = window.figures["sha256"].to_pylist().index(sha256)
+    return window.figures["label"][place].as_py(), window.figures[SCORE][place].as_py()

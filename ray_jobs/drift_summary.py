@@ -2,22 +2,50 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gitops import bundle
-from gitops.errors import ContractError, DataError
-from gitops.manifest import BundleManifest, DriftWindow, ReferenceSample, ServedModel
+from gitops.errors import ContractError
+from gitops.manifest import DriftFinding, DriftWindow, ReferenceSample, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
 from monitoring.metrics import DriftKind, WindowOutcome
+from ray_jobs.window_photographs import window_files
 from serve.measures import Measures
 from serve.windows import baseline_in
 
 _FIGURES = ("sha256", "label", SCORE, CONFIDENCE, *Measures.model_fields)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window on the disk."""
+
+    found: DriftWindow
+    file: Path
+    """Its Parquet file."""
+    figures: pa.Table
+    """A row a photograph: SHA-256, label, score, confidence and measures."""
+
+    @property
+    def drifted(self) -> bool:
+        """Whether anything did."""
+        return self.found.outcome == WindowOutcome.DRIFTED
+
+    @property
+    def judged(self) -> bool:
+        """Whether it could be: with enough photographs, and enough in the reference."""
+        return self.found.outcome != WindowOutcome.TOO_FEW
+
+    def finding(self, feature: str) -> DriftFinding | None:
+        """What drifted of a value that is measured of each photograph; None: it did not."""
+        of_values = (one for one in self.found.drifted if one.kind is not DriftKind.LABEL)
+        return next((one for one in of_values if one.feature == feature), None)
 
 
 @dataclass(frozen=True)
@@ -39,44 +67,64 @@ class Feature:
     def text(self) -> str:
         """It in words, for a feature that drifted."""
         windows = "1 window" if self.drifted == 1 else f"{self.drifted} windows"
-        return f"{self.name} ({windows}, {self.statistic} up to {self.largest:.2f})"
+        return f"{self.name} ({windows}, {self.statistic} {self.largest:.2f})"
 
 
 @dataclass(frozen=True)
 class Watched:
     """The photographs of a version of a model, as an application's monitor has judged them."""
 
-    application: str
-    model: ServedModel
-    windows: tuple[DriftWindow, ...]
+    windows: tuple[Window, ...]
     """Oldest first."""
-    files: tuple[Path, ...]
-    """The windows' Parquet files."""
-    figures: pa.Table
-    """A row a photograph: SHA-256, label, score, confidence and measures."""
     baseline: dict[str, int]
     """How often the version gave each label at first; empty: it has not given enough yet."""
 
     @property
-    def drifted(self) -> int:
-        """Windows that did."""
-        return sum(window.outcome == WindowOutcome.DRIFTED for window in self.windows)
+    def application(self) -> str:
+        """Whose monitor it was."""
+        return self.windows[-1].found.application
+
+    @property
+    def model(self) -> ServedModel:
+        """The version."""
+        return self.windows[-1].found.model
+
+    @property
+    def photographs(self) -> int:
+        """How many there are in all the windows."""
+        return sum(window.found.photographs for window in self.windows)
 
     @property
     def judged(self) -> int:
-        """Windows with enough photographs."""
-        return sum(window.outcome != WindowOutcome.TOO_FEW for window in self.windows)
+        """Windows that could be."""
+        return sum(window.judged for window in self.windows)
 
     @property
-    def since(self) -> datetime | None:
-        """Since when it drifts; None: the last window that was judged did not."""
-        judged = [window for window in self.windows if window.outcome != WindowOutcome.TOO_FEW]
-        return judged[-1].drifting_since if judged else None
+    def drifted(self) -> int:
+        """Windows that did."""
+        return sum(window.drifted for window in self.windows)
 
     @property
     def labels(self) -> dict[str, int]:
         """How often each label was given, the good one first."""
-        return {label: sum(window.labels.get(label, 0) for window in self.windows) for label in self.windows[-1].labels}
+        names = self.windows[-1].found.labels
+        return {name: sum(window.found.labels.get(name, 0) for window in self.windows) for name in names}
+
+    @property
+    def since(self) -> datetime | None:
+        """Since when it drifts; None: the last window that was judged did not."""
+        judged = [window.found for window in self.windows if window.judged]
+        return judged[-1].drifting_since if judged else None
+
+    @property
+    def examples(self) -> list[tuple[Path, str]]:
+        """The photographs that the windows kept, once each: of each the least sure, newest first, then the next one."""
+        kept = [[(sha256, window.file) for sha256 in window.found.examples] for window in reversed(self.windows)]
+        files: dict[str, Path] = {}
+        for one in chain.from_iterable(zip_longest(*kept)):
+            if one:
+                files.setdefault(*one)
+        return [(file, sha256) for sha256, file in files.items()]
 
     @property
     def title(self) -> str:
@@ -85,108 +133,112 @@ class Watched:
         return f"{self.model.name}{of}, version {self.model.version}"
 
     @property
+    def period(self) -> str:
+        """From the first photograph to the last one."""
+        return f"{_minute(self.windows[0].found.began_at)} to {_minute(self.windows[-1].found.ended_at)} UTC"
+
+    @property
     def text(self) -> str:
         """It in a line."""
-        few = len(self.windows) - self.judged
-        found = [f"{self.drifted or 'none'} of {self.judged} windows drifted"] if self.judged else []
-        found += [f"{few} had too few photographs to be judged"] if few else []
-        drifted = [feature.text for feature in features(self.windows) if feature.drifted]
-        said = f"{self.title}: {self.figures.num_rows} photographs; {', '.join(found)}"
-        if drifted:
-            said += f": {', '.join(drifted)}"
-        return said + (f"; it drifts since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else "")
+        said = []
+        if self.judged:
+            drifted = ", ".join(feature.text for feature in features(self.windows) if feature.drifted)
+            said.append(f"{self.drifted or 'none'} of {self.judged} windows drifted" + (drifted and f": {drifted}"))
+        if self.since:
+            said.append(f"drifting since {_minute(self.since)} UTC")
+        if other := len(self.windows) - self.judged:
+            said.append(f"{other} not judged, with too few photographs in it or in the reference")
+        return f"{self.title}, {self.period}: {self.photographs} photographs; {'; '.join(said)}"
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What the windows were compared with."""
-
-    manifest: BundleManifest
-    sample: ReferenceSample
-
-    @classmethod
-    def of(cls, model: ServedModel, cache: Path) -> "Reference":
-        """A model's.
-
-        Raises:
-            BundleError: its bundle cannot be had.
-            ContractError: its reference cannot be read.
-        """
-        folder = bundle.fetch(model.uri, model.sha256, cache)
-        manifest = bundle.verify(folder, model.sha256)
-        return cls(manifest, ReferenceSample.read(folder / manifest.reference))
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
 
 
-def features(windows: Sequence[DriftWindow]) -> list[Feature]:
+def features(windows: Sequence[Window]) -> list[Feature]:
     """What windows found, feature by feature: first what drifted most often, then what is farthest off."""
-    found: dict[tuple[DriftKind, str], list[tuple[str, float, float | None, bool]]] = {}
+    found: dict[tuple[DriftKind, str], list[DriftFinding]] = {}
     for window in windows:
-        for one in window.findings:
-            said = (one.statistic, one.value, one.wasserstein, one.drifted)
-            found.setdefault((one.kind, one.feature), []).append(said)
+        for one in window.found.findings:
+            found.setdefault((one.kind, one.feature), []).append(one)
     summed = [
         Feature(
             kind=kind,
             name=name,
-            statistic=values[-1][0],
-            drifted=sum(drifted for *_, drifted in values),
-            compared=len(values),
-            largest=max((value for _, value, _, _ in values), key=abs),
-            distance=max((distance for _, _, distance, _ in values if distance is not None), default=None),
+            statistic=ones[-1].statistic,
+            drifted=sum(one.drifted for one in ones),
+            compared=len(ones),
+            largest=max((one.value for one in ones), key=abs),
+            distance=max((one.wasserstein for one in ones if one.wasserstein is not None), default=None),
         )
-        for (kind, name), values in found.items()
+        for (kind, name), ones in found.items()
     ]
     return sorted(summed, key=lambda feature: (-feature.drifted, -abs(feature.largest), feature.name))
 
 
-def watched(project: str, folder: Path, since: datetime) -> list[Watched]:
-    """What came to each version of each application, the one first that came last.
+@dataclass(frozen=True)
+class Summary:
+    """What lies in a folder of windows."""
+
+    watched: tuple[Watched, ...]
+    """Each version of each application, the one first that came last."""
+    unreadable: tuple[str, ...]
+    """What cannot be read, and why."""
+
+
+def sum_up(project: str, folder: Path, since: datetime) -> Summary:
+    """Read the windows that were judged lately.
 
     Args:
         project: whose models they are.
         folder: `args.windows` of an environment: one folder in it an application.
-        since: windows that ended later are summed up.
+        since: what was judged before is left out. A window is judged when it is full or its time has passed, which
+            may be long after its last photograph; its file says when.
 
     Raises:
-        DataError: there is no such folder, or a window in it cannot be read.
+        DataError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist: give the environment's `args.windows` with --windows")
-    found: dict[tuple[str, str], list[_Read]] = {}
-    for one in sorted(_windows(project, folder, since), key=lambda one: one.window.ended_at):
-        found.setdefault((one.window.application, one.window.model.sha256), []).append(one)
-    return sorted(map(_sum_up, found.values()), key=lambda one: one.windows[-1].ended_at, reverse=True)
+    unreadable: list[str] = []
+    found: dict[tuple[str, str, str], list[Window]] = {}
+    for window in sorted(_read(project, folder, since, unreadable), key=lambda one: one.found.ended_at):
+        model = window.found.model
+        found.setdefault((window.found.application, model.version, model.sha256), []).append(window)
+    summed = [_watched(windows) for windows in found.values()]
+    newest_first = sorted(summed, key=lambda one: one.windows[-1].found.ended_at, reverse=True)
+    return Summary(tuple(newest_first), tuple(unreadable))
 
 
-@dataclass(frozen=True)
-class _Read:
-    window: DriftWindow
-    file: Path
-    figures: pa.Table
-
-
-def _windows(project: str, folder: Path, since: datetime) -> Iterator[_Read]:
-    for file in folder.glob("*/*.json"):
+def _read(project: str, folder: Path, since: datetime, unreadable: list[str]) -> Iterator[Window]:
+    for file in window_files(folder):
         figures = file.with_suffix(".parquet")
         try:
-            window = DriftWindow.read(file)
-            if window.model.name == project and window.ended_at > since:
+            if datetime.fromtimestamp(file.stat().st_mtime, UTC) <= since:
+                continue
+            found = DriftWindow.read(file)
+            if found.model.name == project:
                 there = pq.read_schema(figures).names
                 columns = [name for name in _FIGURES if name in there]
-                yield _Read(window, figures, pq.read_table(figures, columns=columns))
+                yield Window(found, figures, pq.read_table(figures, columns=columns))
+        except FileNotFoundError:  # the monitor keeps the latest ones only, and removes while we read
+            continue
         except (ContractError, OSError, pa.ArrowException) as error:
-            if file.exists():  # else the monitor, which keeps the latest ones only, has removed it meanwhile
-                raise DataError(f"the window {figures} cannot be read ({error}): remove it and its .json") from error
+            if file.exists():
+                unreadable.append(f"the window {figures} cannot be read: {error}")
 
 
-def _sum_up(read: Sequence[_Read]) -> Watched:
-    last = read[-1].window
-    baseline = baseline_in(read[-1].file.parent, last.model)
-    return Watched(
-        application=last.application,
-        model=last.model,
-        windows=tuple(one.window for one in read),
-        files=tuple(one.file for one in read),
-        figures=pa.concat_tables([one.figures for one in read], promote_options="default"),
-        baseline=baseline if sum(baseline.values()) >= drift.BASELINE else {},
-    )
+def _watched(windows: Sequence[Window]) -> Watched:
+    last = windows[-1]
+    baseline = baseline_in(last.file.parent, last.found.model)
+    return Watched(tuple(windows), baseline if sum(baseline.values()) >= drift.BASELINE else {})
+
+
+def reference_of(model: ServedModel) -> ReferenceSample:
+    """What a model's windows were compared with.
+
+    Raises:
+        BundleError: its bundle cannot be had.
+        ContractError: its reference cannot be read.
+    """
+    manifest = bundle.read_manifest(model.uri, model.sha256)
+    data = bundle.read_file(model.uri, model.sha256, manifest.reference)
+    return ReferenceSample.from_json(data.decode(errors="replace"), f"{model.uri}/{manifest.reference}")

@@ -46,10 +46,10 @@ class Target:
     """By digest; for GPUs one with the extra `gpu`."""
     claim: str
     """The PersistentVolumeClaim that holds the state folder; all pods mount it (ReadWriteMany)."""
+    windows_claim: str
+    """The PersistentVolumeClaim that holds the environment's windows; only the report on drift mounts it."""
     namespace: str | None = None
     """None: the one that kubectl is set to."""
-    windows: str = "mergeline-drift-windows"
-    """The PersistentVolumeClaim that holds the environment's windows; only the report on drift mounts it."""
 
 
 def render(
@@ -128,7 +128,7 @@ def _volumes(stage: str, name: str, target: Target) -> list[tuple[dict[str, Any]
         ({"name": "state", "persistentVolumeClaim": {"claimName": target.claim}}, {"mountPath": STATE_FOLDER}),
     ]
     if stage == _REPORT:
-        windows = {"name": "windows", "persistentVolumeClaim": {"claimName": target.windows}}
+        windows = {"name": "windows", "persistentVolumeClaim": {"claimName": target.windows_claim}}
         volumes.append((windows, {"mountPath": WINDOWS_FOLDER, "readOnly": True}))
     return volumes
 
@@ -143,13 +143,13 @@ def _cluster(
     base = importlib.resources.files("gitops") / "base" / "rayservice.yaml"
     served = YAML(typ="safe", pure=True).load(base.read_text())["spec"]["rayClusterConfig"]
     head, worker = served["headGroupSpec"], served["workerGroupSpecs"][0]
-    limits = _LIMITS_OF_A_REPORT if stage == _REPORT else _LIMITS
+    kind, limits = ("report", _LIMITS_OF_A_REPORT) if stage == _REPORT else ("training", _LIMITS)
     cluster = {
         "rayVersion": served["rayVersion"],
         "authOptions": served["authOptions"],
         "headGroupSpec": {
             "rayStartParams": head["rayStartParams"],
-            "template": _pod(head["template"], "training-head", image, limits, volumes),
+            "template": _pod(head["template"], f"{kind}-head", image, limits, volumes),
         },
     }
     if stage == _REPORT:

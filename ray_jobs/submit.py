@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -78,9 +79,17 @@ def run_pipeline(stage: Stage, address: str, training: Training, console: Consol
         raise PipelineError(f"the pipeline failed with status {status}; mend it and run this again: it resumes")
 
 
-def entrypoint(python: str, stage: str, arguments: Sequence[str]) -> str:
-    """The shell command of a stage's job."""
-    return shlex.join([python, "-m", f"ray_jobs.{stage}", *arguments])
+def entrypoint(python: str, stage: str, arguments: Sequence[str], folder: Path | None = None) -> str:
+    """The shell command of a stage's job.
+
+    Args:
+        python: the interpreter.
+        stage: one of `STAGES`.
+        arguments: its options.
+        folder: that relative paths among them are meant from; None: wherever the job runs.
+    """
+    command = shlex.join([python, "-m", f"ray_jobs.{stage}", *arguments])
+    return f"cd {shlex.quote(str(folder))} && exec {command}" if folder else command
 
 
 def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient, str]":

@@ -11,6 +11,7 @@ from gitops.state import write_atomically
 from ray_jobs.dataset import brought_folder, brought_name
 from ray_jobs.stage import Stage
 from serve.preprocess import suffix_of
+from serve.windows import BASELINES
 
 
 def take_out(stage: Stage, windows: Path) -> int:
@@ -28,13 +29,24 @@ def take_out(stage: Stage, windows: Path) -> int:
     Raises:
         DataError: there is no such folder, or a window in it cannot be read.
     """
-    if not windows.is_dir():
-        raise DataError(f"the folder {windows} does not exist: give the environment's `args.windows` with --windows")
     found = 0
-    for file in sorted(windows.glob("*/*.json")):
+    for file in window_files(windows):
         if DriftWindow.read(file).model.name == stage.project.name:
             found += _take_out_of(stage, file.with_suffix(".parquet"))
     return found
+
+
+def window_files(windows: Path) -> list[Path]:
+    """The windows' JSON files in an environment's folder, each beside the Parquet file of its figures.
+
+    Raises:
+        DataError: there is no such folder, or it is an application's in there.
+    """
+    if not windows.is_dir():
+        raise DataError(f"the folder {windows} does not exist: give the environment's `args.windows` with --windows")
+    if (windows / BASELINES).is_dir():
+        raise DataError(f"the folder {windows} is an application's: give the one that it lies in with --windows")
+    return sorted(windows.glob("*/*.json"))
 
 
 def _take_out_of(stage: Stage, figures: Path) -> int:

@@ -250,6 +250,7 @@ def _finding(found: Finding) -> DriftFinding:
         p_value=found.p_value,
         wasserstein=found.distance,
         drifted=found.drifted,
+        label=found.label,
     )
 
 

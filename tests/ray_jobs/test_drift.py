@@ -1,27 +1,33 @@
 """The report on drift: what the monitor found in the project's windows, in words and on a page."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from gitops.errors import DataError
-from gitops.manifest import ServedModel
+from gitops.manifest import DriftWindow, ServedModel
 from monitoring import drift
+from monitoring.metrics import WindowOutcome
+from ray_jobs import drift_page
 from ray_jobs.drift import run
-from ray_jobs.drift_summary import features
+from ray_jobs.drift_summary import Watched, features, reference_of, sum_up
 from ray_jobs.stage import Stage
-from serve.windows import windows_below
+from serve.windows import BASELINES, windows_below
 from tests.bundles import make_bundle
 from tests.photographs import stage_on
 from tests.serve.conftest import Tally
 from tests.serve.site import open_bundle
-from tests.windows import APPLICATION, PHOTOGRAPHS, WINDOW, feed, files, monitor_on, reference
+from tests.windows import PHOTOGRAPHS, WINDOW, feed, files, monitor_on, reference
 
 WATCHED, HOURS = "screw of line, version", 24.0
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def make_model(folder: Path, version: str, salt: float, like: ServedModel | None = None) -> ServedModel:
@@ -58,54 +64,109 @@ def test_it_says_what_drifted_and_how_often(windows: Path, stage: Stage, capsys:
     assert page is not None
     assert page.parent == stage.state.drift / "screw"
     second, first, last = capsys.readouterr().out.splitlines()
-    assert second == f"{WATCHED} 2: 20 photographs; 1 had too few photographs to be judged"
-    said = re.fullmatch(rf"{WATCHED} 1: 192 photographs; 1 of 3 windows drifted: (.*); it drifts since (.*) UTC", first)
+    period = r"\d{4}-\d\d-\d\d \d\d:\d\d to \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    few = "20 photographs; 1 not judged, with too few photographs in it or in the reference"
+    assert re.fullmatch(rf"{WATCHED} 2, {period}: {few}", second), second
+    judged = r"192 photographs; 1 of 3 windows drifted: (.*); drifting since (.*) UTC"
+    said = re.fullmatch(rf"{WATCHED} 1, {period}: {judged}", first)
     assert said, first
-    exposure = next(found.value for found in windows_below(windows)[2].drifted if found.feature == "exposure")
-    assert f"exposure (1 window, ks up to {exposure:.2f})" in said[1]
+    drifted = windows_below(windows)[2]
+    exposure = next(found.value for found in drifted.drifted if found.feature == "exposure")
+    assert f"exposure (1 window, ks {exposure:.2f})" in said[1]
+    assert said[2] == f"{drifted.began_at:%Y-%m-%d %H:%M}"
     assert last == f"wrote {page}"
 
 
-def test_the_page_shows_values_beside_the_reference_and_what_was_least_sure(windows: Path, stage: Stage) -> None:
-    page = run(stage, windows, HOURS)
+def sections(page: Path | None) -> list[str]:
     assert page is not None
-    text = page.read_text()
-    assert "1 of 3 windows drifted" in text
-    one, other = text.split("<h2>")[1:]
-    assert "version 2" in one
-    assert "no window had photographs enough" in one
-    assert other.index('aria-label="Histogram of exposure"') < other.index('aria-label="Histogram of noise"')
-    assert "exposure <span" in other
-    charts = other.count("<svg")
-    assert other.count("<polyline") == charts > 5
-    assert other.count("data:image/jpeg") == 12 <= 3 * PHOTOGRAPHS
-    heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', other)]
-    assert max(heights) <= 90
-    good = windows_below(windows)[0].labels["good"] + windows_below(windows)[1].labels["good"]
-    assert f"at first {100 * good / 128:.1f} %" in other
-    assert "no reference" not in text
+    return page.read_text().split("<h2>")
+
+
+def chart_of(name: str, section: str) -> str:
+    return next(card for card in section.split('<div class="card">') if f'"Histogram of {name}"' in card)
+
+
+def heights(chart: str) -> list[float]:
+    return [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', chart)]
+
+
+def outline(chart: str) -> list[float]:
+    """How high the reference stands in each bin, by the line that is drawn."""
+    (points,) = re.findall(r'<polyline points="([^"]*)"', chart)
+    return [round(90 - float(point.split(",")[1]), 2) for point in points.split()[::2]]
+
+
+def test_the_page_shows_values_beside_the_reference_and_what_was_least_sure(windows: Path, stage: Stage) -> None:
+    head, few, judged = sections(run(stage, windows, HOURS))
+    assert "1 of 3 windows drifted" in head
+    assert str(windows) in head
+    assert ("version 2" in few, "version 1" in judged) == (True, True)
+    assert "What was compared" in few
+    assert '<p class="soft">Nothing.</p>' in few
+    assert judged.index('"Histogram of exposure"') < judged.index('"Histogram of noise"')
+    assert judged.count("data:image/jpeg") == 12 <= 3 * PHOTOGRAPHS
+    stable = windows_below(windows)[:2]
+    assert f"at first {100 * sum(one.labels['good'] for one in stable) / 128:.1f} %" in judged
+    assert "no reference" not in head + few + judged
+
+
+def test_a_chart_shows_the_windows_that_drifted_apart_from_the_reference(windows: Path, stage: Stage) -> None:
+    judged = sections(run(stage, windows, HOURS))[2]
+    exposure, noise = chart_of("exposure", judged), chart_of("noise", judged)
+    assert "of the windows in which it drifted (1)" in exposure
+    drawn, expected = heights(exposure), outline(exposure)
+    assert len(drawn) == len(expected) == 24
+    assert max(*drawn, *expected) == 90
+    # The light was a fifth dimmer: what is drawn lies left of the reference and hardly meets it.
+    assert drawn[0] > 0 == expected[0]
+    assert expected[-1] > 0 == drawn[-1]
+    assert "called good." in noise
+    assert "drifted" not in noise
+    assert sum(min(pair) for pair in zip(heights(noise), outline(noise), strict=True)) > 0
+
+
+def test_a_value_that_drifts_in_one_of_many_windows_is_drawn_all_the_same(windows: Path, stage: Stage) -> None:
+    found = sum_up("screw", windows, LONG_AGO).watched[1]
+    many = Watched((*(found.windows[0],) * 200, found.windows[2]), {})
+    exposure = drift_page._chart("exposure", many, reference_of(found.model))
+    assert exposure is not None
+    assert exposure.bars[0].height > 0
+    assert exposure.outline.rsplit(",", maxsplit=1)[1] != f"{90:.2f}"
 
 
 def test_what_drifts_most_often_comes_first(windows: Path) -> None:
-    found = features([window for window in windows_below(windows) if window.model.version == "1"])
+    found = features(sum_up("screw", windows, LONG_AGO).watched[1].windows)
     assert found[0].drifted == 1
     assert [feature.drifted for feature in found] == sorted((one.drifted for one in found), reverse=True)
     assert all(feature.compared == 3 for feature in found if feature.name == "exposure")
 
 
-def test_the_same_day_replaces_its_page(windows: Path, stage: Stage) -> None:
-    assert run(stage, windows, HOURS) == run(stage, windows, HOURS)
-    assert len(list((stage.state.drift / "screw").iterdir())) == 1
+def test_the_least_sure_come_from_all_windows_in_turn(windows: Path) -> None:
+    found = sum_up("screw", windows, LONG_AGO).watched[1]
+    assert [file for file, _ in found.examples[:3]] == [window.file for window in reversed(found.windows)]
+    assert [sha for _, sha in found.examples[:3]] == [one.found.examples[0] for one in reversed(found.windows)]
+    assert len(found.examples) == 3 * PHOTOGRAPHS
 
 
-@pytest.mark.parametrize(("project", "hours"), [("bolt", HOURS), ("screw", 1e-9)])
-def test_only_the_projects_latest_windows_count(
-    windows: Path, stage: Stage, project: str, hours: float, capsys: pytest.CaptureFixture[str]
+def test_the_project_s_own_windows_count_that_were_judged_lately(
+    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Stage(stage.project.model_copy(update={"name": project}), stage.project_file, stage.state)
-    assert run(other, windows, hours) is None
-    assert f"no window of {project} ended in the last {hours:g} h" in capsys.readouterr().out
+    copied = tmp_path / "windows"
+    shutil.copytree(windows, copied)
+    for file in copied.glob("*/*.json"):
+        os.utime(file, (0, 0))
+    other = Stage(stage.project.model_copy(update={"name": "bolt"}), stage.project_file, stage.state)
+    for project, folder in ((stage, copied), (other, windows)):
+        assert run(project, folder, HOURS) is None
+        assert f"no window of {project.project.name} was judged in the last 24 h" in capsys.readouterr().out
     assert not stage.state.drift.exists()
+    # One that was judged because its time had passed ended long before that.
+    late = next(copied.glob("*/*.json"))
+    found = DriftWindow.read(late)
+    ended = {"began_at": LONG_AGO, "ended_at": LONG_AGO}
+    late.write_text(found.model_copy(update=ended).to_json())
+    assert run(stage, copied, 1) is not None
+    assert "1970-01-01 00:00 to 1970-01-01 00:00 UTC" in capsys.readouterr().out
 
 
 def test_without_the_bundle_there_is_a_page_without_reference(
@@ -117,30 +178,65 @@ def test_without_the_bundle_there_is_a_page_without_reference(
         page = run(stage, windows, HOURS)
     finally:
         moved.rename(windows.parent / "1")
-    assert page is not None
     assert f"mind: the page has no reference of {WATCHED} 1: no bundle in" in capsys.readouterr().out
-    other = page.read_text().split("<h2>")[2]
-    assert "no reference: no bundle in" in other
-    assert "<polyline" not in other
-    assert "data:image/jpeg" in other
+    judged = sections(page)[2]
+    assert "no reference: no bundle in" in judged
+    assert "<polyline" not in judged
+    assert "data:image/jpeg" in judged
 
 
-def test_a_window_that_cannot_be_read_is_named(windows: Path, stage: Stage, tmp_path: Path) -> None:
-    (tmp_path / APPLICATION).mkdir()
-    file = next(windows.glob("*/*.json"))
-    (tmp_path / APPLICATION / file.name).write_bytes(file.read_bytes())
-    figures = tmp_path / APPLICATION / file.with_suffix(".parquet").name
-    figures.write_text("cut off")
-    with pytest.raises(DataError, match=rf"{figures.name} cannot be read .*: remove it"):
-        run(stage, tmp_path, HOURS)
-    assert not stage.state.drift.exists()
+def test_where_nothing_could_be_judged_nothing_is_called_stable(
+    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "windows"
+    shutil.copytree(windows, copied)
+    for file in copied.glob("*/*.json"):
+        found = DriftWindow.read(file)
+        file.write_text(found.model_copy(update={"outcome": WindowOutcome.TOO_FEW, "findings": ()}).to_json())
+    head, *_ = sections(run(stage, copied, HOURS))
+    assert "No window could be judged" in head
+    assert "verdict" not in head.split("</style>")[1]
+    assert "windows drifted" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_named_and_left_out(
+    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "windows"
+    shutil.copytree(windows, copied)
+    first, second, *_ = sorted(copied.glob("*/*.json"))
+    first.with_suffix(".parquet").write_text("cut off")
+    second.with_suffix(".parquet").unlink()  # the monitor has just removed this one
+    page = run(stage, copied, HOURS)
+    said = capsys.readouterr().out
+    assert f"mind: the window {first.with_suffix('.parquet')} cannot be read" in said
+    assert second.stem not in said
+    assert f"Left out: the window {first.with_suffix('.parquet')}" in sections(page)[0]
+    assert f"{WATCHED} 1" in said
+
+
+def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "windows"
+    shutil.copytree(windows, copied)
+    for figures in copied.glob("*/*.parquet"):
+        pq.write_table(pq.read_table(figures).drop_columns(["noise"]), figures)
+    found = sum_up("screw", copied, LONG_AGO).watched[1]
+    assert drift_page._chart("noise", found, None) is None
+    assert drift_page._chart("exposure", found, None) is not None
 
 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
-    [(["--hours", "0"], 2, "must be more than 0"), (["--windows", "nowhere"], 1, "the folder nowhere does not exist")],
+    [
+        (["--hours", "0"], 2, "must be a number of hours above 0"),
+        (["--hours", "inf"], 2, "must be a number of hours above 0"),
+        (["--hours", "day"], 2, "must be a number of hours above 0"),
+        (["--windows", "nowhere"], 1, "the folder nowhere does not exist"),
+        (["--windows", "line"], 1, "the folder line is an application's: give the one that it lies in"),
+    ],
 )
 def test_wrong_options_are_clear_errors(tmp_path: Path, options: list[str], code: int, said: str) -> None:
+    (tmp_path / "line" / BASELINES).mkdir(parents=True)
     stage = stage_on(tmp_path, tmp_path / "state")
     stage.project_file.write_text(stage.project.to_json())
     command = [sys.executable, "-m", "ray_jobs.drift", "--project", str(stage.project_file)]

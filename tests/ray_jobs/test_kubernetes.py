@@ -13,7 +13,9 @@ from ray_jobs.kubernetes import Target, render, to_yaml
 from ray_jobs.submit import STAGES
 
 FILE = Path(__file__).parents[2] / "project.yaml"
-TARGET = Target(f"registry.example.com/mergeline@sha256:{'5c1f' * 16}", "mergeline-state", "mergeline-staging")
+TARGET = Target(
+    f"registry.example.com/mergeline@sha256:{'5c1f' * 16}", "mergeline-state", "windows", "mergeline-staging"
+)
 
 
 def job(stage: str = "train", *arguments: str, target: Target = TARGET) -> list[dict[str, Any]]:
@@ -75,20 +77,19 @@ def test_what_is_scheduled_is_the_same_job_under_one_name() -> None:
 
 
 def test_a_report_reads_the_windows_and_needs_no_workers() -> None:
-    target = Target(TARGET.image, TARGET.claim, TARGET.namespace, windows="line-windows")
-    objects = render("drift", ("--hours", "12"), Project.read(FILE), FILE.read_text(), target, "0 3 * * *")
+    objects = render("drift", ("--hours", "12"), Project.read(FILE), FILE.read_text(), TARGET, "0 3 * * *")
     assert policies.refusals(objects) == []
     template = objects[1]["spec"]["jobTemplate"]
     assert template["entrypoint"].endswith("--state /var/lib/mergeline --windows /windows --hours 12")
     assert "workerGroupSpecs" not in template["rayClusterSpec"]
     pod = template["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    assert {"name": "windows", "persistentVolumeClaim": {"claimName": "line-windows"}} in pod["volumes"]
+    assert {"name": "windows", "persistentVolumeClaim": {"claimName": "windows"}} in pod["volumes"]
     (container,) = pod["containers"]
     assert {"name": "windows", "mountPath": "/windows", "readOnly": True} in container["volumeMounts"]
     assert container["resources"]["limits"]["memory"] == "4Gi"
     assert "/windows" not in str(job("train"))
-    component = FILE.parent / "gitops/components/drift-windows"
-    assert Target(TARGET.image, "").windows == YAML(typ="safe").load(component / "claim.yaml")["metadata"]["name"]
+    labels = template["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == "report-head"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -109,7 +110,7 @@ def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_n
 
 
 def test_what_is_printed_reads_back() -> None:
-    objects = job(target=Target(TARGET.image, "other"))
+    objects = job(target=Target(TARGET.image, "other", "windows"))
     assert list(YAML(typ="safe", pure=True).load_all(to_yaml(objects))) == objects
     assert "namespace" not in objects[0]["metadata"]
     assert "claimName: other" in to_yaml(objects)
