@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -95,3 +97,14 @@ def test_a_job_whose_end_nobody_tells_is_one_error(living: bool, reason: str, mo
     said = f"does not say how job {JOB} ended.*{reason}.*resumes"
     with client_of(living=living) as client, pytest.raises(submit.SubmissionError, match=said):
         submit.follow(client, JOB, Console(file=io.StringIO()))
+
+
+def test_a_job_of_this_machine_begins_in_the_callers_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a line's folder"
+    folder.mkdir()
+    python = folder / "python"
+    python.write_text('#!/bin/sh\npwd\nfor word in "$@"; do echo "$word"; done\n')
+    python.chmod(0o755)
+    command = submit.entrypoint("./python", "drift", ["--windows", "our windows"], folder)
+    said = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == [str(folder), "-m", "ray_jobs.drift", "--windows", "our windows"]
