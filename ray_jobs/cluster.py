@@ -9,9 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 from pydantic import Field
 
 from gitops.errors import MergelineError
@@ -24,6 +26,7 @@ _START_SECONDS = 180
 _POLL_SECONDS = 0.2
 _FOLDER_PREFIX = "mergeline-ray-"
 _HEAD_NODE = "ray.scripts.scripts"  # what the command `ray` runs
+_VITAL = ("gcs_server", "raylet")  # a Ray on one machine is lost without either
 _ATTEMPTS = 3  # Ray gives its own processes 30 s to come up, which a busy machine exceeds
 # Some are bound a minute after they were chosen: none that the system gives to connections (on Linux 32768 and up), and
 # none that Ray gives to its workers (10002 to 19999).
@@ -198,12 +201,22 @@ def spawn(session: Session, command: list[str], log: Path, variables: Mapping[st
     return processes.spawn(session.id, command, log, environment)
 
 
+def vital_processes(session: Session) -> list[psutil.Process]:
+    """Those without which the session's Ray has ended."""
+    found = []
+    for process in processes.of(session.id):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() in _VITAL:
+                found.append(process)
+    return found
+
+
 def stop(state: State) -> int:
     """End every process of the state folder's session, politely first; returns how many there were."""
     session = session_of(state)
     if session is None:
         return 0
-    count = processes.end(session.id)
+    count = processes.end(session.id, session.folder)
     shutil.rmtree(session.folder, ignore_errors=True)
     (state.session / "session.json").unlink(missing_ok=True)
     for file in _target_files(state):

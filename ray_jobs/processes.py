@@ -36,26 +36,38 @@ def spawn(session: str, command: list[str], log: Path, environment: Mapping[str,
     return os.posix_spawn(command[0], command, variables, file_actions=files, setsid=True)
 
 
-def of(session: str) -> list[psutil.Process]:
-    """Every living process of a session but the one that asks."""
+def of(session: str, folder: str | None = None) -> list[psutil.Process]:
+    """Every living process of a session but the one that asks.
+
+    Args:
+        session: the session's id.
+        folder: Ray's folder of it: what Ray's own processes hold files open in, that have outlived all others.
+    """
     mark = f"{SESSION_VARIABLE}={session}".encode()
     living = [process for process in psutil.process_iter() if process.pid != os.getpid() and is_alive(process)]
     marked = [process for process in living if mark in _environment_of(process)]
     # Ray's processes rename themselves, which may overwrite their environment; but `spawn` gave them a POSIX session of
     # their own, that no process from elsewhere can join.
+    marked += [process for process in living if folder and _is_of_ray(process, folder)]
     groups = {_posix_session(process) for process in marked} - {None, _posix_session(psutil.Process())}
     return [process for process in living if process in marked or _posix_session(process) in groups]
 
 
-def end(session: str) -> int:
-    """End every process of a session, politely first; returns how many there were."""
-    ours = of(session)
+def end(session: str, folder: str | None = None, *, grace: float = _STOP_SECONDS) -> int:
+    """End every process of a session, politely first; returns how many there were.
+
+    Args:
+        session: as for `of`.
+        folder: the same.
+        grace: seconds after which those are ended by force that are still there.
+    """
+    ours = of(session, folder)
     # The parents end their children themselves; what they leave after the grace is ended by force.
     roots = [process for process in ours if not any(parent in ours for parent in _parents(process))]
     for process in roots:
         _signal(process, force=False)
-    psutil.wait_procs(roots, timeout=_STOP_SECONDS)
-    left = of(session)
+    psutil.wait_procs(roots, timeout=grace)
+    left = of(session, folder)
     for process in left:
         _signal(process, force=True)
     psutil.wait_procs(left, timeout=_STOP_SECONDS)
@@ -79,6 +91,14 @@ def _environment_of(process: psutil.Process) -> bytes:
         return "\0".join(f"{name}={value}" for name, value in process.environ().items()).encode()
     except (psutil.Error, OSError):
         return b""  # gone, or another user's: then it is none of ours
+
+
+def _is_of_ray(process: psutil.Process, folder: str) -> bool:
+    """Whether this is a process that Ray has renamed, and that writes into its folder."""
+    with suppress(psutil.Error, OSError):
+        renamed = "".join(process.cmdline()[:1]).startswith("ray::")
+        return renamed and any(file.path.startswith(f"{folder}/") for file in process.open_files())
+    return False
 
 
 def _posix_session(process: psutil.Process) -> int | None:

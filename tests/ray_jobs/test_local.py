@@ -1,8 +1,10 @@
 """What `mergeline up` promotes, and nothing while a version is on trial; how a second project joins the first."""
 
 import io
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -19,9 +21,13 @@ from gitops.errors import GateError
 from gitops.manifest import ModelVersion, Project
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.state import write_atomically
-from ray_jobs.local import Options, _join, _promote
+from gitops.status import now
+from ray_jobs import cluster, local
+from ray_jobs.cluster import ClusterError
+from ray_jobs.local import Options, _join, _promote, _tell
 from ray_jobs.stage import Stage
 from tests.gitops.deployments import make_version
+from tests.ray_jobs.test_ingress import session
 from tests.stages import make_stage
 
 
@@ -97,3 +103,23 @@ def test_an_application_that_is_there_already_is_left_as_it_is(stage: Stage, tmp
     _join(second, Options("local"), repository, Console(file=io.StringIO()))
     assert repository.read(MAIN, path) == there
     assert repository.exists(MAIN, project_path("bolt"))
+
+
+@pytest.mark.parametrize(("lives", "said"), [(True, "Ray has not answered for 0.5 s"), (False, "Ray has ended, see")])
+def test_serving_ends_with_a_ray_that_is_dead_or_dumb(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, lives: bool, said: str
+) -> None:
+    running = session(stage.state.root)
+    write_atomically(stage.state.session / "session.json", running.to_json())
+    monkeypatch.setattr(local, "_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(local, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(local, "_reconciler", lambda *_: psutil.Process())
+    with subprocess.Popen(["sleep", "60"]) as raylet:
+        monkeypatch.setattr(cluster, "vital_processes", lambda _: [psutil.Process(raylet.pid)])
+        if not lives:
+            raylet.kill()
+        try:
+            with pytest.raises(ClusterError, match=said):
+                _tell(stage, Options("local"), running, Repository(stage.state.repository), Console(), now())
+        finally:
+            raylet.kill()
