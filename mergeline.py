@@ -267,7 +267,7 @@ def submit(
             raise typer.BadParameter("--target kubernetes needs --image, as registry.example.com/mergeline@sha256:…")
         from ray_jobs import kubernetes
 
-        where = kubernetes.Target(image, claim, windows_claim, namespace)
+        where = kubernetes.Target(image=image, claim=claim, windows_claim=windows_claim, namespace=namespace)
         text = project.read_text()
         objects = kubernetes.render(stage, context.args, Project.read(project), text, where, schedule)
         sys.stdout.write(kubernetes.to_yaml(objects))

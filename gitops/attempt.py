@@ -66,30 +66,42 @@ def is_due(
     return last.phase == "Succeeded" and settings.self_heal and work and valid and at >= _next_heal(last, settings)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What an operation finds when it begins."""
+
+    resources: tuple[str, ...] = ()
+    """The applications that Git wants."""
+    changed: frozenset[str] = frozenset()
+    """Those that are not as Git wants them."""
+    unhealthy: frozenset[str] = frozenset()
+    """Those that are as Git wants them, and not healthy."""
+
+
 def begin(
     goal: Goal,
     last: OperationState | None,
     settings: Settings,
     at: datetime,
-    *,
-    resources: tuple[str, ...],
-    unhealthy: tuple[str, ...] = (),
+    found: Found,
     request: str | None = None,
 ) -> OperationState:
     """The operation that starts now: the next attempt of the last one where that waits for it, else a new one.
+
+    It answers for what it changes, and for what the last one had changed if nobody knows yet how that ended. Of the
+    others it leaves out those that are not healthy, unless a person asks it for nothing else than to look at them.
 
     Args:
         goal: what is attempted.
         last: the last operation.
         settings: how to go about it.
         at: the time.
-        resources: the applications that Git wants.
-        unhealthy: those that are not healthy and that are not changed. An attempt that goes on with what another one
-            left keeps to what was unhealthy before that: it may have made them so itself.
+        found: how the applications are.
         request: of the `mergeline sync` that asks for it.
     """
-    result = SyncResult(revision=goal.revision, resources=resources)
-    automated = last if last and goal.is_of(last) and request is None else None
+    result = SyncResult(revision=goal.revision, resources=found.resources)
+    same = last if last and goal.is_of(last) else None
+    automated = same if request is None else None
     if automated and automated.retry_at:
         return automated.model_copy(
             update={"sync_result": result, "retry_count": automated.retry_count + 1, "retry_at": None}
@@ -98,6 +110,12 @@ def begin(
     if automated and automated.phase == "Succeeded":
         recent = at - _end(automated) < timedelta(seconds=settings.retry_max_seconds)
         heals = automated.heals + 1 if recent else 1
+    unjudged = found.changed | (frozenset(last.unjudged) & frozenset(found.resources) if last else frozenset())
+    unhealthy = found.unhealthy - unjudged
+    if same and same.phase != "Succeeded":  # it may have made the others so itself
+        unhealthy &= frozenset(same.unhealthy)
+    elif request and not found.changed:
+        unhealthy = frozenset()
     return OperationState(
         phase="Running",
         started_at=at,
@@ -106,12 +124,13 @@ def begin(
         automated=request is None,
         heals=heals,
         request=request,
-        unhealthy=last.unhealthy if last and goal.is_of(last) and last.phase != "Succeeded" else unhealthy,
+        unjudged=tuple(sorted(unjudged)),
+        unhealthy=tuple(sorted(unhealthy)),
     )
 
 
-def settle(goal: Goal, at: datetime, resources: tuple[str, ...]) -> OperationState:
-    """The operation of a commit that the cluster is as already.
+def settle(goal: Goal, last: OperationState | None, at: datetime, resources: tuple[str, ...]) -> OperationState:
+    """The operation of a commit that the cluster is as already; of the last one's changes nobody knows more by it.
 
     It counts as attempted: what is changed on the cluster afterwards is put back by self-healing only.
     """
@@ -122,19 +141,41 @@ def settle(goal: Goal, at: datetime, resources: tuple[str, ...]) -> OperationSta
         finished_at=at,
         sync_result=SyncResult(revision=goal.revision, resources=resources),
         parameters=goal.parameters,
+        unjudged=last.unjudged if last else (),
     )
 
 
+def succeed(operation: OperationState, message: str, at: datetime) -> OperationState:
+    """The operation after an attempt that made the commit true."""
+    return operation.model_copy(update={"phase": "Succeeded", "message": message, "finished_at": at, "unjudged": ()})
+
+
 def fail(
-    operation: OperationState, error: MergelineError, settings: Settings, at: datetime, *, retrying: bool
+    operation: OperationState,
+    error: MergelineError,
+    settings: Settings,
+    at: datetime,
+    *,
+    retrying: bool,
+    judged: bool = True,
 ) -> OperationState:
-    """The operation after a failed attempt: waiting for the next one if that may help and is allowed, else Failed."""
+    """The operation after a failed attempt: waiting for the next one if that may help and is allowed, else Failed.
+
+    Args:
+        operation: as it began.
+        error: why the attempt failed.
+        settings: how to go about it.
+        at: the time.
+        retrying: whether there may be another attempt.
+        judged: whether it is known how what was changed is; not where nothing was applied, or another commit came.
+    """
     if retrying and isinstance(error, WaitingError) and operation.retry_count < settings.retry_limit:
         retry_at = at + settings.wait_before(operation.retry_count + 1)
         return operation.model_copy(update={"message": str(error), "retry_at": retry_at})
     spent = f" (given up after {operation.retry_count} retries; `mergeline sync` tries again)"
     message = str(error) + (spent if operation.retry_count else "")
-    return operation.model_copy(update={"phase": "Failed", "message": message, "finished_at": at})
+    ended = {"phase": "Failed", "message": message, "finished_at": at}
+    return operation.model_copy(update=ended | ({"unjudged": ()} if judged else {}))
 
 
 def failure_of(operation: OperationState | None, revision: str | None) -> str:

@@ -83,22 +83,22 @@ def read_manifest(uri: str, sha256: str) -> BundleManifest:
     return _parse(_open(uri)(MANIFEST), sha256, uri)
 
 
-def read_file(uri: str, sha256: str, path: str) -> bytes:
-    """One file of the bundle at `uri`, checked against its digest; no other is read but the manifest.
+def read_file(uri: str, manifest: BundleManifest, path: str) -> bytes:
+    """One file of a bundle, checked against its manifest; no other is read.
 
     Args:
         uri: of the bundle.
-        sha256: its digest.
+        manifest: of the same.
         path: the file's, as the manifest lists it.
 
     Raises:
         BundleError: it cannot be read, or is another one.
     """
-    listed = {file.path: file.sha256 for file in read_manifest(uri, sha256).files}
+    digests = [file.sha256 for file in manifest.files if file.path == path]
     folder = local_folder(uri)
     data = _read(folder / path) if folder is not None else _open(uri)(path)
-    if path not in listed or hashlib.sha256(data).hexdigest() != listed[path]:
-        raise BundleError(f"bundle {uri}: {path} was changed or cut short; export or copy the bundle again")
+    if hashlib.sha256(data).hexdigest() not in digests:
+        raise BundleError(f"bundle {uri}: {path} is not the file that its manifest lists; copy the bundle again")
     return data
 
 

@@ -30,6 +30,7 @@ _ASKS_PER_REPLICA = 8
 _LOOK_FOR_SECONDS = 2.0
 """For how long they are looked for: HAProxy asks the one with the fewest requests, so that a busy one is not met."""
 _ASK_AGAIN_SECONDS = 0.05
+_BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 _SHOWN_CHARACTERS = 600
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -244,6 +245,8 @@ def ask(details: ServeDetails, live: Application, slot: Slot, dashboard_url: str
 def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[str]) -> Answers:
     """Ask what is served, on a new connection each time, until every running replica has answered or time is up.
 
+    Where nobody answers at all, and not because of too much work, that is soon.
+
     Args:
         url: of the application.
         wanted: says what to ask for: a model's metadata, which has to be wanted, or a fleet's.
@@ -253,7 +256,7 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
     silence = "not every replica was met"
     kind: type[ReplicaAnswer | FleetAnswer] = FleetAnswer if isinstance(wanted, FleetConfig) else ReplicaAnswer
     path = f"{url}/v2/models/{wanted.model.name}" if isinstance(wanted, UserConfig) and wanted.model else f"{url}/fleet"
-    until, at_once = time.monotonic() + _LOOK_FOR_SECONDS, _ASKS_PER_REPLICA * max(1, len(running))
+    until, at_once, busy = time.monotonic() + _LOOK_FOR_SECONDS, _ASKS_PER_REPLICA * max(1, len(running)), False
     for asked in itertools.count(1):
         try:
             response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False, verify=tls())
@@ -262,13 +265,14 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
             silence = f"{path}: {_reason(error)}"
             if isinstance(error, httpx.TimeoutException):
                 break
+            busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY
         else:
             answers[answer.replica] = answer
             if running <= answers.keys():
                 return Answers(answers)
             if asked < at_once:
                 continue
-        if asked >= at_once and (not answers or time.monotonic() > until):
+        if asked >= at_once and (not (answers or busy) or time.monotonic() > until):
             break
         time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
     return Answers(answers, silence)

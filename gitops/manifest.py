@@ -763,7 +763,8 @@ class DriftFinding(Contract):
     )
     drifted: bool
     label: str | None = Field(
-        default=None, description="Under which it differs most; None: all photographs were compared, or nobody kept it."
+        default=None,
+        description="Under which it differs most; None where labels were compared, and in older windows.",
     )
 
 
@@ -781,7 +782,10 @@ class DriftWindow(Contract):
     outcome: WindowOutcome
     photographs: int
     began_at: AwareDatetime
-    ended_at: AwareDatetime
+    ended_at: AwareDatetime = Field(description="When its last photograph came.")
+    judged_at: AwareDatetime | None = Field(
+        default=None, description="When it was judged, which may be long after its end; None: nobody kept it."
+    )
     labels: dict[str, int] = Field(description="How often each label was given.")
     compares_labels: bool = Field(description="Whether there were earlier windows to compare the labels with.")
     findings: tuple[DriftFinding, ...] = ()

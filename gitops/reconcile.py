@@ -8,14 +8,14 @@ import copy
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gitops import bundle
-from gitops.attempt import Goal, Settings, begin, fail, is_due, settle
+from gitops.attempt import Found, Goal, Settings, begin, fail, is_due, settle, succeed
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
@@ -155,9 +155,9 @@ class Reconciler:
         if found.commit and (request or self._is_due(found, error)):
             self._operate(found, error)
         elif found.commit and error is None and not self._work(found) and not self._goal(found).is_of(found.operation):
-            found.operation = settle(self._goal(found), now(), tuple(applications(found.desired)))
+            found.operation = settle(self._goal(found), found.operation, now(), tuple(applications(found.desired)))
         elif request and error:  # without a commit nothing can be attempted, but who asked wants an answer
-            found.operation = fail(self._begin(found), error, self.settings, now(), retrying=False)
+            found.operation = fail(self._begin(found), error, self.settings, now(), retrying=False, judged=False)
         self._ask(found)
         return self._publish(found, error)
 
@@ -174,16 +174,11 @@ class Reconciler:
         return bool(found.changed or (self.settings.prune and found.prunable))
 
     def _begin(self, found: Pass) -> OperationState:
-        names = tuple(applications(found.desired))
-        return begin(
-            self._goal(found),
-            found.operation,
-            self.settings,
-            now(),
-            resources=names,
-            unhealthy=found.unhealthy_before(),
-            request=found.request,
-        )
+        unchanged = found.unchanged()
+        self._ask(found, unchanged)
+        unhealthy = frozenset(name for name in unchanged if found.health(name).status in ("Degraded", "Progressing"))
+        facts = Found(tuple(applications(found.desired)), found.changed, unhealthy)
+        return begin(self._goal(found), found.operation, self.settings, now(), facts, found.request)
 
     def _operate(self, found: Pass, error: MergelineError | None) -> None:
         """Attempt the commit, and keep in `found.operation` how that went."""
@@ -202,11 +197,9 @@ class Reconciler:
             self._measure(found.operation, begun)
             raise
         if error is not None:
-            found.operation = fail(operation, error, self.settings, now(), retrying=found.retrying)
+            found.operation = fail(operation, error, self.settings, now(), retrying=found.retrying, judged=found.judged)
         else:
-            found.operation = operation.model_copy(
-                update={"phase": "Succeeded", "message": self._success(found), "finished_at": now()}
-            )
+            found.operation = succeed(operation, self._success(found), now())
             if self.settings.prune:
                 found.tracked = frozenset(applications(found.desired))
             self._record(found, found.operation)
@@ -228,10 +221,16 @@ class Reconciler:
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
-        earlier, models = self.journal.history(), found.wanted.served()
+        earlier, unhealthy = self.journal.history(), found.still_unhealthy()
+        models = found.wanted.served()
+        trials = {name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial}
         for target in found.wanted.targets():
-            if target.application.name in found.still_unhealthy():  # so nobody can say that it is served since now
-                models[target.name] = earlier[-1].models.get(target.name) if earlier else None
+            if target.application.name in unhealthy:  # so nobody can say what it serves and tries since now
+                before = earlier[-1] if earlier else None
+                models[target.name] = before.models.get(target.name) if before else None
+                trials.pop(target.name, None)
+                if before and target.name in before.trials:
+                    trials[target.name] = before.trials[target.name]
         self.journal.append(
             Deployed(
                 id=earlier[-1].id + 1 if earlier else 0,
@@ -243,7 +242,7 @@ class Reconciler:
                 subject=found.at.subject,
                 applications=tuple(found.wanted.applications),
                 models=models,
-                trials={name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial},
+                trials=trials,
             )
         )
 
@@ -341,6 +340,7 @@ class Reconciler:
         """Wait until all has been healthy for a while, or is known not to become so."""
         begun = asked_git = time.monotonic()
         healthy_since: float | None = None
+        found.judged = True
         while True:
             found.live = self.api.applications()
             self._compare(found)
@@ -411,12 +411,13 @@ class Reconciler:
         with suppress(GitError):  # a Git server that is away is no reason to break off
             latest = self.repository.fetch(self.revision)
             if latest.id != found.at.id:
+                found.judged = False
                 raise StalledError(f"superseded by commit {latest.id[:12]} before it was healthy")
 
-    def _ask(self, found: Pass) -> None:
-        """What the replicas of the environment's running applications say themselves."""
+    def _ask(self, found: Pass, names: Sequence[str] | None = None) -> None:
+        """What the replicas of running applications say themselves; None: of all that are the environment's."""
         found.answers = {}
-        for name in found.ours():
+        for name in found.ours() if names is None else names:
             live, slot = found.living(name), found.slot(name)
             if live and slot:
                 found.answers[name] = ask(found.running, live, slot, self.api.url)

@@ -42,6 +42,8 @@ class Pass:
     """The bundles that were checked, by their digests."""
     damaged: dict[str, MergelineError] = field(default_factory=dict)
     """Applications of which a bundle cannot be had, though that kept nothing back, and why."""
+    judged: bool = False
+    """Whether what was applied has been waited for to the end."""
     answers: dict[str, Answers] = field(default_factory=dict)
     operation: OperationState | None = None
     tracked: frozenset[str] = frozenset()
@@ -98,11 +100,9 @@ class Pass:
         waiting = [name for name in silent if (app := self.living(name)) and app.status != "DEPLOY_FAILED"]
         return [name for name in waiting if self.health(name).status != "Healthy"]
 
-    def unhealthy_before(self) -> tuple[str, ...]:
-        """Applications that were not healthy at the last look, and that Git wants as the cluster has them."""
-        was = {one.name for one in self.previous.resources if one.health.status in ("Degraded", "Progressing")}
-        wanted = applications(self.desired).keys() - self.changed
-        return tuple(name for name in sorted(was & wanted) if self.living(name))
+    def unchanged(self) -> list[str]:
+        """Applications that the cluster has as Git wants them."""
+        return [name for name in applications(self.desired) if name not in self.changed and self.living(name)]
 
     @property
     def not_awaited(self) -> frozenset[str]:

@@ -98,10 +98,15 @@ class OperationState(Words):
     automated: bool = Field(default=True, description="False: a person asked with `mergeline sync`.")
     heals: int = Field(default=0, description="How often in a row the same commit was put back.")
     request: str | None = Field(default=None, description="Id of the `mergeline sync` that this answers.")
+    unjudged: tuple[str, ...] = Field(
+        default=(),
+        description="Applications that it changes, or that one before it changed which did not come to its end; empty "
+        "once it is known how they are.",
+    )
     unhealthy: tuple[str, ...] = Field(
         default=(),
-        description="Applications that were not healthy when it began, and that it does not change: it neither waits "
-        "for them nor fails with them.",
+        description="Other applications that were not healthy when it began: it neither waits for them nor fails with "
+        "them.",
     )
 
 

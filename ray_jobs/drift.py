@@ -32,7 +32,7 @@ def run(stage: Stage, windows: Path, hours: float) -> Path | None:
         The page; None: no window was judged.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or none of the windows in it can be read.
     """
     until = now()
     found = sum_up(stage.project.name, windows, until - timedelta(hours=hours))

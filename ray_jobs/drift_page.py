@@ -119,9 +119,12 @@ def _section(watched: Watched, reference: ReferenceSample | str) -> Section:
 
 def _chart(name: str, watched: Watched, reference: ReferenceSample | None) -> Chart | None:
     """A value in the windows in which it drifted, or in all of them; None: there is nothing to see."""
-    drifted = [window for window in watched.windows if window.finding(name)]
-    last = drifted[-1].finding(name) if drifted else None
-    label = (last and last.label) or max(watched.labels, key=lambda name: watched.labels[name])
+    commonest = max(watched.labels, key=lambda label: watched.labels[label])
+    by_label: dict[str, list[Window]] = {}
+    for window in watched.windows:
+        if found := window.finding(name):
+            by_label.setdefault(found.label or commonest, []).append(window)
+    label, drifted = max(by_label.items(), key=lambda item: len(item[1]), default=(commonest, []))
     values = np.concatenate([_values(name, label, window.figures) for window in drifted or watched.windows])
     expected = _expected(name, label, reference)
     if not len(values):
@@ -150,7 +153,7 @@ def _chart(name: str, watched: Watched, reference: ReferenceSample | None) -> Ch
         for index, share in enumerate(wanted)
         for x in (index * step, (index + 1) * step)
     )
-    shown = f"called {label}" + (f", of the windows in which it drifted ({len(drifted)})" if drifted else "")
+    shown = f"called {label}" + (f", of the windows in which it drifted among them ({len(drifted)})" if drifted else "")
     return Chart(name, _DESCRIPTIONS[name], shown, bool(drifted), number(low), number(high), bars, outline)
 
 
@@ -185,7 +188,7 @@ def _least_sure(watched: Watched) -> tuple[Thumbnail, ...]:
     """Photographs that the windows kept."""
     windows = {window.file: window for window in watched.windows}
     good, found = next(iter(watched.labels)), []
-    for file, sha256 in watched.examples:
+    for file, sha256 in watched.examples(_PHOTOGRAPHS):
         # A window that the monitor has removed meanwhile, or a photograph that nobody can decode here.
         with suppress(OSError, ValueError, ImageError):
             if (data := photograph_in(file, sha256)) is not None:

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gitops import bundle
-from gitops.errors import ContractError
+from gitops.errors import ContractError, DataError
 from gitops.manifest import DriftFinding, DriftWindow, ReferenceSample, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
 from monitoring.metrics import DriftKind, WindowOutcome
+from ray_jobs.page import spread
 from ray_jobs.window_photographs import window_files
 from serve.measures import Measures
 from serve.windows import baseline_in
@@ -116,10 +117,16 @@ class Watched:
         judged = [window.found for window in self.windows if window.judged]
         return judged[-1].drifting_since if judged else None
 
-    @property
-    def examples(self) -> list[tuple[Path, str]]:
-        """The photographs that the windows kept, once each: of each the least sure, newest first, then the next one."""
-        kept = [[(sha256, window.file) for sha256 in window.found.examples] for window in reversed(self.windows)]
+    def examples(self, most: int) -> list[tuple[Path, str]]:
+        """Photographs that the windows kept, each once: of `most` of them the least sure, then of each the next one.
+
+        Windows that drifted come first, newest first, and then others from all of the time.
+        """
+        newest_first = self.windows[::-1]
+        drifted = [window for window in newest_first if window.drifted]
+        others = [window for window in newest_first if not window.drifted]
+        chosen = [*spread(drifted, most), *spread(others, max(0, most - len(drifted)))]
+        kept = [[(sha256, window.file) for sha256 in window.found.examples] for window in chosen]
         files: dict[str, Path] = {}
         for one in chain.from_iterable(zip_longest(*kept)):
             if one:
@@ -193,17 +200,19 @@ def sum_up(project: str, folder: Path, since: datetime) -> Summary:
         project: whose models they are.
         folder: `args.windows` of an environment: one folder in it an application.
         since: what was judged before is left out. A window is judged when it is full or its time has passed, which
-            may be long after its last photograph; its file says when.
+            may be long after its last photograph.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or none of the windows in it can be read.
     """
     unreadable: list[str] = []
     found: dict[tuple[str, str, str], list[Window]] = {}
     for window in sorted(_read(project, folder, since, unreadable), key=lambda one: one.found.ended_at):
         model = window.found.model
         found.setdefault((window.found.application, model.version, model.sha256), []).append(window)
-    summed = [_watched(windows) for windows in found.values()]
+    if unreadable and not found:
+        raise DataError(f"none of the windows in {folder} can be read: {'; '.join(unreadable)}")
+    summed = [_watched(windows, unreadable) for windows in found.values()]
     newest_first = sorted(summed, key=lambda one: one.windows[-1].found.ended_at, reverse=True)
     return Summary(tuple(newest_first), tuple(unreadable))
 
@@ -212,23 +221,26 @@ def _read(project: str, folder: Path, since: datetime, unreadable: list[str]) ->
     for file in window_files(folder):
         figures = file.with_suffix(".parquet")
         try:
-            if datetime.fromtimestamp(file.stat().st_mtime, UTC) <= since:
-                continue
             found = DriftWindow.read(file)
-            if found.model.name == project:
+            if found.model.name == project and _judged_at(found, file) > since:
                 there = pq.read_schema(figures).names
                 columns = [name for name in _FIGURES if name in there]
                 yield Window(found, figures, pq.read_table(figures, columns=columns))
-        except FileNotFoundError:  # the monitor keeps the latest ones only, and removes while we read
-            continue
         except (ContractError, OSError, pa.ArrowException) as error:
-            if file.exists():
+            if file.exists():  # else the monitor, which keeps the latest ones only, has removed it meanwhile
                 unreadable.append(f"the window {figures} cannot be read: {error}")
 
 
-def _watched(windows: Sequence[Window]) -> Watched:
-    last = windows[-1]
-    baseline = baseline_in(last.file.parent, last.found.model)
+def _judged_at(found: DriftWindow, file: Path) -> datetime:
+    return found.judged_at or datetime.fromtimestamp(file.stat().st_mtime, UTC)
+
+
+def _watched(windows: Sequence[Window], unreadable: list[str]) -> Watched:
+    last, baseline = windows[-1], {}
+    try:
+        baseline = baseline_in(last.file.parent, last.found.model)
+    except ContractError as error:
+        unreadable.append(f"how often labels were given at first: {error}")
     return Watched(tuple(windows), baseline if sum(baseline.values()) >= drift.BASELINE else {})
 
 
@@ -240,5 +252,5 @@ def reference_of(model: ServedModel) -> ReferenceSample:
         ContractError: its reference cannot be read.
     """
     manifest = bundle.read_manifest(model.uri, model.sha256)
-    data = bundle.read_file(model.uri, model.sha256, manifest.reference)
+    data = bundle.read_file(model.uri, manifest, manifest.reference)
     return ReferenceSample.from_json(data.decode(errors="replace"), f"{model.uri}/{manifest.reference}")

@@ -38,7 +38,7 @@ _SERVING_ONLY = ("lifecycle", "livenessProbe", "readinessProbe", "ports")
 _GPU = "nvidia.com/gpu"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """Where a job shall run."""
 

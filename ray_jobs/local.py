@@ -28,7 +28,7 @@ _LOOK_SECONDS = 5.0
 _SILENT_SECONDS = 30
 """A Ray that does not answer for so long has ended."""
 _CRASH_SECONDS = 2
-"""What is left of it then gets so long to end by itself: a Ray without its GCS takes 20, in which nothing is served."""
+"""What is left of it gets so long to end by itself: a Ray without its GCS takes 20, in which nothing is served."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,14 @@ def serve(stage: Stage, options: Options, repository: Repository, console: Conso
     try:
         session = cluster.start(stage.state)
         os.environ.update(session.environment())
+        grace: float = processes.STOP_SECONDS
         try:
             _tell(stage, options, session, repository, console, begun)
         except ClusterError:
-            processes.end(session.id, session.folder, grace=_CRASH_SECONDS)
+            grace = _CRASH_SECONDS
             raise
-        finally:
-            processes.end(
-                session.id, session.folder
-            )  # what was started while another command ended the session is in no file
+        finally:  # where another command ended the session meanwhile, what was started since is in no file
+            processes.end(session.id, session.folder, grace=grace)
     finally:
         cluster.stop(stage.state)
 
@@ -128,7 +127,7 @@ def _tell(
     """Keep a reconciler at work and print what it says, until `mergeline down` ends the session.
 
     Raises:
-        ClusterError: Ray does not answer any more.
+        ClusterError: Ray has ended, or does not answer any more.
     """
     journal, said = status.Journal(stage.state, options.environment), ""
     reconciler, looked, answered = _reconciler(stage, options, session, repository), 0.0, time.monotonic()
@@ -136,13 +135,13 @@ def _tell(
     while cluster.session_of(stage.state) == session:
         if time.monotonic() - looked > _LOOK_SECONDS:  # not at each round: it costs more than to read a file
             looked = time.monotonic()
+            if not all(map(processes.is_alive, vital)):
+                raise ClusterError(f"Ray has ended, see {stage.state.session / 'ray.log'}; so all of it was ended")
             if session.is_running():
                 answered = looked
                 if not processes.is_alive(reconciler):
                     console.print(f"the reconciler ended, and is started again: {_last_words(stage, options)}")
                     reconciler = _reconciler(stage, options, session, repository)
-            elif not all(map(processes.is_alive, vital)):
-                raise ClusterError(f"Ray has ended, see {stage.state.session / 'ray.log'}; so all of it was ended")
             elif looked - answered > _SILENT_SECONDS:
                 raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended")
         now = journal.status()

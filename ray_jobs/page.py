@@ -1,8 +1,10 @@
 """What the pages of reports have in common: each is one self-contained HTML file, made from a template here."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serve.preprocess import Pixels
 
+T = TypeVar("T")
 FOLDER = Path(__file__).parent
 _JPEG_QUALITY = 80
 
@@ -38,6 +41,12 @@ def render(template: str, **values: object) -> str:
 def number(value: float) -> str:
     """A value as a page shows it: three digits, or all before the point."""
     return f"{value:.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` items, evenly taken from all of them."""
+    picks = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int).tolist()
+    return [items[index] for index in picks]
 
 
 def jpeg_uri(pixels: Pixels, width: int) -> str:

@@ -9,7 +9,8 @@ import psutil
 
 SESSION_VARIABLE = "MERGELINE_SESSION"
 """Set for every process that a session starts and inherited by their children: how they are found again."""
-_STOP_SECONDS = 20
+STOP_SECONDS = 20
+"""What processes get to end by themselves."""
 
 
 def spawn(session: str, command: list[str], log: Path, environment: Mapping[str, str]) -> int:
@@ -41,8 +42,9 @@ def of(session: str, folder: str | None = None) -> list[psutil.Process]:
 
     Args:
         session: the session's id.
-        folder: Ray's folder of it: what Ray's own processes hold files open in, that have outlived all others.
+        folder: Ray's folder of it. Ray's own processes that have outlived all others are known by their files there.
     """
+    folder = os.path.realpath(folder) if folder else None
     mark = f"{SESSION_VARIABLE}={session}".encode()
     living = [process for process in psutil.process_iter() if process.pid != os.getpid() and is_alive(process)]
     marked = [process for process in living if mark in _environment_of(process)]
@@ -53,7 +55,7 @@ def of(session: str, folder: str | None = None) -> list[psutil.Process]:
     return [process for process in living if process in marked or _posix_session(process) in groups]
 
 
-def end(session: str, folder: str | None = None, *, grace: float = _STOP_SECONDS) -> int:
+def end(session: str, folder: str | None = None, *, grace: float = STOP_SECONDS) -> int:
     """End every process of a session, politely first; returns how many there were.
 
     Args:
@@ -70,7 +72,7 @@ def end(session: str, folder: str | None = None, *, grace: float = _STOP_SECONDS
     left = of(session, folder)
     for process in left:
         _signal(process, force=True)
-    psutil.wait_procs(left, timeout=_STOP_SECONDS)
+    psutil.wait_procs(left, timeout=STOP_SECONDS)
     return len(ours)
 
 

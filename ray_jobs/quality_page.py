@@ -13,7 +13,7 @@ from gitops.manifest import Assertion, DatasetManifest, Project, QualityReport
 from gitops.state import stable_json
 from ray_jobs import page
 from ray_jobs.measures import DatasetMeasures
-from ray_jobs.page import Thumbnail, number
+from ray_jobs.page import Thumbnail, number, spread
 from serve.measures import Measures
 
 TEMPLATE = "quality.html.j2"
@@ -98,7 +98,7 @@ def render(
         project: whose dataset it is.
     """
     good = [row for row in rows if row["label"] == 0]
-    samples = [_spread(good, _PER_CLASS), _spread_kinds([row for row in rows if row["label"] != 0], 2 * _PER_CLASS)]
+    samples = [spread(good, _PER_CLASS), _spread_kinds([row for row in rows if row["label"] != 0], 2 * _PER_CLASS)]
     ranked = {name: _ends(rows, name) for name in Measures.model_fields if name not in _UNRANKED}
     by_name = {row["filename"]: row for row in rows}
     failing = [[by_name[name] for name in finding.failing_images[:_FAILING]] for finding in report.findings]
@@ -130,17 +130,11 @@ def render(
     )
 
 
-def _spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """At most `count` rows, evenly taken from the whole row."""
-    picks = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist()
-    return [rows[index] for index in picks]
-
-
 def _spread_kinds(rows: Sequence[Row], count: int) -> list[Row]:
     """At most `count` rows, as many of one kind as of another."""
     kinds = sorted({str(row["kind"]) for row in rows})
     each = max(1, count // max(1, len(kinds)))
-    return [row for kind in kinds for row in _spread([row for row in rows if str(row["kind"]) == kind], each)][:count]
+    return [row for kind in kinds for row in spread([row for row in rows if str(row["kind"]) == kind], each)][:count]
 
 
 def _ends(rows: Sequence[Row], measure: str) -> tuple[list[Row], list[Row]]:

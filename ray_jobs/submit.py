@@ -88,8 +88,10 @@ def entrypoint(python: str, stage: str, arguments: Sequence[str], folder: Path |
         arguments: its options.
         folder: that relative paths among them are meant from; None: wherever the job runs.
     """
-    command = shlex.join([python, "-m", f"ray_jobs.{stage}", *arguments])
-    return f"cd {shlex.quote(str(folder))} && exec {command}" if folder else command
+    if folder is None:
+        return shlex.join([python, "-m", f"ray_jobs.{stage}", *arguments])
+    # -P: what lies in that folder, perhaps another checkout of this very project, is not imported.
+    return f"cd {shlex.quote(str(folder))} && exec {shlex.join([python, '-P', '-m', f'ray_jobs.{stage}', *arguments])}"
 
 
 def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient, str]":

@@ -11,7 +11,6 @@ from gitops.state import write_atomically
 from ray_jobs.dataset import brought_folder, brought_name
 from ray_jobs.stage import Stage
 from serve.preprocess import suffix_of
-from serve.windows import BASELINES
 
 
 def take_out(stage: Stage, windows: Path) -> int:
@@ -44,7 +43,7 @@ def window_files(windows: Path) -> list[Path]:
     """
     if not windows.is_dir():
         raise DataError(f"the folder {windows} does not exist: give the environment's `args.windows` with --windows")
-    if (windows / BASELINES).is_dir():
+    if any(windows.glob("*.json")):
         raise DataError(f"the folder {windows} is an application's: give the one that it lies in with --windows")
     return sorted(windows.glob("*/*.json"))
 

@@ -179,6 +179,7 @@ class DriftMonitor:
             photographs=len(rows),
             began_at=rows[0].taken_at,
             ended_at=_last(rows),
+            judged_at=now(),
             labels={label: int(np.count_nonzero(observed.labels == label)) for label in classes},
             compares_labels=compares,
             findings=tuple(_finding(found) for found in findings),

@@ -348,6 +348,14 @@ def test_a_stage_is_printed_as_a_ray_job(runner: CliRunner) -> None:
     assert "replicas: 3" in shown.output
 
 
+def test_a_report_reads_the_claim_that_the_component_makes(runner: CliRunner) -> None:
+    arguments = ["submit", "drift", "--target", "kubernetes", "--image", "mergeline@sha256:a"]
+    shown = runner.invoke(mergeline.app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
+    claim = (ROOT / "gitops/components/drift-windows/claim.yaml").read_text()
+    assert "name: mergeline-drift-windows\n" in claim
+    assert "claimName: mergeline-drift-windows\n" in shown.output
+
+
 # --- trials -----------------------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,19 @@ def test_a_bundle_that_is_not_whole_names_the_file(
         bundle.verify(folder, digest)
 
 
+def test_one_file_is_read_alone_if_it_is_the_one_of_the_manifest(sealed: tuple[Path, str]) -> None:
+    folder, digest = sealed
+    manifest = bundle.read_manifest(folder.as_uri(), digest)
+    (folder / "model.bin").unlink()  # nobody asks for it
+    assert bundle.read_file(folder.as_uri(), manifest, "probe.png") == b"picture"
+    (folder / "probe.png").write_text("another")
+    for path in ("probe.png", "manifest.json"):
+        with pytest.raises(BundleError, match=f"{path} is not the file that its manifest lists"):
+            bundle.read_file(folder.as_uri(), manifest, path)
+    with pytest.raises(BundleError, match=r"cannot read model\.bin"):
+        bundle.read_file(folder.as_uri(), manifest, "model.bin")
+
+
 def test_a_link_is_no_file_of_a_bundle(sealed: tuple[Path, str]) -> None:
     folder, digest = sealed
     (folder / "link").symlink_to("/etc/passwd")

@@ -33,10 +33,14 @@ class Cluster(Handler):
     asked = 0
     busy_until = 0
     """Before that many questions only the first replica is free to answer."""
+    refused_until = 0
+    """Before that many questions nobody is."""
+    refusal = 503
 
     def do_GET(self) -> None:
         answer = self.details() if self.path.startswith("/api/") else self.replica()
-        self.say(200, json.dumps(answer).encode())
+        refused = not self.path.startswith("/api/") and self.asked <= self.refused_until
+        self.say(self.refusal if refused else 200, json.dumps(answer).encode())
 
     @classmethod
     def replica(cls) -> dict[str, Any]:
@@ -126,6 +130,14 @@ def test_a_busy_replica_is_waited_for_a_while(cluster: type[Cluster], address: s
     assert seen(address, NEW) == ("Healthy", "")
     cluster.busy_until = 10**6
     assert seen(address, NEW) == ("Progressing", "1 of 2 replicas serve screw version 2 (not every replica was met)")
+
+
+def test_an_application_that_only_has_much_to_do_is_asked_again(cluster: type[Cluster], address: str) -> None:
+    cluster.told, cluster.replicas, cluster.refused_until = config(NEW), (serves(NEW),), 20
+    assert seen(address, NEW) == ("Healthy", "")
+    cluster.asked, cluster.refusal = 0, 404
+    assert seen(address, NEW)[0] == "Degraded"
+    assert cluster.asked == 8, "nobody is there"
 
 
 def test_before_the_first_promotion_all_is_well_once_it_runs(cluster: type[Cluster], address: str) -> None:

@@ -671,6 +671,27 @@ def test_a_newer_commit_ends_the_wait_for_an_older_one(line: Line) -> None:
     assert line.answer()["model_version"] == "1"
 
 
+def test_the_next_commit_answers_for_what_the_one_before_had_no_time_to_judge(line: Line) -> None:
+    line.merge(application("tiny", line.model("1")), application("second", line.model("1")))
+    assert line.reconciler().sync().health.status == "Healthy"
+    wrong = application("second", line.model("12", seconds=5, answers=0.9))
+    line.merge(application("tiny", line.model("1")), wrong)
+    first = threading.Thread(target=line.reconciler().run_once)
+    first.start()
+    wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
+    line.merge(application("tiny", line.model("2")), wrong)
+    first.join()
+    superseded = status(line.state, ENVIRONMENT).operation_state
+    assert superseded is not None
+    assert "superseded" in superseded.message
+    assert superseded.unjudged == ("second",)
+    found = line.reconciler().run_once()
+    assert found.operation_state is not None
+    assert found.operation_state.phase == "Failed", found.to_json()
+    assert "gives its probe image the score 0.9000" in found.operation_state.message
+    line.serve()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_watcher_in_order(line: Line, tmp_path: Path, number: signal.Signals) -> None:
     script = (

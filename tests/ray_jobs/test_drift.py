@@ -12,12 +12,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.errors import DataError
 from gitops.manifest import DriftWindow, ServedModel
+from gitops.status import now
 from monitoring import drift
 from monitoring.metrics import WindowOutcome
-from ray_jobs import drift_page
+from ray_jobs import drift_page, drift_summary
 from ray_jobs.drift import run
-from ray_jobs.drift_summary import Watched, features, reference_of, sum_up
+from ray_jobs.drift_summary import Watched, Window, features, reference_of, sum_up
 from ray_jobs.stage import Stage
 from serve.windows import BASELINES, windows_below
 from tests.bundles import make_bundle
@@ -113,7 +115,7 @@ def test_the_page_shows_values_beside_the_reference_and_what_was_least_sure(wind
 def test_a_chart_shows_the_windows_that_drifted_apart_from_the_reference(windows: Path, stage: Stage) -> None:
     judged = sections(run(stage, windows, HOURS))[2]
     exposure, noise = chart_of("exposure", judged), chart_of("noise", judged)
-    assert "of the windows in which it drifted (1)" in exposure
+    assert "called good, of the windows in which it drifted among them (1)" in exposure
     drawn, expected = heights(exposure), outline(exposure)
     assert len(drawn) == len(expected) == 24
     assert max(*drawn, *expected) == 90
@@ -141,11 +143,28 @@ def test_what_drifts_most_often_comes_first(windows: Path) -> None:
     assert all(feature.compared == 3 for feature in found if feature.name == "exposure")
 
 
-def test_the_least_sure_come_from_all_windows_in_turn(windows: Path) -> None:
+def test_the_least_sure_come_from_windows_in_turn_those_first_that_drifted(windows: Path) -> None:
     found = sum_up("screw", windows, LONG_AGO).watched[1]
-    assert [file for file, _ in found.examples[:3]] == [window.file for window in reversed(found.windows)]
-    assert [sha for _, sha in found.examples[:3]] == [one.found.examples[0] for one in reversed(found.windows)]
-    assert len(found.examples) == 3 * PHOTOGRAPHS
+    first, second, drifted = found.windows
+    in_turn = found.examples(12)
+    assert in_turn[:3] == [(one.file, one.found.examples[0]) for one in (drifted, second, first)]
+    assert len(in_turn) == 3 * PHOTOGRAPHS
+    assert {file for file, _ in found.examples(1)} == {drifted.file}
+    many = Watched((drifted, *(first,) * 50, *(second,) * 50), {})
+    assert {file for file, _ in many.examples(5)} == {drifted.file, first.file, second.file}
+
+
+def test_a_chart_is_of_the_label_under_which_it_drifted_most_often(windows: Path) -> None:
+    found = sum_up("screw", windows, LONG_AGO).watched[1]
+    drifted = found.windows[2]
+    exposure = drifted.finding("exposure")
+    assert exposure is not None
+    assert exposure.label == "good"
+    other = exposure.model_copy(update={"label": "defective"})
+    once = Window(drifted.found.model_copy(update={"findings": (other,)}), drifted.file, drifted.figures)
+    chart = drift_page._chart("exposure", Watched((drifted, drifted, once), {}), None)
+    assert chart is not None
+    assert chart.shown == "called good, of the windows in which it drifted among them (2)"
 
 
 def test_the_project_s_own_windows_count_that_were_judged_lately(
@@ -154,7 +173,8 @@ def test_the_project_s_own_windows_count_that_were_judged_lately(
     copied = tmp_path / "windows"
     shutil.copytree(windows, copied)
     for file in copied.glob("*/*.json"):
-        os.utime(file, (0, 0))
+        judged = DriftWindow.read(file).model_copy(update={"judged_at": LONG_AGO})
+        file.write_text(judged.to_json())
     other = Stage(stage.project.model_copy(update={"name": "bolt"}), stage.project_file, stage.state)
     for project, folder in ((stage, copied), (other, windows)):
         assert run(project, folder, HOURS) is None
@@ -164,9 +184,12 @@ def test_the_project_s_own_windows_count_that_were_judged_lately(
     late = next(copied.glob("*/*.json"))
     found = DriftWindow.read(late)
     ended = {"began_at": LONG_AGO, "ended_at": LONG_AGO}
-    late.write_text(found.model_copy(update=ended).to_json())
-    assert run(stage, copied, 1) is not None
-    assert "1970-01-01 00:00 to 1970-01-01 00:00 UTC" in capsys.readouterr().out
+    for judged_at in (now(), None):  # by the file's time, where no other is known
+        late.write_text(found.model_copy(update=ended | {"judged_at": judged_at}).to_json())
+        assert run(stage, copied, 1) is not None
+        assert "1970-01-01 00:00 to 1970-01-01 00:00 UTC" in capsys.readouterr().out
+    os.utime(late, (0, 0))
+    assert run(stage, copied, 1) is None
 
 
 def test_without_the_bundle_there_is_a_page_without_reference(
@@ -206,13 +229,35 @@ def test_what_cannot_be_read_is_named_and_left_out(
     shutil.copytree(windows, copied)
     first, second, *_ = sorted(copied.glob("*/*.json"))
     first.with_suffix(".parquet").write_text("cut off")
-    second.with_suffix(".parquet").unlink()  # the monitor has just removed this one
+    second.with_suffix(".parquet").unlink()
+    (baseline,) = copied.glob(f"*/{BASELINES}/*.json")
+    baseline.write_text("{")
     page = run(stage, copied, HOURS)
     said = capsys.readouterr().out
-    assert f"mind: the window {first.with_suffix('.parquet')} cannot be read" in said
-    assert second.stem not in said
-    assert f"Left out: the window {first.with_suffix('.parquet')}" in sections(page)[0]
+    for one in (first, second):
+        assert f"mind: the window {one.with_suffix('.parquet')} cannot be read" in said
+        assert f"Left out: the window {one.with_suffix('.parquet')}" in sections(page)[0]
+    assert "mind: how often labels were given at first" in said
     assert f"{WATCHED} 1" in said
+    for figures in copied.glob("*/*.parquet"):
+        figures.write_text("cut off")
+    with pytest.raises(DataError, match=r"none of the windows in .* can be read"):
+        run(stage, copied, HOURS)
+
+
+def test_a_window_that_the_monitor_removes_meanwhile_is_passed_over(
+    windows: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "windows"
+    shutil.copytree(windows, copied)
+    first, *_ = listed = sorted(copied.glob("*/*.json"))
+    monkeypatch.setattr(drift_summary, "window_files", lambda _: listed)
+    first.unlink()
+    first.with_suffix(".parquet").unlink()
+    assert run(stage, copied, HOURS) is not None
+    said = capsys.readouterr().out
+    assert "mind:" not in said
+    assert "1 of 2 windows drifted" in said
 
 
 def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Path) -> None:
@@ -236,7 +281,8 @@ def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Pat
     ],
 )
 def test_wrong_options_are_clear_errors(tmp_path: Path, options: list[str], code: int, said: str) -> None:
-    (tmp_path / "line" / BASELINES).mkdir(parents=True)
+    (tmp_path / "line").mkdir()
+    (tmp_path / "line" / "20300101T000000.000000Z-0.json").touch()
     stage = stage_on(tmp_path, tmp_path / "state")
     stage.project_file.write_text(stage.project.to_json())
     command = [sys.executable, "-m", "ray_jobs.drift", "--project", str(stage.project_file)]

@@ -14,7 +14,10 @@ from ray_jobs.submit import STAGES
 
 FILE = Path(__file__).parents[2] / "project.yaml"
 TARGET = Target(
-    f"registry.example.com/mergeline@sha256:{'5c1f' * 16}", "mergeline-state", "windows", "mergeline-staging"
+    image=f"registry.example.com/mergeline@sha256:{'5c1f' * 16}",
+    claim="mergeline-state",
+    windows_claim="windows",
+    namespace="mergeline-staging",
 )
 
 
@@ -110,7 +113,7 @@ def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_n
 
 
 def test_what_is_printed_reads_back() -> None:
-    objects = job(target=Target(TARGET.image, "other", "windows"))
+    objects = job(target=Target(image=TARGET.image, claim="other", windows_claim="windows"))
     assert list(YAML(typ="safe", pure=True).load_all(to_yaml(objects))) == objects
     assert "namespace" not in objects[0]["metadata"]
     assert "claimName: other" in to_yaml(objects)

@@ -107,4 +107,4 @@ def test_a_job_of_this_machine_begins_in_the_callers_folder(tmp_path: Path) -> N
     python.chmod(0o755)
     command = submit.entrypoint("./python", "drift", ["--windows", "our windows"], folder)
     said = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout
-    assert said.splitlines() == [str(folder), "-m", "ray_jobs.drift", "--windows", "our windows"]
+    assert said.splitlines() == [str(folder), "-P", "-m", "ray_jobs.drift", "--windows", "our windows"]
