@@ -64,7 +64,11 @@ def main() -> None:
     parser.add_argument("--hours", type=_hours, default=24.0, help="that a window may be old (%(default)g)")
     options = parser.parse_args()
     stage = open_stage(options)
-    run(stage, options.windows or stage.state.windows / stage.project.environments[0], options.hours)
+    usual = stage.state.windows / stage.project.environments[0]
+    if options.windows is None and not usual.is_dir():  # no mistake of whoever asks each night, as one named would be
+        print(f"no window of photographs lies in {usual} yet: it takes traffic, and args.windows")
+        return
+    run(stage, options.windows or usual, options.hours)
 
 
 def _hours(text: str) -> float:

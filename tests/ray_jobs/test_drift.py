@@ -273,6 +273,7 @@ def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
+        ([], 0, "state/windows/local yet: it takes traffic, and args.windows"),
         (["--hours", "0"], 2, "must be a number of hours above 0"),
         (["--hours", "inf"], 2, "must be a number of hours above 0"),
         (["--hours", "day"], 2, "must be a number of hours above 0"),
@@ -280,7 +281,7 @@ def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Pat
         (["--windows", "line"], 1, "the folder line is an application's: give the one that it lies in"),
     ],
 )
-def test_wrong_options_are_clear_errors(tmp_path: Path, options: list[str], code: int, said: str) -> None:
+def test_it_says_what_is_missing_or_wrong(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     (tmp_path / "line").mkdir()
     (tmp_path / "line" / "20300101T000000.000000Z-0.json").touch()
     stage = stage_on(tmp_path, tmp_path / "state")
@@ -289,4 +290,4 @@ def test_wrong_options_are_clear_errors(tmp_path: Path, options: list[str], code
     command += ["--state", "state", *options]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == code
-    assert said in found.stderr
+    assert said in found.stdout + found.stderr
