@@ -453,13 +453,14 @@ class StageOutcome(StrEnum):
     FAILED = "failed"
 
 
-_STAGES = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "drift")
+STAGES = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register", "drift")
+"""What tells in the state folder how it went."""
 STAGE_RUNS = Metric(
     PREFIX + "stage_runs",
     "counter",
     "Runs of a stage that came to an end; one that finds all done already succeeds too.",
     ("project", "stage", "outcome"),
-    values={"stage": _STAGES, "outcome": tuple(StageOutcome)},
+    values={"stage": STAGES, "outcome": tuple(StageOutcome)},
     exporter="reconciler",
 )
 STAGE_SECONDS = Metric(
@@ -467,7 +468,7 @@ STAGE_SECONDS = Metric(
     "gauge",
     "How long the run took that ended last.",
     ("project", "stage"),
-    values={"stage": _STAGES},
+    values={"stage": STAGES},
     exporter="reconciler",
 )
 STAGE_RUNNING = Metric(
@@ -475,7 +476,7 @@ STAGE_RUNNING = Metric(
     "gauge",
     "1 while a stage runs, or was killed and not begun again.",
     ("project", "stage"),
-    values={"stage": _STAGES},
+    values={"stage": STAGES},
     exporter="reconciler",
 )
 STAGE_PROGRESS = Metric(
@@ -483,7 +484,7 @@ STAGE_PROGRESS = Metric(
     "gauge",
     "When the stage began, ended or told of progress last, in seconds since 1970.",
     ("project", "stage"),
-    values={"stage": _STAGES},
+    values={"stage": STAGES},
     exporter="reconciler",
 )
 DATASET_IMAGES = Metric(

@@ -205,20 +205,20 @@ def sum_up(project: str, folder: Path, since: datetime) -> Summary:
     Raises:
         DataError: there is no such folder, or none of the windows in it can be read.
     """
-    unreadable: list[str] = []
+    files, unreadable = window_files(folder), list[str]()
     found: dict[tuple[str, str, str], list[Window]] = {}
-    for window in sorted(_read(project, folder, since, unreadable), key=lambda one: one.found.ended_at):
+    for window in sorted(_read(project, files, since, unreadable), key=lambda one: one.found.ended_at):
         model = window.found.model
         found.setdefault((window.found.application, model.version, model.sha256), []).append(window)
-    if unreadable and not found:
+    if files and len(unreadable) == len(files):
         raise DataError(f"none of the windows in {folder} can be read: {'; '.join(unreadable)}")
     summed = [_watched(windows, unreadable) for windows in found.values()]
     newest_first = sorted(summed, key=lambda one: one.windows[-1].found.ended_at, reverse=True)
     return Summary(tuple(newest_first), tuple(unreadable))
 
 
-def _read(project: str, folder: Path, since: datetime, unreadable: list[str]) -> Iterator[Window]:
-    for file in window_files(folder):
+def _read(project: str, files: Sequence[Path], since: datetime, unreadable: list[str]) -> Iterator[Window]:
+    for file in files:
         figures = file.with_suffix(".parquet")
         try:
             found = DriftWindow.read(file)

@@ -48,9 +48,9 @@ def of(session: str, folder: str | None = None) -> list[psutil.Process]:
     mark = f"{SESSION_VARIABLE}={session}".encode()
     living = [process for process in psutil.process_iter() if process.pid != os.getpid() and is_alive(process)]
     marked = [process for process in living if mark in _environment_of(process)]
+    marked += [process for process in living if folder and _is_of_ray(process, folder)]
     # Ray's processes rename themselves, which may overwrite their environment; but `spawn` gave them a POSIX session of
     # their own, that no process from elsewhere can join.
-    marked += [process for process in living if folder and _is_of_ray(process, folder)]
     groups = {_posix_session(process) for process in marked} - {None, _posix_session(psutil.Process())}
     return [process for process in living if process in marked or _posix_session(process) in groups]
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gitops.errors import MergelineError
+from monitoring import metrics
 from ray_jobs.folders import absolute
 from ray_jobs.stage import PROGRESS_MARK, Stage
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_OF_THE_LINE = ("dataset", "etl", "quality", "train", "cross_validate", "export", "evaluate", "register")
-STAGES: Final = (*_OF_THE_LINE, "pipeline", "drift")
+STAGES: Final = (*metrics.STAGES, "pipeline")
 _POLL_SECONDS = 0.3
 _RECONNECTS, _RECONNECT_SECONDS = 20, 1.0
 # A cluster that has just started takes jobs a little later than it answers.

@@ -57,6 +57,12 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def copied(windows: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return shutil.copytree(windows, tmp_path / "windows")
+
+
+@pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return stage_on(tmp_path, tmp_path / "state")
 
@@ -168,10 +174,8 @@ def test_a_chart_is_of_the_label_under_which_it_drifted_most_often(windows: Path
 
 
 def test_the_project_s_own_windows_count_that_were_judged_lately(
-    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    windows: Path, copied: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = tmp_path / "windows"
-    shutil.copytree(windows, copied)
     for file in copied.glob("*/*.json"):
         judged = DriftWindow.read(file).model_copy(update={"judged_at": LONG_AGO})
         file.write_text(judged.to_json())
@@ -209,10 +213,8 @@ def test_without_the_bundle_there_is_a_page_without_reference(
 
 
 def test_where_nothing_could_be_judged_nothing_is_called_stable(
-    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = tmp_path / "windows"
-    shutil.copytree(windows, copied)
     for file in copied.glob("*/*.json"):
         found = DriftWindow.read(file)
         file.write_text(found.model_copy(update={"outcome": WindowOutcome.TOO_FEW, "findings": ()}).to_json())
@@ -223,10 +225,8 @@ def test_where_nothing_could_be_judged_nothing_is_called_stable(
 
 
 def test_what_cannot_be_read_is_named_and_left_out(
-    windows: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = tmp_path / "windows"
-    shutil.copytree(windows, copied)
     first, second, *_ = sorted(copied.glob("*/*.json"))
     first.with_suffix(".parquet").write_text("cut off")
     second.with_suffix(".parquet").unlink()
@@ -239,17 +239,22 @@ def test_what_cannot_be_read_is_named_and_left_out(
         assert f"Left out: the window {one.with_suffix('.parquet')}" in sections(page)[0]
     assert "mind: how often labels were given at first" in said
     assert f"{WATCHED} 1" in said
+    for file in copied.glob("*/*.json"):  # a quiet night: what can be read is old
+        if file not in (first, second):
+            file.write_text(DriftWindow.read(file).model_copy(update={"judged_at": LONG_AGO}).to_json())
+    assert run(stage, copied, HOURS) is None
+    assert "no window of screw was judged" in capsys.readouterr().out
     for figures in copied.glob("*/*.parquet"):
         figures.write_text("cut off")
+    for file in copied.glob("*/*.json"):
+        file.write_text(DriftWindow.read(file).model_copy(update={"judged_at": now()}).to_json())
     with pytest.raises(DataError, match=r"none of the windows in .* can be read"):
         run(stage, copied, HOURS)
 
 
 def test_a_window_that_the_monitor_removes_meanwhile_is_passed_over(
-    windows: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copied: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = tmp_path / "windows"
-    shutil.copytree(windows, copied)
     first, *_ = listed = sorted(copied.glob("*/*.json"))
     monkeypatch.setattr(drift_summary, "window_files", lambda _: listed)
     first.unlink()
@@ -260,9 +265,7 @@ def test_a_window_that_the_monitor_removes_meanwhile_is_passed_over(
     assert "1 of 2 windows drifted" in said
 
 
-def test_a_window_of_an_older_release_lacks_a_value(windows: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "windows"
-    shutil.copytree(windows, copied)
+def test_a_window_of_an_older_release_lacks_a_value(copied: Path) -> None:
     for figures in copied.glob("*/*.parquet"):
         pq.write_table(pq.read_table(figures).drop_columns(["noise"]), figures)
     found = sum_up("screw", copied, LONG_AGO).watched[1]
