@@ -135,7 +135,8 @@ def _tell(
     while cluster.session_of(stage.state) == session:
         if time.monotonic() - looked > _LOOK_SECONDS:  # not at each round: it costs more than to read a file
             looked = time.monotonic()
-            if not all(map(processes.is_alive, vital)):
+            # `mergeline down` ends the reconciler too, and no error is told of it.
+            if processes.is_alive(reconciler) and not all(map(processes.is_alive, vital)):
                 raise ClusterError(f"Ray has ended, see {stage.state.session / 'ray.log'}; so all of it was ended")
             if session.is_running():
                 answered = looked

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import threading
 from pathlib import Path
 
 import psutil
@@ -123,3 +124,17 @@ def test_serving_ends_with_a_ray_that_is_dead_or_dumb(
                 _tell(stage, Options("local"), running, Repository(stage.state.repository), Console(), now())
         finally:
             raylet.kill()
+
+
+def test_serving_that_another_command_ends_is_no_failure(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, file = session(stage.state.root), stage.state.session / "session.json"
+    write_atomically(file, running.to_json())
+    monkeypatch.setattr(local, "_LOOK_SECONDS", 0.1)
+    with subprocess.Popen(["true"]) as ended:
+        dead = psutil.Process(ended.pid)
+        ended.wait()
+        monkeypatch.setattr(cluster, "vital_processes", lambda _: [dead])
+        monkeypatch.setattr(local, "_reconciler", lambda *_: dead)
+        threading.Timer(1.5, file.unlink).start()
+        _tell(stage, Options("local"), running, Repository(stage.state.repository), Console(), now())
+    assert not file.exists()
