@@ -14,7 +14,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from gitops import gates, overlay, promotion
+from gitops import gates, overlay
 from gitops import observe as observing
 from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
@@ -31,6 +31,7 @@ from gitops.errors import GateError, MergelineError
 from gitops.figures import Exporter
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.monitor import monitor_of
+from gitops.promotion import Destination, Promotion
 from gitops.pull_request import change_markdown
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, user_address
@@ -422,7 +423,7 @@ def compare(
         one = _version(stage.state, name, a).model
     else:
         environment = _environment(project, env)
-        served = promotion.target_of(_repository(stage.state, repo), environment, name).model
+        served = Destination(_repository(stage.state, repo), environment).target(name).model
         if served is None:
             raise MergelineError(f"{environment} serves no version yet: name two, as `mergeline compare 1 2`")
         one = served
@@ -464,31 +465,20 @@ def promote(
     stage = _stage(project, state)
     name = stage.project.name
     chosen = None if finish or abort else _version(stage.state, name, version)
-    repository, environment = _repository(stage.state, repo), _environment(project, to)
+    destination = Destination(_repository(stage.state, repo), _environment(project, to), application)
     if abort:
-        end = merge is not False
-        outcome = promotion.abort(repository, environment, name, version=version, application=application, merge=end)
-        _print_promotion(outcome)
+        _print_promotion(destination.abort(name, version, merge=merge is not False))
         return
-    wanted = promotion.target_of(repository, environment, name, application=application)
-    options = _Promoting(application=application, merge=bool(merge), comparison=None)
-    if candidate := chosen.model if chosen else wanted.trial and wanted.trial.model:
-        options["comparison"] = _compared(stage, wanted.model, candidate)
+    target = destination.target(name)
+    candidate = chosen.model if chosen else target.trial and target.trial.model
+    comparison = _compared(stage, target.model, candidate) if candidate else None
     if chosen is None:
-        outcome = promotion.finish(repository, environment, name, version=version, **options)
+        outcome = destination.finish(name, version, merge=bool(merge), comparison=comparison)
     elif shadow or canary is not None:
-        outcome = promotion.try_beside(repository, chosen, environment, percent=canary, **options)
+        outcome = destination.try_beside(chosen, canary, merge=bool(merge), comparison=comparison)
     else:
-        outcome = promotion.promote(repository, chosen, environment, **options)
+        outcome = destination.promote(chosen, merge=bool(merge), comparison=comparison)
     _print_promotion(outcome)
-
-
-class _Promoting(TypedDict):
-    """What every way to promote is told."""
-
-    application: str | None
-    merge: bool
-    comparison: Comparison | str | None
 
 
 def _compared(stage: "Stage", served: ServedModel | None, candidate: ServedModel) -> Comparison | str | None:
@@ -513,10 +503,8 @@ def rollback(
     repo: Repo = None,
 ) -> None:
     """Return an environment to the model before, by a commit that reverts, through the same gates."""
-    repository, environment = _repository(State.at(state), repo), _environment(project, env)
-    name = Project.read(project).name
-    outcome = promotion.rollback(repository, environment, model=name, application=application, merge=merge)
-    _print_promotion(outcome)
+    destination = Destination(_repository(State.at(state), repo), _environment(project, env), application)
+    _print_promotion(destination.rollback(Project.read(project).name, merge=merge))
 
 
 @app.command(name="gates")
@@ -897,7 +885,7 @@ def retrain(
         return
     from ray_jobs import alerts
 
-    served = promotion.target_of(repository, environment, stage.project.name, application=application).application.name
+    served = Destination(repository, environment, application).target(stage.project.name).application.name
     with alerts.listening(stage.state, stage.project.name, served, port) as url:
         say(f"alerts of {served} are taken at {url}: name it with `mergeline monitor up --webhook {url}`")
         retraining.watch(stage, hours, retrain_for, say)
@@ -1045,7 +1033,7 @@ def _print_comparison(found: Comparison) -> None:
         out.print(f"… and {more} more")
 
 
-def _print_promotion(outcome: promotion.Promotion) -> None:
+def _print_promotion(outcome: Promotion) -> None:
     if outcome.findings:
         out.print(gates.explain(outcome.findings), markup=False, highlight=False)
     out.print(outcome.text, markup=False, highlight=False)

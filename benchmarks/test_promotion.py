@@ -109,7 +109,7 @@ def test_from_a_merge_to_the_first_answer(benchmark: BenchmarkFixture, served: M
 
     def merge() -> None:
         number = next(numbers)
-        repository.commit("main", "main", {path: texts[number]}, f"Serve version {number + 2}", replace=True)
+        repository.commit("main", "main", {path: texts[number]}, f"Serve version {number + 2}")
         merged, version = time.perf_counter(), str(number + 2)
         while version not in clients.first_seen:
             assert time.perf_counter() - merged < _DEADLINE_SECONDS, (clients.failed, reconciler.journal.status())

@@ -124,15 +124,15 @@ class Application:
                     deployment["user_config"].pop(other, None)
         return copy
 
-    def targets(self) -> "tuple[Target, ...]":
+    def targets(self) -> "tuple[ModelTarget, ...]":
         """Where models are."""
         if isinstance(self.wanted, FleetConfig):
-            return tuple(Target(self, name) for name in self.wanted.models)
-        return (Target(self),)
+            return tuple(ModelTarget(self, name) for name in self.wanted.models)
+        return (ModelTarget(self),)
 
 
 @dataclass(frozen=True)
-class Target:
+class ModelTarget:
     """Where a model is or goes: an application that serves one, or its place in a fleet."""
 
     application: Application
@@ -208,11 +208,11 @@ class Environment:
         options = self.config.get("grpc_options") or {}
         return options.get("port", DEFAULT_GRPC_PORT), tuple(options.get("grpc_servicer_functions") or ())
 
-    def url(self, target: Target) -> str:
+    def url(self, target: ModelTarget) -> str:
         """Where this machine reaches a model."""
         return f"http://127.0.0.1:{self.http_port}{target.route}"
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[ModelTarget, ...]:
         """Where models are."""
         return tuple(target for app in self.applications.values() for target in app.targets())
 
@@ -228,7 +228,7 @@ class Environment:
         """All of the configuration but the models."""
         return self.config | {"applications": [app.settings() for app in self.applications.values()]}
 
-    def find(self, application: str | None, model: str | None, source: str) -> Target:
+    def find(self, application: str | None, model: str | None, source: str) -> ModelTarget:
         """Where a model goes: the named application, the one of the model's name, a fleet that has it, or the only one.
 
         Args:
@@ -248,9 +248,9 @@ class Environment:
         if wanted in taking:
             found = taking[wanted]
             if isinstance(found.wanted, UserConfig):
-                return Target(found)
+                return ModelTarget(found)
             if model is not None:
-                return Target(found, model)
+                return ModelTarget(found, model)
             raise ContractError(f"{source}: {found.name} is {found.wanted}: say which of them is meant")
         names = ", ".join(taking) or "none: `user_config: {model: null}` under a deployment makes one"
         asked = (

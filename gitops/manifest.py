@@ -642,6 +642,10 @@ class ServedModel(Contract):
     uri: str = Field(description="The bundle's folder: file://, s3://, or whatever pyarrow.fs knows.")
     sha256: Sha256 = Field(description="The bundle's digest.")
 
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.name} {self.version}"
+
 
 class Canary(Contract):
     """A candidate that answers a share of the requests: `user_config.canary` of a deployment."""

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from gitops import environment, gates, promotion, status
+from gitops import environment, gates, status
 from gitops.errors import GitError, MergelineError
 from gitops.manifest import ModelVersion, Project
+from gitops.promotion import Destination
 from gitops.repository import MAIN, Repository, create_bare
 from ray_jobs import cluster, doctor, processes, submit
 from ray_jobs.cluster import ClusterError, Session
@@ -236,7 +237,7 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
         state = stage.state if place == options.environment else None
         files[path] = environment.with_application(text, name, place, state)
     branch, title = f"project/{name}", f"Add the project {name} beside {first.name}"
-    repository.commit(tip, branch, files, f"{title}\n", replace=True)
+    repository.commit(tip, branch, files, f"{title}\n", replace=repository.tip(branch))
     repository.merge(branch, MAIN, f"Merge {branch}\n\n{title}")  # through the gates, as everything
     console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
@@ -271,18 +272,19 @@ def _reconcilers(session: Session) -> list[psutil.Process]:
 def _promote(stage: Stage, options: Options, repository: Repository, console: Console) -> tuple[ModelVersion, str]:
     """Promote the newest version, unless one is on trial: the version that shall be served, and the commit."""
     version = stage.state.versions(stage.project.name)[-1]
-    label = f"{version.model.name} {version.model.version}"
-    wanted = promotion.target_of(repository, options.environment, stage.project.name)
+    destination = Destination(repository, options.environment)
+    wanted = destination.target(stage.project.name)
     if wanted.model and wanted.trial:  # it is for whoever began it to end it, and what is served must come up again
-        console.print(f"not promoting {label}: {options.environment} has a {wanted.trial}; finish or abort it first")
+        console.print(
+            f"not promoting {version.model}: {options.environment} has a {wanted.trial}; finish or abort it first"
+        )
         path, tip = environment.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
         return ModelVersion.from_yaml(repository.read(tip, path), path), tip
-    console.print(f"promoting {label} to {options.environment}")
+    console.print(f"promoting {version.model} to {options.environment}")
     from ray_jobs import compare  # slow, and a failed pipeline has no use for it
 
     comparison = compare.with_served(stage, wanted.model, version.model)
-    outcome = promotion.promote(repository, version, options.environment, merge=True, comparison=comparison)
-    return version, outcome.commit
+    return version, destination.promote(version, merge=True, comparison=comparison).commit
 
 
 def _await_served(

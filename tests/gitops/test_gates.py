@@ -27,7 +27,7 @@ from gitops.gates import (
     serve_schema,
 )
 from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
-from gitops.promotion import promote, to_yaml
+from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version, seed
 
@@ -394,7 +394,7 @@ def test_a_branch_is_judged_from_where_it_left_with_the_bars_of_today(tmp_path: 
     fork = repository.fetch(MAIN).id
     branch = repository.commit(fork, "topic", _promotion(make_version(tmp_path, "3")), "Promote")
     stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99"), "README.md": "news"}
-    today = repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    today = repository.commit(MAIN, MAIN, stricter, "Stricter")
     assert failed(check(repository, fork, branch)) == []
     assert list(_refusals(check(repository, today, branch))) == ["accuracy"]
     assert list(_refusals(check_files(repository, today, _promotion(make_version(tmp_path, "3"))))) == ["accuracy"]
@@ -405,7 +405,7 @@ def test_what_a_change_brings_is_known_beside_what_is_served(tmp_path: Path) -> 
     first, second, third = (make_version(tmp_path, version) for version in ("3", "4", "5"))
     seeded = repository.fetch(MAIN).id
     assert brought(repository, seeded, seeded) == []
-    served = repository.commit(MAIN, MAIN, _promotion(first), "Promote", replace=True)
+    served = repository.commit(MAIN, MAIN, _promotion(first), "Promote")
     assert brought(repository, seeded, served) == [Arrival("local/screw", first, None)]
     assert brought(repository, NO_COMMIT, served) == [Arrival("local/screw", first, None)]
     text = environment.promote(_served(first), None, first.model, trial=Canary(percent=10, model=second.model))
@@ -413,11 +413,14 @@ def test_what_a_change_brings_is_known_beside_what_is_served(tmp_path: Path) -> 
     tried = repository.commit(served, "canary", {LOCAL: text} | manifest, "Try")
     assert brought(repository, served, tried) == [Arrival("local/screw", second, first)]
     # Served is what the branch would be merged into, not what it left.
-    today = repository.commit(served, MAIN, _promotion(third), "Promote", replace=True)
+    today = repository.commit(served, MAIN, _promotion(third), "Promote")
     assert brought(repository, today, tried) == [Arrival("local/screw", second, third)]
     # What cannot be read is not brought; the gates say why.
     for bad in ({LOCAL: text}, {LOCAL: "applications: ["} | manifest, {LOCAL: text, **dict.fromkeys(manifest, "a: 1")}):
-        assert brought(repository, served, repository.commit(served, "bad", bad, "Bad", replace=True)) == []
+        assert (
+            brought(repository, served, repository.commit(served, "bad", bad, "Bad", replace=repository.tip("bad")))
+            == []
+        )
 
 
 def test_an_empty_branch_is_judged_as_a_whole(tmp_path: Path) -> None:
@@ -526,7 +529,7 @@ def test_an_empty_repository_takes_a_first_push(tmp_path: Path) -> None:
 
 def test_the_hook_is_the_only_way_in_for_mergeline_too(guarded: tuple[Repository, Path], version: ModelVersion) -> None:
     repository, _ = guarded
-    outcome = promote(repository, version, "local", merge=True)
+    outcome = Destination(repository, "local").promote(version, merge=True)
     assert outcome.merged
     assert repository.fetch(MAIN).id == outcome.commit
     assert (repository.git_dir / POKE).exists()

@@ -127,7 +127,7 @@ class Line:
         head = self.repository.tip(MAIN) or ""
         if self.repository.exists(head, PATH) and self.repository.read(head, PATH) == text:
             return head
-        return self.repository.commit(head, MAIN, {PATH: text}, "Change the tests' environment", replace=True)
+        return self.repository.commit(head, MAIN, {PATH: text}, "Change the tests' environment")
 
     def reconciler(self, state: State | None = None, **settings: Any) -> Reconciler:
         chosen = QUICK.model_copy(update=settings)
@@ -234,7 +234,7 @@ def test_nothing_promoted_then_a_first_model(line: Line, tmp_path: Path) -> None
 def test_what_is_synced_is_left_alone(line: Line) -> None:
     line.serve()
     before = put_time(line)
-    line.repository.commit(MAIN, MAIN, {"README": f"{time.time()}"}, "Say something else", replace=True)
+    line.repository.commit(MAIN, MAIN, {"README": f"{time.time()}"}, "Say something else")
     found = line.reconciler().run_once()
     assert (found.sync.status, found.health.status) == ("Synced", "Healthy")
     assert found.sync.revision == line.repository.tip(MAIN)
