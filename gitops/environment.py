@@ -30,6 +30,8 @@ DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where 
 DEFAULT_GRPC_PORT = 9000
 # Where a further replica has cores of its own: `target_ongoing_requests` and `max_replicas` of the packaged production.
 _REQUESTS_OF_A_REPLICA, _MOST_REPLICAS = 8, 8
+CLASSIFIER, FLEET = "Classifier", "Fleet"
+"""The deployments that serve a model, and many."""
 MONITOR = "Monitor"
 """The deployment that watches for drift; it is there only where `args.windows` is set."""
 MEMBERS = "/models"
@@ -53,8 +55,8 @@ class Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "serve.app:build": Builder("Classifier", UserConfig, monitored=True),
-    "serve.fleet:build": Builder("Fleet", FleetConfig, monitored=False),
+    "serve.app:build": Builder(CLASSIFIER, UserConfig, monitored=True),
+    "serve.fleet:build": Builder(FLEET, FleetConfig, monitored=False),
 }
 """By their import paths; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -360,7 +362,7 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     text = _set(text, str(state.reconciler / environment), *here, "args", "journal")
     text = _set(text, str(state.windows / environment), *here, "args", "windows")
     if (replicas := min(usable_cores() // arguments["threads"], _MOST_REPLICAS)) > 1:
-        scaling = *here, "deployments", "Classifier", "autoscaling_config"
+        scaling = *here, "deployments", CLASSIFIER, "autoscaling_config"
         text = _set(text, replicas, *scaling, "max_replicas")
         text = _set(text, _REQUESTS_OF_A_REPLICA, *scaling, "target_ongoing_requests")
     return text

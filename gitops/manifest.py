@@ -29,14 +29,19 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def parse(cls, data: object, source: str) -> Self:
+    def parse(cls, data: object, source: str, *, extra: Literal["ignore"] | None = None) -> Self:
         """Validate `data`, naming `source` and every offending key in the error.
+
+        Args:
+            data: the values by their keys.
+            source: where they come from.
+            extra: "ignore" passes over unknown keys, which another release of ours may have written.
 
         Raises:
             ContractError: a key is unknown (the nearest known one is named), missing or wrong.
         """
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, extra=extra)
         except ValidationError as error:
             lines = "\n".join(f"  {line}" for line in _explain(cls, error))
             raise ContractError(f"{source} is not a valid {cls.__name__}:\n{lines}") from error

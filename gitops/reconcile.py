@@ -20,23 +20,16 @@ from gitops.difference import Difference, applications, differences, left_over, 
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
-from gitops.health import (
-    NO_ANSWERS,
-    address_of,
-    ask,
-    awaits_a_model,
-    probe,
-    refusals,
-    serving_status,
-    slot_of,
-)
+from gitops.health import awaits_a_model, refusals, serving_status, slot_of
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
+from gitops.replicas import address_of, ask, probe
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
 from gitops.status import Deployed, Journal, OperationState, Phase, Status, now
 from gitops.turn import Turn, stopping_by_signal
+from gitops.wire import NO_ANSWERS
 from monitoring import metrics
 from monitoring.metrics import AttemptOutcome, Meters
 

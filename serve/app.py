@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
+from gitops.environment import CLASSIFIER, MONITOR
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
@@ -37,8 +38,6 @@ from serve.windows import WindowFolder
 
 log = logging.getLogger("ray.serve")
 
-DEPLOYMENT, MONITOR = "Classifier", "Monitor"
-"""The deployments' names; environments configure them by these."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {
@@ -247,7 +246,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
     """
     arguments = ApplicationArguments.parse(args, "args of serve.app:build")
     # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=STARTS)
+    as_deployment = serve.deployment(name=CLASSIFIER, max_surge_percent=100, max_constructor_retry_count=STARTS)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
     if arguments.windows is None:
         return deployment.bind(arguments)

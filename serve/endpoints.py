@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Scope
 
 from gitops.manifest import VERSION_HEADER, Contract, ServedModel
+from gitops.wire import WantedModel
 from monitoring import metrics
 from monitoring.metrics import Meters, Outcome, RequestStage
 from serve import inference, tensors
@@ -40,8 +41,6 @@ from serve.protocol import (
     RefusedFile,
     RequestError,
     ServerMetadata,
-    TrialMetadata,
-    WantedModel,
 )
 from serve.recent import Recent
 from serve.sampling import Sampler
@@ -392,9 +391,9 @@ class Endpoints:
             version=loaded.model.version if loaded else None,
             sha256=loaded.predictor.digest if loaded else None,
             replica=self.replica,
-            wanted=WantedModel(version=wanted.version, sha256=wanted.sha256) if wanted else None,
+            wanted=WantedModel.of(wanted) if wanted else None,
             load_error=slot.load_error,
-            trial=TrialMetadata.of(slot.candidate),
+            trial=slot.candidate.metadata,
             **(_description(loaded) if loaded else {}),
         )
 

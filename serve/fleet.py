@@ -18,10 +18,11 @@ from ray import serve
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
-from gitops.environment import MEMBERS
+from gitops.environment import FLEET, MEMBERS
 from gitops.errors import ContractError
-from gitops.manifest import Contract, FleetConfig
+from gitops.manifest import FleetConfig
 from gitops.status import Journal
+from gitops.wire import FleetMetadata
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
 from serve.app import ApplicationArguments, opener, session_folder
 from serve.assembly import assemble
@@ -29,14 +30,12 @@ from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_er
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
 from serve.lifecycle import START_SECONDS, STARTS, AnswerCheck, Change, Start
-from serve.members import Loader, Member, MemberFacts, Members
+from serve.members import Loader, Member, Members
 from serve.meters import RayMeters
 from serve.protocol import Liveness, RequestError, ServerMetadata
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 
-DEPLOYMENT = "Fleet"
-"""The deployment's name; environments configure it by this."""
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
@@ -53,15 +52,6 @@ class FleetArguments(ApplicationArguments):
         if value is not None:
             raise ValueError("a fleet has no monitor: leave it out, or null")
         return value
-
-
-class FleetMetadata(Contract):
-    """What one replica says of its fleet: the reconciler compares it with what Git wants."""
-
-    replica: str = Field(description="The replica that answered, as Ray Serve's REST API lists it.")
-    max_models: int
-    models: dict[str, MemberFacts]
-    load_error: str | None = Field(description="Why the last configuration was not followed.")
 
 
 class Fleet(InferenceService):
@@ -96,7 +86,7 @@ class Fleet(InferenceService):
         meters, arguments = self._meters.with_labels(model=name), self._arguments
         slot = ModelSlot(
             self._open_bundle,
-            memory=self._folder / f"{self._name}-{DEPLOYMENT}-{name}.json",
+            memory=self._folder / f"{self._name}-{FLEET}-{name}.json",
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
         limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
@@ -254,6 +244,6 @@ def build(args: Mapping[str, object]) -> serve.Application:
     """
     arguments = FleetArguments.parse(args, "args of serve.fleet:build")
     # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, max_constructor_retry_count=STARTS)
+    as_deployment = serve.deployment(name=FLEET, max_surge_percent=100, max_constructor_retry_count=STARTS)
     deployment: serve.Deployment = as_deployment(serve.ingress()(Fleet))
     return deployment.bind(arguments)

@@ -125,12 +125,11 @@ def test_other_people_s_servicers_are_theirs() -> None:
 
 
 def test_our_own_application_takes_the_seeds() -> None:
-    from serve.app import DEPLOYMENT, ApplicationArguments
+    from serve.app import ApplicationArguments
 
     seed = Environment.parse(LOCAL, "local").config["applications"][0]
     ApplicationArguments.parse(seed["args"], "args")
     UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
-    assert BUILDERS[seed["import_path"]].deployments == (DEPLOYMENT, MONITOR)
 
 
 MONITORED = LOCAL.replace("windows: null", "windows: /windows").replace(
@@ -145,6 +144,7 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
     assert (found.deployment, found.wanted) == ("Classifier", UserConfig())
     assert promote(MONITORED, None, MODEL) != MONITORED
     made: Any = build(found.config["args"])._bound_deployment
+    assert (made.name, MONITOR) == BUILDERS["serve.app:build"].deployments
     assert made.init_args[1]._bound_deployment.name == MONITOR
     assert len(build({})._bound_deployment.init_args) == 1
     with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
@@ -500,9 +500,6 @@ NUT = MODEL.model_copy(update={"name": "nut"})
 
 
 def test_our_fleet_is_checked_like_our_application() -> None:
-    from serve.fleet import DEPLOYMENT
-
-    assert BUILDERS["serve.fleet:build"].deployment == DEPLOYMENT
     for wrong, reason in {
         FLEET.replace("models:", "model:"): "unknown key 'model'; did you mean 'models'?",
         FLEET.replace("- name: Fleet", "- name: Classifier"): "makes no deployment 'Classifier'",
