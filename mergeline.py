@@ -26,9 +26,9 @@ from gitops import gates, overlay
 from gitops import observe as observing
 from gitops.attempt import Settings
 from gitops.environment import Environment as ServedEnvironment
-from gitops.environment import serve_config_path
 from gitops.errors import GateError, MergelineError
 from gitops.figures import Exporter
+from gitops.layout import serve_config_path
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.monitor import monitor_of
 from gitops.promotion import Destination, Promotion

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from gitops.environment import PROJECT_PATH, project_path
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
+from gitops.layout import PROJECT_PATH, project_path
 from gitops.manifest import ESTIMATE_PREFIX, EvaluationReport, Gate, ModelVersion, Project
 
 ROUNDING = 1e-3

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gitops import bundle
-from gitops.environment import (
+from gitops.environment import Environment
+from gitops.errors import BundleError, ContractError, GateError, MergelineError
+from gitops.evidence import judge_bars, judge_report
+from gitops.findings import Finding, Phase, accept, explain, failed, refuse
+from gitops.layout import (
     PROJECT_PATH,
-    Environment,
     is_project_path,
     model_path,
     parse_model_path,
@@ -25,9 +28,6 @@ from gitops.environment import (
     project_path,
     serve_config_path,
 )
-from gitops.errors import BundleError, ContractError, GateError, MergelineError
-from gitops.evidence import judge_bars, judge_report
-from gitops.findings import Finding, Phase, accept, explain, failed, refuse
 from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from gitops.environment import ENVIRONMENTS
 from gitops.errors import ContractError, MergelineError
+from gitops.layout import ENVIRONMENTS
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gitops import kustomize, policies, schemas, upgrade
-from gitops.environment import Environment, serve_config_path
+from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import serve_schema
+from gitops.layout import serve_config_path
 from gitops.repository import Repository
 from gitops.upgrade import Forecast
 

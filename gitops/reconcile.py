@@ -17,10 +17,11 @@ from typing import Any
 from gitops import bundle
 from gitops.attempt import Found, Goal, Settings, begin, fail, is_due, settle, succeed
 from gitops.difference import Difference, applications, differences, left_over, with_kept
-from gitops.environment import MEMBERS, Environment, serve_config_path
+from gitops.environment import MEMBERS, Environment
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
 from gitops.health import awaits_a_model, refusals, serving_status, slot_of
+from gitops.layout import serve_config_path
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.replicas import address_of, ask, probe
 from gitops.report import Pass, status_of

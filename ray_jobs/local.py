@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from gitops import environment, gates, status
+from gitops import environment, gates, layout, status
 from gitops.errors import GitError, MergelineError
 from gitops.manifest import ModelVersion, Project
 from gitops.promotion import Destination
 from gitops.repository import MAIN, Repository, create_bare
+from gitops.seed import seed_environment, with_application
 from ray_jobs import cluster, doctor, processes, submit
 from ray_jobs.cluster import ClusterError, Session
 from ray_jobs.stage import Stage
@@ -118,7 +119,7 @@ def _wanted(repository: Repository, name: str) -> environment.Environment:
         commit = repository.fetch(MAIN).id
     except GitError:
         commit = repository.known(MAIN).id
-    path = environment.serve_config_path(name)
+    path = layout.serve_config_path(name)
     return environment.Environment.parse(repository.read(commit, path), f"{path} at commit {commit[:12]}")
 
 
@@ -209,11 +210,11 @@ def _serves_anyway(stage: Stage, options: Options) -> bool:
 
 def _deployments(stage: Stage, options: Options) -> str:
     """The state folder's own bare repository, made from the project where there is none yet."""
-    seed = {environment.PROJECT_PATH: stage.project_file.read_text()}
+    seed = {layout.PROJECT_PATH: stage.project_file.read_text()}
     for name in stage.project.environments:
         served_here = name == options.environment
         port, state = (options.port, stage.state) if served_here else (None, None)
-        seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port, state)
+        seed[layout.serve_config_path(name)] = seed_environment(stage.project.name, name, port, state)
     create_bare(stage.state.repository, seed, gates.hooks())
     return str(stage.state.repository)
 
@@ -221,13 +222,13 @@ def _deployments(stage: Stage, options: Options) -> str:
 def _join(stage: Stage, options: Options, repository: Repository, console: Console) -> None:
     """Give a further project bars and an application of its own, in a repository that was made for another one."""
     name, tip = stage.project.name, repository.fetch(MAIN).id
-    first = Project.from_yaml(repository.read(tip, environment.PROJECT_PATH), environment.PROJECT_PATH)
-    own = environment.project_path(name)
+    first = Project.from_yaml(repository.read(tip, layout.PROJECT_PATH), layout.PROJECT_PATH)
+    own = layout.project_path(name)
     if name == first.name or repository.exists(tip, own):
         return
     files = {own: stage.project_file.read_text()}
     for place in stage.project.environments:
-        path = environment.serve_config_path(place)
+        path = layout.serve_config_path(place)
         if not repository.exists(tip, path):
             continue
         text = repository.read(tip, path)
@@ -235,7 +236,7 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
         if name in served.applications or any(target.member == name for target in served.targets()):
             continue  # somebody has written it there already
         state = stage.state if place == options.environment else None
-        files[path] = environment.with_application(text, name, place, state)
+        files[path] = with_application(text, name, place, state)
     branch, title = f"project/{name}", f"Add the project {name} beside {first.name}"
     repository.commit(tip, branch, files, f"{title}\n", replace=repository.tip(branch))
     repository.merge(branch, MAIN, f"Merge {branch}\n\n{title}")  # through the gates, as everything
@@ -278,7 +279,7 @@ def _promote(stage: Stage, options: Options, repository: Repository, console: Co
         console.print(
             f"not promoting {version.model}: {options.environment} has a {wanted.trial}; finish or abort it first"
         )
-        path, tip = environment.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
+        path, tip = layout.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
         return ModelVersion.from_yaml(repository.read(tip, path), path), tip
     console.print(f"promoting {version.model} to {options.environment}")
     from ray_jobs import compare  # slow, and a failed pipeline has no use for it
@@ -298,7 +299,7 @@ def _await_served(
 ) -> Served:
     """Wait until the reconciler says that the merged commit is served and healthy."""
     journal = status.Journal(stage.state, options.environment)
-    text = repository.read(commit, environment.serve_config_path(options.environment))
+    text = repository.read(commit, layout.serve_config_path(options.environment))
     wanted = environment.Environment.parse(text, repository.location)
     target = wanted.find(None, version.model.name, options.environment)
     deadline = time.monotonic() + _SYNC_SECONDS

@@ -15,10 +15,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import mergeline
-from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
+from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import Canary, Comparison, DriftFinding, DriftWindow
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import Repository, create_bare
+from gitops.seed import seed_environment
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gitops import bundle, environment
-from gitops.environment import PROJECT_PATH, Environment, model_path, project_path, serve_config_path
+from gitops.environment import Environment
 from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import (
     POKE,
@@ -26,6 +26,7 @@ from gitops.gates import (
     judge,
     serve_schema,
 )
+from gitops.layout import PROJECT_PATH, model_path, project_path, serve_config_path
 from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from gitops.environment import Application, Environment, promote, seed_environment, with_application
+from gitops.environment import Application, Environment, promote
 from gitops.manifest import Canary, ServedModel
 from gitops.observe import observe
+from gitops.seed import seed_environment, with_application
 from gitops.serve_api import ServeApi
 from gitops.status import Health
 from tests.http_server import Handler, listening

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitops import gates
-from gitops.environment import PROJECT_PATH, Environment, model_path
+from gitops.environment import Environment
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import failed
+from gitops.layout import PROJECT_PATH, model_path
 from gitops.manifest import (
     Canary,
     ComparedVersion,

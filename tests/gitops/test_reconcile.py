@@ -23,9 +23,10 @@ from prometheus_client import CollectorRegistry
 from gitops import bundle
 from gitops.attempt import Settings
 from gitops.difference import with_kept
-from gitops.environment import GRPC_SERVICER, Environment, serve_config_path
+from gitops.environment import GRPC_SERVICER, Environment
 from gitops.errors import StalledError
 from gitops.gates import POKE
+from gitops.layout import serve_config_path
 from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
 from gitops.observe import observe
 from gitops.reconcile import Reconciler

@@ -9,18 +9,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from gitops.environment import (
-    PROJECT_PATH,
-    Environment,
-    project_path,
-    seed_environment,
-    serve_config_path,
-    with_application,
-)
+from gitops.environment import Environment
 from gitops.errors import GateError
+from gitops.layout import PROJECT_PATH, project_path, serve_config_path
 from gitops.manifest import ModelVersion, Project
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, Repository, create_bare
+from gitops.seed import seed_environment, with_application
 from gitops.state import write_atomically
 from gitops.status import now
 from ray_jobs import cluster, local

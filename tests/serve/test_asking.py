@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import mergeline
-from gitops.environment import seed_environment, serve_config_path
 from gitops.errors import MergelineError
+from gitops.layout import serve_config_path
 from gitops.manifest import Canary, ServedModel
 from gitops.repository import create_bare
+from gitops.seed import seed_environment
 from gitops.state import State
 from serve.asking import Asking, default_client, heatmap_name, is_loopback, label_at, photographs
 from tests.bundles import make_bundle

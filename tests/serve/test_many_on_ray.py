@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from gitops.attempt import Settings
-from gitops.environment import PROJECT_PATH, project_path, serve_config_path
 from gitops.errors import ContractError, GateError
+from gitops.layout import PROJECT_PATH, project_path, serve_config_path
 from gitops.manifest import ModelVersion, Preprocessing, ServedModel
 from gitops.promotion import Destination
 from gitops.reconcile import Reconciler

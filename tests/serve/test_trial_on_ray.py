@@ -12,7 +12,7 @@ import pytest
 
 from gitops import bundle
 from gitops.attempt import Settings
-from gitops.environment import PROJECT_PATH, serve_config_path
+from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import ModelVersion
 from gitops.promotion import Destination
 from gitops.reconcile import Reconciler
