@@ -24,10 +24,11 @@ from rich.table import Table
 
 from gitops import gates, overlay
 from gitops import observe as observing
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.errors import GateError, MergelineError
 from gitops.figures import Exporter
+from gitops.findings import explain, failed
 from gitops.layout import serve_config_path
 from gitops.manifest import Comparison, ModelVersion, Project, ServedModel
 from gitops.monitor import monitor_of
@@ -539,8 +540,8 @@ def check_gates(
     elif markdown:
         print(change_markdown(findings, gates.brought(repository, into, change)), end="")
     else:
-        out.print(gates.explain(findings), markup=False, highlight=False)
-    if gates.failed(findings):
+        out.print(explain(findings), markup=False, highlight=False)
+    if failed(findings):
         raise typer.Exit(1)
 
 
@@ -565,7 +566,7 @@ def reconcile(
     ] = "127.0.0.1:0",
 ) -> None:
     """Make the environment's commit true on the cluster, as Argo CD does on Kubernetes."""
-    settings = Settings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
+    settings = ReconcileSettings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
     if not watch:
         _exit_with(_reconciler(project, state, env, repo, revision, address, settings).run_once())
         return
@@ -592,7 +593,7 @@ def sync(
     allow_empty: AllowEmpty = False,
 ) -> None:
     """Try the environment's commit once, now, whatever was tried before."""
-    settings = Settings(prune=prune, allow_empty=allow_empty)
+    settings = ReconcileSettings(prune=prune, allow_empty=allow_empty)
     found = _reconciler(project, state, env, repo, revision, address, settings).sync()
     _exit_with(found, watched=is_watched(State.at(state), found.environment))
 
@@ -618,7 +619,7 @@ def diff(
     if base is not None:
         _print_forecast(_repository(State.at(state), repo), base, revision, _environment(project, env), as_json)
         return
-    found = _reconciler(project, state, env, repo, revision, address, Settings()).diff()
+    found = _reconciler(project, state, env, repo, revision, address, ReconcileSettings()).diff()
     if as_json:
         _print_json([difference.model_dump(mode="json") for difference in found])
     else:
@@ -948,7 +949,7 @@ def _reconciler(
     repo: str | None,
     revision: str,
     address: str | None,
-    settings: Settings,
+    settings: ReconcileSettings,
     meters: Meters | None = None,
 ) -> Reconciler:
     place = State.at(state)
@@ -1035,7 +1036,7 @@ def _print_comparison(found: Comparison) -> None:
 
 def _print_promotion(outcome: Promotion) -> None:
     if outcome.findings:
-        out.print(gates.explain(outcome.findings), markup=False, highlight=False)
+        out.print(explain(outcome.findings), markup=False, highlight=False)
     out.print(outcome.text, markup=False, highlight=False)
 
 

@@ -3,7 +3,6 @@
 Ray Serve's REST API takes unknown keys and unknown deployments without a word, so they are refused here.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from gitops.errors import ContractError
+from gitops.errors import ContractError, did_you_mean
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.yaml_edit import remove, set_mapping
@@ -202,17 +201,17 @@ class Environment:
             fit = having or list(taking)
             wanted = fit[0] if len(fit) == 1 else None
         if wanted in taking:
-            found = taking[wanted]
-            if isinstance(found.wanted, UserConfig):
-                return ModelTarget(found)
+            app = taking[wanted]
+            if isinstance(app.wanted, UserConfig):
+                return ModelTarget(app)
             if model is not None:
-                return ModelTarget(found, model)
-            raise ContractError(f"{source}: {found.name} is {found.wanted}: say which of them is meant")
+                return ModelTarget(app, model)
+            raise ContractError(f"{source}: {app.name} is {app.wanted}: say which of them is meant")
         names = ", ".join(taking) or "none: `user_config: {model: null}` under a deployment makes one"
-        asked = (
+        lacking = (
             f"no application {wanted!r} that serves a model" if wanted else "not one application to take for granted"
         )
-        raise ContractError(f"{source} has {asked}; name one of those that serve a model ({names})")
+        raise ContractError(f"{source} has {lacking}; name one of those that serve a model ({names})")
 
 
 # --- reading strictly -------------------------------------------------------------------------------------------------
@@ -244,12 +243,12 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
     if builder := BUILDERS.get(entry["import_path"]):
         _check_monitor(builder, entry, deployments, source, where)
-    found = models_of(entry, source)
+    models = models_of(entry, source)
     return Application(
         name=name,
         route_prefix=entry.get("route_prefix", "/"),
-        deployment=found[0] if found else None,
-        wanted=found[1] if found else UserConfig(),
+        deployment=models[0] if models else None,
+        wanted=models[1] if models else UserConfig(),
         config=entry,
     )
 
@@ -285,7 +284,9 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     where = f"{where}, deployment {name}"
     builder = BUILDERS.get(import_path)
     if builder and name not in builder.deployments:
-        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, builder.deployments)}")
+        raise ContractError(
+            f"{source}: {import_path} makes no deployment {name!r}; {did_you_mean(name, builder.deployments)}"
+        )
     _check_keys(deployment, "deployments", source, where)
     for section in ("autoscaling_config", "ray_actor_options"):
         _check_section(deployment, section, source, where)
@@ -318,13 +319,13 @@ def _check_monitor(
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:
-    found = parent.get(section)
-    if found is None:
+    mapping = parent.get(section)
+    if mapping is None:
         return
     where = f"{where}, {section}" if where else section
-    if not isinstance(found, dict):
+    if not isinstance(mapping, dict):
         raise ContractError(f"{source}: {where} must be a mapping")
-    _check_keys(found, section, source, where)
+    _check_keys(mapping, section, source, where)
 
 
 def _check_grpc(options: Mapping[str, Any], source: str) -> None:
@@ -334,24 +335,18 @@ def _check_grpc(options: Mapping[str, Any], source: str) -> None:
         raise ContractError(f"{source}: grpc_options wants a number as port and a list as grpc_servicer_functions")
     for function in functions:
         if not isinstance(function, str) or (function.startswith("serve.") and function != GRPC_SERVICER):
-            raise ContractError(
-                f"{source}: grpc_servicer_functions: unknown {function!r}{_hint(str(function), (GRPC_SERVICER,))}"
-            )
+            hint = did_you_mean(str(function), (GRPC_SERVICER,))
+            raise ContractError(f"{source}: grpc_servicer_functions: unknown {function!r}; {hint}")
 
 
-def _check_keys(found: Mapping[str, Any], section: str, source: str, where: str) -> None:
-    _refuse_unknown(found, KNOWN_KEYS[section], source, where or "the top level")
+def _check_keys(mapping: Mapping[str, Any], section: str, source: str, where: str) -> None:
+    _refuse_unknown(mapping, KNOWN_KEYS[section], source, where or "the top level")
 
 
-def _refuse_unknown(found: Iterable[Any], known: tuple[str, ...], source: str, where: str) -> None:
-    for key in found:
+def _refuse_unknown(keys: Iterable[Any], known: tuple[str, ...], source: str, where: str) -> None:
+    for key in keys:
         if key not in known:
-            raise ContractError(f"{source}: {where}: unknown key {key!r}{_hint(str(key), known)}")
-
-
-def _hint(word: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise ContractError(f"{source}: {where}: unknown key {key!r}; {did_you_mean(str(key), known)}")
 
 
 def _entries(

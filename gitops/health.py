@@ -39,8 +39,8 @@ def slot_of(config: Mapping[str, Any]) -> Slot | None:
     Raises:
         ContractError: it says so wrongly.
     """
-    found = models_of(config, "the cluster")
-    return Slot(deployment=found[0], wanted=found[1]) if found else None
+    models = models_of(config, "the cluster")
+    return Slot(deployment=models[0], wanted=models[1]) if models else None
 
 
 def live_slot(live: Application) -> Slot | None:
@@ -141,7 +141,7 @@ def _said(live: Application) -> str:
 
 def _without_traceback(text: str) -> str:
     plain = _COLOUR.sub("", text).strip()
-    head, found, tail = plain.partition("Traceback (most recent call last)")
-    if found:  # what comes before it may have a stack of Ray's own in it
+    head, traceback, tail = plain.partition("Traceback (most recent call last)")
+    if traceback:  # what comes before it may have a stack of Ray's own in it
         plain = " ".join([*head.strip().splitlines()[:1], tail.splitlines()[-1].strip()])
     return plain if len(plain) <= _SHOWN_CHARACTERS else f"{plain[:_SHOWN_CHARACTERS]} …"

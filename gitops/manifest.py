@@ -1,6 +1,5 @@
 """The contracts between stages: what one part of the line writes and another reads (pydantic only)."""
 
-import difflib
 import json
 import types
 import typing
@@ -11,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from gitops.errors import ContractError
+from gitops.errors import ContractError, did_you_mean
 from monitoring.metrics import DriftKind, WindowOutcome
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
@@ -85,9 +84,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> list[str]:
         where = ".".join(str(part) for part in item["loc"]) or "(the whole file)"
         text = item["msg"]
         if item["type"] == "extra_forbidden":
-            known = _known_keys(cls, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-            text = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            text = f"unknown key; {did_you_mean(str(item['loc'][-1]), _known_keys(cls, item['loc'][:-1]))}"
         lines.append(f"{where}: {text}")
     return lines
 
@@ -296,9 +293,7 @@ class Gate(Contract):
             raise ValueError(f"the gate {self.metric!r} lets everything pass: give it `min`, `max` or both")
         known_metrics = (*METRICS, *(f"{ESTIMATE_PREFIX}{name}" for name in METRICS if name != "loss"))
         if self.metric not in known_metrics:
-            near = difflib.get_close_matches(self.metric, known_metrics, n=1, cutoff=0.4)
-            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_metrics)}"
-            raise ValueError(f"there is no metric {self.metric!r}; {known}")
+            raise ValueError(f"there is no metric {self.metric!r}; {did_you_mean(self.metric, known_metrics)}")
         return self
 
 
@@ -923,7 +918,7 @@ class Comparison(Contract):
         mind = f"; mind: {'; '.join(self.warnings)}" if self.warnings else ""
         newcomers = f"; {self.newcomers.summary}" if self.newcomers else ""
         return (
-            f"{other.name} {other.version} against {one.name} {one.version} on {self.images} held-out images: "
+            f"{other} against {one} on {self.images} held-out images: "
             f"accuracy {found.b:.4f} against {found.a:.4f} ({found.difference:+.4f}; 95 %: {found.low:+.4f} to "
             f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{newcomers}{mind}"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gitops import bundle
-from gitops.attempt import Found, Goal, Settings, begin, fail, is_due, settle, succeed
+from gitops.attempt import Found, Goal, ReconcileSettings, begin, fail, is_due, settle, succeed
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import MEMBERS, Environment
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
@@ -69,14 +69,14 @@ class Reconciler:
         environment: str,
         api: ServeApi,
         state: State,
-        settings: Settings | None = None,
+        settings: ReconcileSettings | None = None,
         meters: Meters | None = None,
     ) -> None:
         self.repository = repository
         self.revision = revision
         self.environment = environment
         self.api = api
-        self.settings = settings or Settings()
+        self.settings = settings or ReconcileSettings()
         self._meters = meters
         self.journal = Journal(state, environment)
         self._turn = Turn(self.journal.folder)

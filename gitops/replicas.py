@@ -85,7 +85,7 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
     kind: type[ReplicaMetadata | FleetMetadata] = FleetMetadata if isinstance(wanted, FleetConfig) else ReplicaMetadata
     path = f"{url}/v2/models/{wanted.model.name}" if isinstance(wanted, UserConfig) and wanted.model else f"{url}/fleet"
     until, at_once, busy = time.monotonic() + _LOOK_FOR_SECONDS, _ASKS_PER_REPLICA * max(1, len(running)), False
-    for asked in itertools.count(1):
+    for requests in itertools.count(1):
         try:
             response = httpx.get(path, timeout=ANSWER_SECONDS, trust_env=False, verify=tls())
             answer = kind.parse(response.raise_for_status().json(), str(response.url), extra="ignore")
@@ -98,9 +98,9 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
             answers[answer.replica] = answer
             if running <= answers.keys():
                 return Answers(answers)
-            if asked < at_once:
+            if requests < at_once:
                 continue
-        if asked >= at_once and (not (answers or busy) or time.monotonic() > until):
+        if requests >= at_once and (not (answers or busy) or time.monotonic() > until):
             break
         time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
     return Answers(answers, silence)

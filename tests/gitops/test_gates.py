@@ -17,13 +17,14 @@ from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import (
     POKE,
     Arrival,
-    Change,
+    RepositoryChange,
     brought,
     bundle_complaint,
     check,
     check_files,
     hooks,
     judge,
+    judge_schema,
     serve_schema,
 )
 from gitops.layout import PROJECT_PATH, model_path, project_path, serve_config_path
@@ -41,7 +42,7 @@ Files = dict[str, str]
 def _judge(old: Files, changes: Mapping[str, str | None], *, first: bool = False) -> list[Finding]:
     """Judge with a schema and bundles that are always right."""
     new = {path: text for path, text in (old | dict(changes)).items() if text is not None}
-    change = Change(tuple(changes), old.get, new.get, new.get if first else old.get, first)
+    change = RepositoryChange(tuple(changes), old.get, new.get, new.get if first else old.get, first)
     return judge(change, schema=lambda _: None, bundles=lambda _: None)
 
 
@@ -345,7 +346,7 @@ def test_the_slow_question_is_asked_last_and_only_if_needed(version: ModelVersio
 
     def ask(files: Files) -> dict[str, str]:
         new = seed() | files
-        return _refusals(judge(Change(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
+        return _refusals(judge(RepositoryChange(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
 
     settings = {LOCAL: seed()[LOCAL].replace("max_replicas: 2", "max_replicas: 3")}
     assert ask(settings) == {"schema": f"{LOCAL}: no"}
@@ -374,9 +375,11 @@ def test_rays_schema_is_asked() -> None:
     assert "max_replicas" in (serve_schema(config) or "")
 
 
-def test_without_ray_the_gate_says_so_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_gate_says_so_and_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.serve.schema", None)
-    assert "Ray cannot be imported here" in (serve_schema({"applications": []}) or "")
+    finding = judge_schema(LOCAL, {"applications": []}, serve_schema)
+    assert finding.phase is Phase.SKIPPED
+    assert "Ray cannot be imported here" in finding.reason
 
 
 def test_a_bundle_is_verified(version: ModelVersion) -> None:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gitops import gates
 from gitops.environment import Environment
 from gitops.errors import ContractError, GateError, GitError
-from gitops.findings import failed
+from gitops.findings import Finding, Phase, failed
+from gitops.gates import Arrival
 from gitops.layout import PROJECT_PATH, model_path
 from gitops.manifest import (
     Canary,
@@ -496,7 +496,7 @@ def test_a_version_is_written_so_that_it_is_read_back(version: ModelVersion) -> 
 
 
 def test_the_report_is_a_page_to_read(version: ModelVersion) -> None:
-    finding = gates.Finding(key="accuracy", phase=gates.Phase.FAILURE, reason="too low", remedy="train")
+    finding = Finding(key="accuracy", phase=Phase.FAILURE, reason="too low", remedy="train")
     page = report_markdown(version, [finding])
     assert "| accuracy | ❌ | too low. To do: train |" in page
     assert "| accuracy | 0.9800 |" in page
@@ -524,12 +524,12 @@ def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_pat
 
 
 def test_a_comment_shows_a_version_beside_the_served_one(version: ModelVersion, tmp_path: Path) -> None:
-    def page(served: ModelVersion | None, *findings: gates.Finding) -> str:
-        return change_markdown(findings, [gates.Arrival("local/screw", version, served)])
+    def page(served: ModelVersion | None, *findings: Finding) -> str:
+        return change_markdown(findings, [Arrival("local/screw", version, served)])
 
-    passed = gates.Finding(key="scope", phase=gates.Phase.SUCCESS, reason="all is well")
-    skipped = gates.Finding(key="kubernetes", phase=gates.Phase.SKIPPED, reason="RayService", remedy="give --crds")
-    refused = gates.Finding(key="report", phase=gates.Phase.FAILURE, reason="is none", remedy="evaluate")
+    passed = Finding(key="scope", phase=Phase.SUCCESS, reason="all is well")
+    skipped = Finding(key="kubernetes", phase=Phase.SKIPPED, reason="RayService", remedy="give --crds")
+    refused = Finding(key="report", phase=Phase.FAILURE, reason="is none", remedy="evaluate")
     shown = page(None, passed, skipped, refused)
     assert shown.splitlines()[:5] == [
         "| gate |  | found |",

@@ -21,7 +21,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gitops import bundle
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.difference import with_kept
 from gitops.environment import GRPC_SERVICER, Environment
 from gitops.errors import StalledError
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on
 
 ENVIRONMENT = "tests"
 PATH = serve_config_path(ENVIRONMENT)
-QUICK = Settings(
+QUICK = ReconcileSettings(
     poll_seconds=0.3,
     healthy_seconds=0.5,
     observe_seconds=300,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.errors import ContractError, GateError
 from gitops.layout import PROJECT_PATH, project_path, serve_config_path
 from gitops.manifest import ModelVersion, Preprocessing, ServedModel
@@ -69,7 +69,7 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
     seed = {PROJECT_PATH: PROJECT, project_path("bolt"): BOLT, **further}
     create_bare(tmp_path / "bare.git", seed | {serve_config_path("local"): json.dumps(config, indent=1)}, {})
     repository = Repository(tmp_path / "bare.git")
-    settings = Settings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
+    settings = ReconcileSettings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
     api, state = ServeApi(ray_cluster.dashboard_url, ray_cluster.token), State.at(tmp_path / "state")
     reconciler = Reconciler(repository, MAIN, "local", api, state, settings)
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gitops import bundle
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import ModelVersion
 from gitops.promotion import Destination
@@ -90,7 +90,7 @@ def line(service: Service, ray_cluster: RayCluster, tmp_path: Path) -> Line:
     seed = {PROJECT_PATH: PROJECT, serve_config_path("local"): json.dumps(config, indent=1)}
     create_bare(tmp_path / "bare.git", seed, {})
     repository = Repository(tmp_path / "bare.git")
-    settings = Settings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
+    settings = ReconcileSettings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
     api, state = ServeApi(ray_cluster.dashboard_url, ray_cluster.token), State.at(tmp_path / "state")
     return Line(repository, Reconciler(repository, MAIN, "local", api, state, settings), service, tmp_path)
 
