@@ -221,19 +221,18 @@ class Reconciler:
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
-        earlier, unhealthy = self.journal.history(), found.still_unhealthy()
+        before, unhealthy = next(self.journal.newest_first(), None), found.still_unhealthy()
         models = found.wanted.served()
         trials = {name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial}
         for target in found.wanted.targets():
             if target.application.name in unhealthy:  # so nobody can say what it serves and tries since now
-                before = earlier[-1] if earlier else None
                 models[target.name] = before.models.get(target.name) if before else None
                 trials.pop(target.name, None)
                 if before and target.name in before.trials:
                     trials[target.name] = before.trials[target.name]
         self.journal.append(
             Deployed(
-                id=earlier[-1].id + 1 if earlier else 0,
+                id=before.id + 1 if before else 0,
                 revision=found.at.id,
                 deploy_started_at=operation.started_at,
                 deployed_at=operation.finished_at or now(),
@@ -404,8 +403,8 @@ class Reconciler:
 
     def _served_before(self) -> set[str]:
         """Digests of what the last deployment served."""
-        last = self.journal.history()[-1:]
-        return {model.sha256 for entry in last for model in entry.models.values() if model}
+        last = next(self.journal.newest_first(), None)
+        return {model.sha256 for model in last.models.values() if model} if last else set()
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off

@@ -328,7 +328,7 @@ DRIFT_SAMPLES = Metric(
 LIVE_ACCURACY = Metric(
     PREFIX + "live_accuracy",
     "gauge",
-    "Share of the photographs with feedback whose label was right, and its 95 % interval.",
+    "Share of the photographs that were chosen by chance for feedback whose label was right, and its 95 % interval.",
     ("model_version", "bound"),
     values={"bound": tuple(AccuracyBound)},
 )

@@ -131,8 +131,7 @@ def start(state: State, *, dashboard_port: int | None = None, variables: Mapping
 def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Session:
     state.session.mkdir(parents=True, exist_ok=True)
     token_file = state.session / "ray-token"
-    write_atomically(token_file, secrets.token_hex(32))
-    token_file.chmod(0o600)
+    write_atomically(token_file, secrets.token_hex(32), mode=0o600)
     port = free_port(6379)
     # Ray's sockets lie in its temporary folder, and a socket's path may have 107 characters only.
     folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)

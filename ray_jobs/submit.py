@@ -182,15 +182,15 @@ async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[
     """Hand over all output, once, even where the connection breaks in between."""
     import aiohttp
 
-    seen, problem = 0, None
-    for _ in range(_RECONNECTS):
-        position = 0
+    seen, problem, in_vain = 0, None, 0
+    while in_vain < _RECONNECTS:
+        position, in_vain = 0, in_vain + 1
         try:
             async for text in client.tail_job_logs(submission):
                 position += len(text)
                 if position > seen:
                     show(text[max(0, len(text) - (position - seen)) :])
-                    seen = position
+                    seen, in_vain = position, 0
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             # The connection broke, or there is none; Ray sends the log from its start to the next one.
             problem = error
