@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.bundle import open_folder
 from monitoring import drift
 from monitoring.drift import Observations
 from ray_jobs.dataset import read_listing
@@ -215,7 +216,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     stage = open_stage(options)
-    predictor = Predictor.load(stage.state.bundles / bundle_of(stage.run()), threads=os.cpu_count() or 1)
+    predictor = Predictor.load(open_folder(stage.state.bundles / bundle_of(stage.run())), threads=os.cpu_count() or 1)
     reference = reference_of(predictor)
     photographs = drawn(options.drawn, 1 / 6) if options.drawn else held_out(stage)
     usual = observe(predictor, photographs, lambda pixels: pixels)

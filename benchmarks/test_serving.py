@@ -27,6 +27,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.services import NAIVE, PEERS, Load, Mergeline, NotStartedError, Peer, Server, load, start
 from benchmarks.test_request_path import SUFFIXES, photograph
 from benchmarks.turns import in_turns, ratio
+from gitops.bundle import open_folder
 from gitops.state import State
 from serve.predictor import Predictor
 
@@ -54,7 +55,7 @@ _predictor: Predictor
 
 def _load(bundle: Path) -> None:
     global _predictor  # noqa: PLW0603 - a pool's process has no other place
-    _predictor = Predictor.load(bundle)
+    _predictor = Predictor.load(open_folder(bundle))
 
 
 def _judge(data: bytes) -> float:

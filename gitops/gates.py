@@ -166,7 +166,10 @@ def bundle_complaint(model: ServedModel) -> str | None:
     """What is wrong with a model's bundle: wholly verified in a folder, by its manifest alone in a remote store."""
     try:
         folder = bundle.local_folder(model.uri)
-        found = bundle.verify(folder, model.sha256) if folder else bundle.read_manifest(model.uri, model.sha256)
+        if folder:
+            found = bundle.verify(folder, model.sha256).manifest
+        else:
+            found = bundle.read_manifest(model.uri, model.sha256)
     except BundleError as error:
         return str(error)
     return None if found.name == model.name else f"the bundle {model.uri} is a model of {found.name}, not {model.name}"

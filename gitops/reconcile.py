@@ -316,15 +316,16 @@ class Reconciler:
             WaitingError: its store may only be away for a while.
         """
         try:
-            folder = bundle.fetch(model.uri, model.sha256, self._bundles)
-            manifest = bundle.verify(folder, model.sha256)
+            verified = bundle.fetch(model.uri, model.sha256, self._bundles)
         except BundleError as error:
             text = f"application {name}, {model.name} version {model.version}: {error}"
             kind = StalledError if model.uri.startswith("file:") else WaitingError
             raise kind(text) from error
-        if manifest.name != model.name:
-            raise StalledError(f"application {name}: {model.uri} is a model of {manifest.name}, not {model.name}")
-        return folder, manifest
+        if verified.manifest.name != model.name:
+            raise StalledError(
+                f"application {name}: {model.uri} is a model of {verified.manifest.name}, not {model.name}"
+            )
+        return verified.folder, verified.manifest
 
     def _apply(self, found: Pass) -> None:
         """Put the configuration, and with it what must not be deleted."""

@@ -179,8 +179,8 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
 
 
 def _load(stage: Stage, model: ServedModel, dataset: DatasetManifest) -> Predictor:
-    folder = bundle.fetch(model.uri, model.sha256, stage.state.bundles)
-    predictor = Predictor.load(folder, threads=os.cpu_count() or 1)
+    fetched = bundle.fetch(model.uri, model.sha256, stage.state.bundles)
+    predictor = Predictor.load(fetched, threads=os.cpu_count() or 1)
     if predictor.manifest.classes != dataset.classes:
         raise DataError(
             f"{_title(model)} knows the classes {', '.join(predictor.manifest.classes)}, and dataset "

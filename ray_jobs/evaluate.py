@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops import bundle
 from gitops.errors import ContractError, DataError, TrainingError
 from gitops.evidence import wilson
 from gitops.manifest import (
@@ -68,14 +69,14 @@ def evaluate(stage: Stage) -> EvaluationReport:
     if (done := evaluation_of(run, digest)) is not None and _read(run.folder / _INPUTS) == inputs:
         print(f"evaluate: bundle {digest[:12]} is evaluated already: {run.evaluation_file}; nothing to do")
         return done
-    predictor = Predictor.load(stage.state.bundles / digest, threads=os.cpu_count() or 1)
+    predictor = Predictor.load(bundle.verify(stage.state.bundles / digest, digest), threads=os.cpu_count() or 1)
     test = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "test")
     _check(test, run)
     report_progress(0, 3, f"judging {len(test.labels)} images")
     probabilities = predictor.predict(test.images)
     report = assess(predictor, test, probabilities)
     if predictor.inference_precision != "f32":
-        exact = Predictor.load(predictor.folder, threads=os.cpu_count() or 1, inference_precision="f32")
+        exact = Predictor.load(predictor.bundle, threads=os.cpu_count() or 1, inference_precision="f32")
         changed = bf16_metrics(exact.predict(test.images), probabilities, report.threshold.value)
         report = report.model_copy(update={"metrics": report.metrics | changed})
     if (folds := result_of(run, stage.project.cross_validation.folds)) is not None:

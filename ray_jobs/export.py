@@ -150,7 +150,7 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     draft = _draft(stage, run, result, grid_of(model, result.training), calibration, threshold)
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
-    exact = Predictor.load(folder)
+    exact = Predictor.load(bundle.open_folder(folder))
     agreement = _agreement(expected, exact.predict(images), run.id)
     predictor = _quickest(exact, load_split(shards, run.dataset, "train").images[:PRECISION_IMAGES])
     said = Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
@@ -164,7 +164,7 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     )
     report_progress(2, 3, "asking the bundle its probe")
     digest = bundle.seal(folder, manifest)
-    Predictor.load(folder).probe()
+    Predictor.load(bundle.open_folder(folder)).probe()
     report_progress(3, 3, f"bundle {digest[:12]}")
     return digest
 
@@ -253,7 +253,7 @@ def _quickest(exact: Predictor, images: Pixels) -> Predictor:
     """
     if not computes_in("bf16"):
         return exact
-    quick, threshold = Predictor.load(exact.folder, inference_precision="bf16"), exact.manifest.threshold.value
+    quick, threshold = Predictor.load(exact.bundle, inference_precision="bf16"), exact.manifest.threshold.value
     before, after = exact.predict(images), quick.predict(images)
     moved = int(np.sum(decide(before, threshold) != decide(after, threshold)))
     largest = float(np.max(np.abs(before - after)))
@@ -268,7 +268,7 @@ def _quickest(exact: Predictor, images: Pixels) -> Predictor:
 
 
 def _probe_score(predictor: Predictor) -> float:
-    answer = predictor.judge([(predictor.folder / PROBE).read_bytes()])[0]
+    answer = predictor.judge([(predictor.bundle.folder / PROBE).read_bytes()])[0]
     if not isinstance(answer, Judgement):
         raise TrainingError(f"the probe image cannot be used: {answer}")
     return round(answer.score, DIGITS)

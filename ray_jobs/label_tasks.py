@@ -95,9 +95,9 @@ def export_tasks(
     wanted = _wanted(survey(stage, folder), further, labelled=labelled)
     if not wanted:
         return Exported(file=str(file), source=source, model=model, tasks=0)
-    place = bundle.fetch(version.model.uri, version.model.sha256, stage.state.bundles)
+    fetched = bundle.fetch(version.model.uri, version.model.sha256, stage.state.bundles)
     threads = os.cpu_count() or 1
-    judged, refused = _judge(Predictor.load(place, threads=threads), wanted, threads)
+    judged, refused = _judge(Predictor.load(fetched, threads=threads), wanted, threads)
     judged.sort(key=lambda item: (margin(item.judgement), item.found.filename))
     chosen = judged[:limit]
     tasks = [_task(item, model, root) for item in chosen]
