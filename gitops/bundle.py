@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -136,6 +136,42 @@ def fetch(uri: str, sha256: str, cache: Path) -> VerifiedBundle:
         except BundleError:  # not there yet, or damaged since
             shutil.rmtree(target, ignore_errors=True)
             return _copy(uri, sha256, target)
+
+
+class Bundles:
+    """Bundles as `fetch` has them; one that was verified is read again only where a file of it is another since.
+
+    Args:
+        cache: folder for copies of what lies in remote stores.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._verified: dict[tuple[str, str], tuple[VerifiedBundle, object]] = {}
+
+    def fetch(self, uri: str, sha256: str) -> VerifiedBundle:
+        """A bundle in a folder here.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete or not what its digest says.
+        """
+        if known := self._verified.get((uri, sha256)):
+            verified, seen = known
+            if seen == _seen(verified.folder):
+                return verified
+        verified = fetch(uri, sha256, self._cache)
+        self._verified[uri, sha256] = verified, _seen(verified.folder)
+        return verified
+
+
+def _seen(folder: Path) -> object:
+    """What differs where a file was written, replaced, added or removed: the kernel's notes on each of them."""
+    notes = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            note = path.lstat()
+            notes.append((str(path), note.st_ino, note.st_size, note.st_mtime_ns, note.st_ctime_ns))
+    return notes
 
 
 def local_folder(uri: str) -> Path | None:

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gitops import bundle
 from gitops.attempt import Found, Goal, Settings, begin, fail, is_due, settle, succeed
+from gitops.bundle import Bundles
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import MEMBERS, Environment, serve_config_path
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
@@ -86,7 +86,7 @@ class Reconciler:
         self._meters = meters
         self.journal = Journal(state, environment)
         self._turn = Turn(self.journal.folder)
-        self._bundles = state.bundles
+        self._bundles = Bundles(state.bundles)
         self._stop = threading.Event()
         self._comparing: tuple[Step, ...] = (self._look, self._fetch, self._read, self._compare)
         self._syncing: tuple[Step, ...] = (self._check_bundles, self._apply, self._observe)
@@ -316,7 +316,7 @@ class Reconciler:
             WaitingError: its store may only be away for a while.
         """
         try:
-            verified = bundle.fetch(model.uri, model.sha256, self._bundles)
+            verified = self._bundles.fetch(model.uri, model.sha256)
         except BundleError as error:
             text = f"application {name}, {model.name} version {model.version}: {error}"
             kind = StalledError if model.uri.startswith("file:") else WaitingError

@@ -8,6 +8,7 @@ import pytest
 
 from gitops import bundle
 from gitops.errors import BundleError
+from gitops.manifest import BundleFile
 from tests.gitops.deployments import make_bundle, unsealed
 
 
@@ -147,6 +148,44 @@ def test_a_cached_bundle_that_was_damaged_is_fetched_again(tmp_path: Path, monke
     (fetched.folder / "model.bin").write_text("rot")
     assert bundle.fetch("s3://models/bundle", digest, tmp_path / "cache") == fetched
     assert bundle.open_folder(fetched.folder) == fetched
+
+
+@pytest.mark.parametrize("change", ["write", "replace", "add", "remove"])
+def test_what_was_verified_is_read_again_where_it_changed(
+    sealed: tuple[Path, str], tmp_path: Path, change: str
+) -> None:
+    folder, digest = sealed
+    bundles = bundle.Bundles(tmp_path / "cache")
+    bundles.fetch(folder.as_uri(), digest)
+    file = folder / "model.bin"
+    if change == "write":
+        file.write_text(file.read_text()[::-1])
+    elif change == "replace":
+        (tmp_path / "other").write_text(file.read_text()[::-1])
+        shutil.copystat(file, tmp_path / "other")
+        (tmp_path / "other").replace(file)
+    elif change == "add":
+        (folder / "saved_model" / "extra").write_text("x")
+    else:
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(BundleError):
+            bundles.fetch(folder.as_uri(), digest)
+
+
+def test_what_was_verified_and_is_as_it_was_is_not_read_again(
+    sealed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digest = sealed
+    bundles, read, list_files = bundle.Bundles(tmp_path / "cache"), [], bundle.list_files
+
+    def listing(place: Path) -> tuple[BundleFile, ...]:
+        read.append(place)
+        return list_files(place)
+
+    monkeypatch.setattr(bundle, "list_files", listing)
+    assert bundles.fetch(folder.as_uri(), digest) is bundles.fetch(folder.as_uri(), digest)
+    assert read == [folder]
 
 
 @pytest.mark.parametrize(("uri", "reason"), [("/a/path", "is no URI"), ("nonsense://x/y", "cannot read the bundle")])
