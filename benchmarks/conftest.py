@@ -22,6 +22,7 @@ _PACKAGES = (
     "openvino",
     "opencv-python-headless",
     "kornia-rs",
+    "simplejpeg",
     "numpy",
     "tensorflow-cpu",
     "keras",

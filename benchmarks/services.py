@@ -34,7 +34,10 @@ ENVIRONMENTS = ROOT / ".mergeline-peers"
 """Where the peers' environments are kept between runs."""
 _READY_SECONDS = 90
 # What the code behind every server needs; a peer's environment takes the newest that go with it.
-_OURS = ("kornia-rs", "numpy", "opencv-python-headless", "openvino", "pillow", "pydantic", "ruamel.yaml")
+_OURS = (
+    *("kornia-rs", "numpy", "opencv-python-headless", "openvino", "pillow", "pydantic", "ruamel.yaml"),
+    "simplejpeg",
+)
 
 
 class NotStartedError(Exception):
