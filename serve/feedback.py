@@ -139,7 +139,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
     """Let the application take feedback.
 
     Args:
-        app: what `serve.endpoints.application` made.
+        app: what `serve.routes.application` made.
         endpoints: whose model and limits count.
         folder: where it is kept; None: nowhere, which is said.
         pool: decodes.
@@ -153,7 +153,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
             raise RequestError(
                 403, "feedback is not taken from other sites' pages; if this is ours, a proxy on the way changes `Host`"
             )
-        endpoints.classes()  # without a model nobody knows them, and there is no need to read the body
+        endpoints.judges.classes()  # without a model nobody knows them, and there is no need to read the body
         said, photograph = await _read(request, endpoints)
         max_pixels = endpoints.limits.max_pixels
         try:  # what is no photograph is not kept
@@ -164,7 +164,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         kept, is_new = await asyncio.to_thread(folder.keep, said, photograph)
         if is_new:
             claimed = said.model_version or ""
-            version = claimed if endpoints.knows(claimed) else "unknown"
+            version = claimed if endpoints.judges.knows(claimed) else "unknown"
             endpoints.meters.count(metrics.FEEDBACK, version, _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
@@ -218,7 +218,7 @@ async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes
             said = Feedback.parse({**given, "filename": file.filename or "photograph", "at": now()}, "the form")
         except ContractError as error:
             raise RequestError(400, str(error)) from None
-        classes = endpoints.classes(said.model_version or "")
+        classes = endpoints.judges.classes(said.model_version or "")
         if said.label not in classes:
             raise RequestError(400, f"label {said.label!r} is no class of the model: it has {', '.join(classes)}")
         return said, await file.read()

@@ -4,6 +4,7 @@ Ray's proxy takes the call and hands its message to the method of the same name 
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -13,8 +14,9 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
 from monitoring.metrics import Meters
-from serve.endpoints import Endpoints, server_metadata
+from serve.endpoints import Endpoints
 from serve.inference import Answer, Asked
+from serve.metadata import server_metadata
 from serve.open_inference_pb2 import (
     InferParameter,
     InferTensorContents,
@@ -56,31 +58,33 @@ T = TypeVar("T")
 log = logging.getLogger("ray.serve")
 
 
-class InferenceService:
-    """The calls, over the endpoints that also answer HTTP; a deployment inherits it."""
+class InferenceService(ABC):
+    """The calls, over the endpoints that also answer HTTP; a deployment inherits it and says where those are."""
 
-    _endpoints: Endpoints
-
-    async def endpoints_of(self, name: str) -> Endpoints:  # noqa: ARG002 - others look by it
+    @abstractmethod
+    async def endpoints_of(self, name: str) -> Endpoints:
         """What answers for a model; whether there is such a one is for the endpoints to say.
 
         Raises:
             RequestError: nothing does.
         """
-        return self._endpoints
 
+    @abstractmethod
     async def endpoints_to_judge(self, name: str) -> Endpoints:
-        """The same, for a request to judge: who overrides it measures the one for which nothing answers."""
-        return await self.endpoints_of(name)
+        """What answers a request to judge for a model; where nothing does, the request has been measured.
 
+        Raises:
+            RequestError: nothing does.
+        """
+
+    @abstractmethod
     def is_ready(self) -> bool:
-        """Whether a model is served."""
-        return self._endpoints.slot.loaded is not None
+        """Whether there is a model to ask for."""
 
     @property
+    @abstractmethod
     def meters(self) -> Meters:
         """Where refusals are counted."""
-        return self._endpoints.meters
 
     async def ServerLive(self, _: ServerLiveRequest) -> ServerLiveResponse:  # noqa: N802 - the calls' names are given
         """Whether the process answers."""
@@ -97,7 +101,7 @@ class InferenceService:
 
         async def answer() -> ModelReadyResponse:
             try:
-                (await self.endpoints_of(request.name)).served(request.name, request.version)
+                (await self.endpoints_of(request.name)).judges.served(request.name, request.version)
             except RequestError as error:
                 if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
@@ -117,8 +121,8 @@ class InferenceService:
         """The inputs and outputs of a model; NOT_FOUND if nobody knows it."""
 
         async def answer() -> ModelMetadataResponse:
-            endpoints, version = await self.endpoints_of(request.name), request.version
-            model = await (endpoints.model_version(request.name, version) if version else endpoints.model(request.name))
+            metadata, version = (await self.endpoints_of(request.name)).metadata, request.version
+            model = await (metadata.model_version(request.name, version) if version else metadata.model(request.name))
             return ModelMetadataResponse(
                 name=model.name,
                 versions=model.versions,
@@ -137,8 +141,8 @@ class InferenceService:
 
         async def answer() -> ModelInferResponse:
             endpoints = await self.endpoints_to_judge(request.model_name)
-            with endpoints.measured(trace):
-                chosen = endpoints.choose(
+            with endpoints.counting.measured(trace):
+                chosen = endpoints.judges.choose(
                     request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
                 )
                 trace.version = chosen.model.model.version

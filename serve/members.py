@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 
 from gitops.manifest import Contract, ServedModel
 from monitoring.metrics import Outcome
-from serve.endpoints import Endpoints, outcome_told, unavailable
+from serve.choosing import unavailable
+from serve.counting import outcome_told
+from serve.endpoints import Endpoints
 from serve.protocol import RequestError, WantedModel
 from serve.slot import FIRST_RETRY_SECONDS, ModelSlot
 

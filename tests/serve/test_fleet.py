@@ -72,9 +72,9 @@ def members(tmp_path: Path, pool: ThreadPoolExecutor, tally: Tally) -> Members:
 
 @pytest.fixture
 async def client(members: Members, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
-    from serve.fleet import application
+    from serve.fleet import FleetEndpoints, application
 
-    app = application(members, tally, "a-replica", MAX_MODELS)
+    app = application(FleetEndpoints(members, "a-replica", MAX_MODELS), tally)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
         yield client
 
@@ -287,7 +287,7 @@ async def test_a_new_replica_holds_a_model_before_it_is_asked(
 async def test_one_that_can_load_none_does_not_begin(
     replica: "Fleet", models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.fleet.START_SECONDS", 0.05)
+    monkeypatch.setattr("serve.fleet.START_SECONDS", 0.5)
     with pytest.raises(MergelineError, match="none of the 2 models loads; the first: bolt version 1 from "):
         await replica.reconfigure(config(away(models["bolt"]), away(models["nut"])))
     with pytest.raises(MergelineError, match="none of the 2 models"):  # a Serve that came back meanwhile asks only this

@@ -33,7 +33,10 @@ from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import shadow
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Using extra keyword arguments"),  # Ray's own models, when first imported
+]
 
 Input: TypeAlias = ModelInferRequest.InferInputTensor
 Output: TypeAlias = ModelInferRequest.InferRequestedOutputTensor
@@ -69,8 +72,10 @@ def context() -> Context:
 @pytest.fixture
 def empty_service(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> InferenceService:
     """Of a replica without a model."""
-    service = InferenceService()
-    service._endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+    from serve.app import Classifier
+
+    service = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
+    service._slot, service._endpoints = slot, Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
     return service
 
 
