@@ -180,13 +180,14 @@ REQUEST_PHOTOGRAPHS = Metric(
 JUDGEMENTS = Metric(
     PREFIX + "judgements",
     "counter",
-    "Photographs that were judged and answered, by the model's version and the label it gave.",
+    "Photographs that were judged and answered, by the model's version and the label it gave; without those of "
+    "requests with X-Count: false.",
     ("model_version", "label"),
 )
 SCORES = Metric(
     PREFIX + "scores",
     "histogram",
-    "Scores of the photographs that were judged: the probability that the part is not good.",
+    "Scores of the same photographs: the probability that the part is not good.",
     ("model_version",),
     buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
 )

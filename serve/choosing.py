@@ -20,19 +20,21 @@ class Judges:
     def __init__(self, slot: ModelSlot) -> None:
         self._slot = slot
 
-    def choose(self, name: str, version: str, client: Callable[[], str | None]) -> Chosen:
+    def choose(self, name: str, version: str, client: Callable[[], str | None], *, counts: bool) -> Chosen:
         """Who judges a request: the version that it names; else the model, or the candidate if that has its turn.
 
         Args:
             name: of the model.
             version: empty: none is named.
             client: says who asks; None: nobody knows.
+            counts: whether the request's photographs do; of those that do not, no shadow judges any.
 
         Raises:
             RequestError: 404, there is no such model or version; 503, it is wanted and not loaded.
         """
         loaded = self.served(name, version)
-        return Chosen(loaded) if version else self._slot.choose(loaded, client)
+        chosen = Chosen(loaded) if version else self._slot.choose(loaded, client)
+        return chosen if counts else Chosen(chosen.model, counts=False)
 
     def name_of(self, version: str) -> str:
         """The name of the model that a request means which names none, and perhaps a version (empty: none).

@@ -16,6 +16,13 @@ from serve.shadow import ShadowJudge
 from serve.slot import Chosen, ModelSlot
 from serve.trace import Trace
 
+COUNT_HEADER = "X-Count"
+"""A request says with it whether its photographs count: `false` where they were judged before, or are none of the line.
+
+Nobody else can know that a heat-map is asked for of a photograph whose judgement somebody has seen, and wants to see
+explained just because it is suspicious; while a camera that asks for nothing but heat-maps shows each photograph once.
+"""
+
 
 class Counting:
     """Counts requests and judgements; lives on one event loop.
@@ -53,14 +60,19 @@ class Counting:
     def judged(
         self, chosen: Chosen, images: Sequence[bytes | ImageError], outcomes: Sequence[Judgement | ImageError]
     ) -> None:
-        """Count the judgements of images, let the shadow compare its own, and offer them to the monitor."""
+        """Count the judgements of images, let the shadow compare its own, and offer them to the monitor.
+
+        Of a request whose photographs do not count, only their number is measured, which is the network's load.
+        """
         version = chosen.model.model.version
         judgements = [outcome for outcome in outcomes if isinstance(outcome, Judgement)]
+        if judgements:
+            self._meters.observe(metrics.REQUEST_PHOTOGRAPHS, len(judgements))
+        if not chosen.counts:
+            return
         for judgement in judgements:
             self._meters.count(metrics.JUDGEMENTS, version, judgement.label)
             self._meters.observe(metrics.SCORES, judgement.score, version)
-        if judgements:
-            self._meters.observe(metrics.REQUEST_PHOTOGRAPHS, len(judgements))
         if not (chosen.shadow or self._sampler):
             return
         answered = [
@@ -72,6 +84,17 @@ class Counting:
             self._shadow.compare(chosen.shadow, answered)
         if self._sampler:
             self._sampler.offer(chosen.model.model, [image for image, _ in answered])
+
+
+def counts(given: str | None) -> bool:
+    """Whether a request's photographs count, by what its `COUNT_HEADER` says; None: it has none, and they do.
+
+    Raises:
+        RequestError: 400, it says neither `true` nor `false`.
+    """
+    if given not in (None, "true", "false"):
+        raise RequestError(400, f"{COUNT_HEADER} is true or false, not {given[:20]!r}")
+    return given != "false"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from monitoring import metrics
 from monitoring.metrics import Meters, RequestStage
 from serve import inference, tensors
 from serve.choosing import Judges
-from serve.counting import Counting
+from serve.counting import COUNT_HEADER, Counting, counts
 from serve.envelope import as_json
 from serve.inference import Answer, Asked
 from serve.metadata import Metadata
@@ -252,16 +252,20 @@ class Endpoints:
         """Who judges a request; whatever it is answered from now on bears the version of that model.
 
         Args:
-            request: its headers may name a version and a client.
+            request: its headers may name a version and a client, and say that its photographs do not count.
             name: of the model; empty: whichever answers.
             version: that its path names; empty: none.
 
         Raises:
-            RequestError: 404, there is no such model or version; 503, it is wanted and not loaded.
+            RequestError: 400, a header cannot be understood; 404, there is no such model or version; 503, it is wanted
+                and not loaded.
         """
         version = version or request.headers.get(VERSION_HEADER, "")
         chosen = self.judges.choose(
-            name or self.judges.name_of(version), version, lambda: request.headers.get(CLIENT_HEADER)
+            name or self.judges.name_of(version),
+            version,
+            lambda: request.headers.get(CLIENT_HEADER),
+            counts=counts(request.headers.get(COUNT_HEADER)),
         )
         request.state.trace.version = chosen.model.model.version
         return chosen

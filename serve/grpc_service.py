@@ -5,7 +5,7 @@ Ray's proxy takes the call and hands its message to the method of the same name 
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
 from monitoring.metrics import Meters
+from serve.counting import COUNT_HEADER, counts
 from serve.endpoints import Endpoints
 from serve.inference import Answer, Asked
 from serve.metadata import server_metadata
@@ -142,8 +143,12 @@ class InferenceService(ABC):
         async def answer() -> ModelInferResponse:
             endpoints = await self.endpoints_to_judge(request.model_name)
             with endpoints.counting.measured(trace):
+                metadata = dict(grpc_context.invocation_metadata())
                 chosen = endpoints.judges.choose(
-                    request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
+                    request.model_name,
+                    request.model_version,
+                    lambda: metadata.get(CLIENT_HEADER.lower()),
+                    counts=counts(metadata.get(COUNT_HEADER.lower())),
                 )
                 trace.version = chosen.model.model.version
                 limits = endpoints.limits
@@ -175,11 +180,6 @@ class InferenceService(ABC):
         context.set_details(reason[:_LONGEST_DETAILS])
         self.meters.count(metrics.REFUSALS, str(int(status)))
         return empty()
-
-
-def _client(metadata: Iterable[tuple[str, str]]) -> str | None:
-    """Who calls; None: it is not said."""
-    return dict(metadata).get(CLIENT_HEADER.lower())
 
 
 def _metadata(tensor: TensorMetadata) -> ModelMetadataResponse.TensorMetadata:

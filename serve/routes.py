@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from gitops.manifest import VERSION_HEADER
 from serve import inference
+from serve.counting import COUNT_HEADER
 from serve.endpoints import HEATMAP, Endpoints
 from serve.errors import PROTOCOL, answer_errors
 from serve.inference import InferenceAnswer
@@ -26,6 +27,14 @@ _EXPLAIN = {
     "schema": {"type": "string", "enum": [HEATMAP]},
     "description": "Answer with the photograph, coloured where the evidence is; with `Accept: application/json` inside "
     "of the JSON answer, which also says where it is strongest.",
+}
+
+_COUNT = {
+    "name": COUNT_HEADER,
+    "in": "header",
+    "schema": {"type": "string", "enum": ["true", "false"]},
+    "description": "false: the photographs have been judged before, or are none of the line; they are answered, and "
+    "neither counted nor shown to a shadow or the monitor.",
 }
 
 _WHO_JUDGES = [
@@ -66,7 +75,7 @@ def application(endpoints: Endpoints) -> FastAPI:
             "4XX": {**errors["4XX"], "model": ErrorAnswer | FormAnswer},  # a form is answered file by file
             200: {"content": {"image/png": {}}, "description": "The judgement, or the heat-map."},
         },
-        openapi_extra={"requestBody": REQUEST_BODY, "parameters": [_EXPLAIN, *_WHO_JUDGES]},
+        openapi_extra={"requestBody": REQUEST_BODY, "parameters": [_EXPLAIN, _COUNT, *_WHO_JUDGES]},
     )
     inference_errors = {status: {**answer, "model": InferenceError} for status, answer in errors.items()}
     metadata = endpoints.metadata
@@ -92,7 +101,7 @@ def application(endpoints: Endpoints) -> FastAPI:
             responses={**inference_errors, 200: inference.RESPONSE},
             openapi_extra={
                 "requestBody": inference.REQUEST_BODY,
-                "parameters": [inference.LENGTH_PARAMETER, *(_WHO_JUDGES if infer == endpoints.infer else ())],
+                "parameters": [inference.LENGTH_PARAMETER, _COUNT, *(_WHO_JUDGES if infer == endpoints.infer else ())],
             },
         )
 

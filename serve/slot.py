@@ -48,6 +48,8 @@ class Chosen:
     """It answers."""
     shadow: Loaded | None = None
     """It judges the same photographs afterwards; None: nobody does."""
+    counts: bool = True
+    """Whether the judgements tell of the line: False where the request says that its photographs do not count."""
 
 
 class Slot:

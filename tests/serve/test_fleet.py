@@ -84,7 +84,7 @@ async def loaded(client: httpx.AsyncClient) -> set[str]:
 
 
 async def test_a_model_comes_when_it_is_asked_for_and_the_least_recently_used_goes(
-    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel]
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], tally: Tally
 ) -> None:
     await members.want(models)
     assert await loaded(client) == set()
@@ -92,6 +92,9 @@ async def test_a_model_comes_when_it_is_asked_for_and_the_least_recently_used_go
         answer = (await client.post("/predict", params={"model": name}, content=encoded())).json()
         assert (answer["model_name"], set(answer["probabilities"])) == (name, {"good", f"bad-{name}"})
         assert await loaded(client) == there
+    judged = tally.of(metrics.JUDGEMENTS)
+    await client.post("/predict", params={"model": "bolt"}, content=encoded(), headers={"X-Count": "false"})
+    assert tally.of(metrics.JUDGEMENTS) == judged
     await client.post("/predict", params={"model": "screw"}, content=encoded())
     assert await loaded(client) == {"bolt", "screw"}
     said = (await client.get("/fleet")).json()

@@ -50,6 +50,7 @@ class Context:
         self.code: grpc.StatusCode | None = None
         self.details = ""
         self.client = "camera-1"
+        self.count = "true"
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self.code = code
@@ -58,7 +59,7 @@ class Context:
         self.details = details
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
-        return [("application", "screw"), ("x-client-id", self.client)]
+        return [("application", "screw"), ("x-client-id", self.client), ("x-count", self.count)]
 
     def request_id(self) -> str:
         return "find-me"
@@ -166,6 +167,18 @@ async def test_each_image_is_judged_on_its_own_in_its_order(
     assert not answer.raw_output_contents
     assert tally.counts[metrics.REFUSALS.name, "400"] == tally.counts[metrics.REFUSALS.name, "413"] == 1
     assert tally.counts[metrics.JUDGEMENTS.name, "1", "good"] == 1
+
+
+async def test_what_does_not_count_is_judged_and_not_counted(
+    service: InferenceService, context: Context, tally: Tally
+) -> None:
+    context.count = "false"
+    asked = request(image_input(encoded()), outputs=[Output(name="heatmap"), Output(name="score")])
+    assert len((await service.ModelInfer(asked, as_ray_s(context))).outputs) == 2
+    assert (tally.of(metrics.REQUESTS), tally.of(metrics.JUDGEMENTS)) == ({("answered", "1"): 1}, {})
+    context.count = "no"
+    await service.ModelInfer(request(image_input(encoded())), as_ray_s(context))
+    assert (context.code, context.details) == (grpc.StatusCode.INVALID_ARGUMENT, "X-Count is true or false, not 'no'")
 
 
 async def test_raw_tensors_are_answered_with_raw_tensors(service: InferenceService, context: Context) -> None:
