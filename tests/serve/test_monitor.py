@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.errors import ContractError
 from gitops.manifest import DriftWindow, Feedback, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
@@ -268,3 +269,13 @@ def test_a_window_is_a_contract_that_can_be_read(tmp_path: Path, tally: Tally, w
     window = DriftWindow.read(file)
     assert window.to_json() == file.read_text()
     assert file.with_suffix(".parquet").exists()
+
+
+def test_a_window_that_was_removed_meanwhile_is_passed_over_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "screw"
+    folder.mkdir()
+    (folder / "gone.json").symlink_to(tmp_path / "nowhere")  # it is listed, and cannot be opened any more
+    assert windows_below(tmp_path) == []
+    (folder / "broken.json").write_text("{}")
+    with pytest.raises(ContractError, match=r"broken\.json"):
+        windows_below(tmp_path)
