@@ -26,7 +26,7 @@ from gitops import environment
 from gitops.bundle import MANIFEST, digest
 from gitops.manifest import BundleManifest, ServedModel
 from gitops.serve_api import ServeApi
-from gitops.state import State
+from gitops.state import State, usable_cores
 from ray_jobs import cluster, processes
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +221,7 @@ def start(peer: Peer, bundle: Path, folder: Path, photograph: bytes) -> RunningP
         "python": str(programs / "python"),
         "port": port,
         "grpc": cluster.free_port(0),
-        "cores": os.cpu_count() or 1,
+        "cores": usable_cores(),
     }
     for name, content in peer.files.items():
         filled = {key: values.get(str(value).strip("{}"), value) for key, value in content.items()}

@@ -8,7 +8,6 @@ fifth of a core, the peers at rest nothing. The load generator (Debian's `hey`) 
 every server; the pool has none.
 """
 
-import os
 import shutil
 import statistics
 import time
@@ -28,10 +27,10 @@ from benchmarks.services import NAIVE, PEERS, Load, Mergeline, NotStartedError, 
 from benchmarks.test_request_path import SUFFIXES, photograph
 from benchmarks.turns import in_turns, ratio
 from gitops.bundle import open_folder
-from gitops.state import State
+from gitops.state import State, usable_cores
 from serve.predictor import Predictor
 
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 """Processes of the pool, and workers of each peer."""
 TURNS, SECONDS = 3, 3
 """Of each server in each turn."""
