@@ -80,13 +80,13 @@ def verify(folder: Path, sha256: str) -> VerifiedBundle:
     """
     manifest = _parse(_read(folder / MANIFEST), sha256, str(folder))
     listed = {file.path: file for file in manifest.files}
-    found = {file.path: file for file in list_files(folder)}
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
+    present = {file.path: file for file in list_files(folder)}
+    for name in sorted(listed.keys() | present.keys()):
+        if name not in present:
             raise BundleError(f"bundle {folder}: {name} is missing; export or copy the bundle again")
         if name not in listed:
             raise BundleError(f"bundle {folder}: {name} is not in its manifest; remove it")
-        if listed[name] != found[name]:
+        if listed[name] != present[name]:
             raise BundleError(f"bundle {folder}: {name} was changed or cut short; export or copy the bundle again")
     return VerifiedBundle(folder, sha256, manifest)
 
@@ -235,9 +235,9 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(data: bytes, sha256: str, source: str) -> BundleManifest:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise BundleError(f"bundle {source} has the digest {found}, wanted was {sha256}; one of the two is wrong")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise BundleError(f"bundle {source} has the digest {actual}, wanted was {sha256}; one of the two is wrong")
     try:
         manifest = BundleManifest.model_validate_json(data)
     except ValidationError as error:

@@ -121,7 +121,7 @@ def _put(folder: Path, target: Path, aside: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _UnseenJudgements:
     """What was said of images that the model, or its like, has not seen."""
 
     logits: NDArray[np.float64]
@@ -169,7 +169,7 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     return digest
 
 
-def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judged:
+def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _UnseenJudgements:
     """The out-of-fold judgements where the project cross-validates, else the model's own on the validation split."""
     folds = stage.project.cross_validation.folds
     if folds:
@@ -179,7 +179,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
         logits = np.array([prediction.logits for prediction in found.predictions])
         labels = np.array([prediction.label for prediction in found.predictions])
         names = tuple(prediction.filename for prediction in found.predictions)
-        return _Judged(logits, labels, names, "out-of-fold")
+        return _UnseenJudgements(logits, labels, names, "out-of-fold")
     validation = load_split(shards, run.dataset, "validation")
     bad = validation.labels != GOOD
     if bad.all() or not bad.any():
@@ -188,7 +188,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
             f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
             f"`split.seed` in the project file"
         )
-    return _Judged(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
+    return _UnseenJudgements(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
 
 
 def _draft(

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Bar:
+class StackedBin:
     """One bin of a histogram, in the chart's units: what is good stands below, the rest on top of it."""
 
     x: float
@@ -49,7 +49,7 @@ class Chart:
     low: str
     high: str
     median: str
-    bars: tuple[Bar, ...]
+    bars: tuple[StackedBin, ...]
     limits: tuple[float, ...]
     """Where assertions draw a line, in the chart's units."""
     lowest: tuple[Thumbnail, ...]
@@ -179,7 +179,7 @@ def _chart(
     unit = _CHART_HEIGHT / max(1, int((good + other).max()))
     step = _CHART_WIDTH / _BINS
     bars = tuple(
-        Bar(
+        StackedBin(
             x=index * step,
             width=step - 1.5,
             good=int(below) * unit,

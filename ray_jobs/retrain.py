@@ -74,7 +74,7 @@ class Request(Contract):
 
     @property
     def text(self) -> str:
-        """All of them."""
+        """All reasons in one line."""
         return "; ".join(self.reasons)
 
 

@@ -18,7 +18,7 @@ from serve import inference, tensors
 from serve.choosing import Judges
 from serve.counting import COUNT_HEADER, Counting, counts
 from serve.envelope import as_json
-from serve.inference import Answer, Asked
+from serve.inference import Answer, Question
 from serve.metadata import Metadata
 from serve.predictor import Judgement
 from serve.preprocess import ImageError
@@ -51,13 +51,13 @@ class Limits:
     """What a request may bring."""
 
     max_bytes: int
-    """Of one photograph's file."""
+    """Largest file of one photograph, in bytes."""
     max_request_bytes: int
-    """Of a whole form or inference request."""
+    """Largest form or inference request, in bytes."""
     max_pixels: int
-    """Of one photograph."""
+    """Largest photograph, in pixels."""
     max_files: int
-    """Of a form or inference request."""
+    """Most photographs of a form or inference request."""
 
 
 class Endpoints:
@@ -214,7 +214,7 @@ class Endpoints:
         return Response(content, 200, headers, "application/octet-stream")
 
     async def judge_tensors(
-        self, chosen: Chosen, trace: Trace, read: Callable[[], Asked], write: Callable[[Answer], T]
+        self, chosen: Chosen, trace: Trace, read: Callable[[], Question], write: Callable[[Answer], T]
     ) -> T:
         """Judge the photographs of an inference request.
 
@@ -229,16 +229,16 @@ class Endpoints:
         """
         model, predictor = chosen.model.model, chosen.model.predictor
 
-        def work() -> tuple[Asked, list[Verdict | ImageError], T]:
-            asked = read()
+        def work() -> tuple[Question, list[Verdict | ImageError], T]:
+            question = read()
             trace.lap(RequestStage.READ)
-            outcomes = inference.verdicts(predictor, asked, self.limits.max_pixels, trace)
-            rows = tensors.tensors(outcomes, predictor.manifest.classes, asked.outputs)
-            return asked, outcomes, write(Answer(asked, model, rows))
+            outcomes = inference.verdicts(predictor, question, self.limits.max_pixels, trace)
+            rows = tensors.tensors(outcomes, predictor.manifest.classes, question.outputs)
+            return question, outcomes, write(Answer(question, model, rows))
 
-        asked, outcomes, written = await self._work(trace, work)
+        question, outcomes, written = await self._work(trace, work)
         judged = [outcome.judgement if isinstance(outcome, Verdict) else outcome for outcome in outcomes]
-        self.counting.judged(chosen, asked.images, judged)
+        self.counting.judged(chosen, question.images, judged)
         refused = [outcome for outcome in judged if isinstance(outcome, ImageError)]
         none_judged = len(refused) == len(judged)
         # The error that is raised is counted where it is answered.

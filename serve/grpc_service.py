@@ -16,7 +16,7 @@ from monitoring import metrics
 from monitoring.metrics import Meters
 from serve.counting import COUNT_HEADER, counts
 from serve.endpoints import Endpoints
-from serve.inference import Answer, Asked
+from serve.inference import Answer, Question
 from serve.metadata import server_metadata
 from serve.open_inference_pb2 import (
     InferParameter,
@@ -186,7 +186,7 @@ def _metadata(tensor: TensorMetadata) -> ModelMetadataResponse.TensorMetadata:
     return ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
 
 
-def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Asked:
+def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Question:
     """Read a request.
 
     Args:
@@ -220,7 +220,7 @@ def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Asked
         images = list(first.contents.bytes_contents)
         if len(images) != count:
             raise RequestError(400, f"the input {INPUT!r} has the shape [{count}] and {len(images)} elements")
-    return Asked(
+    return Question(
         id=request.id,
         images=tuple(limited(image, max_bytes) for image in images),
         outputs=outputs,
@@ -233,7 +233,7 @@ def write(answer: Answer) -> ModelInferResponse:
     outputs = []
     for tensor in answer.tensors:
         contents = None
-        if tensor.name not in answer.asked.binary:
+        if tensor.name not in answer.question.binary:
             contents = InferTensorContents(**{_CONTENTS[tensor.datatype]: tensor.values})
         outputs.append(
             ModelInferResponse.InferOutputTensor(
@@ -243,8 +243,8 @@ def write(answer: Answer) -> ModelInferResponse:
     return ModelInferResponse(
         model_name=answer.model.name,
         model_version=answer.model.version,
-        id=answer.asked.id,
+        id=answer.question.id,
         parameters={"model_digest": InferParameter(string_param=f"sha256:{answer.model.sha256}")},
         outputs=outputs,
-        raw_output_contents=[tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.asked.binary],
+        raw_output_contents=[tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.question.binary],
     )
