@@ -147,7 +147,7 @@ def _tell(
                 raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended")
         now = journal.status()
         if now.reconciled_at and now.reconciled_at >= since and (text := _told(now)) != said:
-            console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}", markup=False, highlight=False)
+            console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}")
             said = text
         time.sleep(_POLL_SECONDS)
 
