@@ -257,9 +257,7 @@ def _mind_bars(stage: Stage, merged: Project, path: str, console: Console) -> No
     if stage.project.gates != merged.gates:
         console.print(
             f"mind: the gates in {stage.project_file} are not those that merges are judged by; "
-            f"these stand in {path} of {stage.state.repository} and change there, by a commit",
-            markup=False,
-            highlight=False,
+            f"these stand in {path} of {stage.state.repository} and change there, by a commit"
         )
 
 
