@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.peers.judging import BUNDLE_VARIABLE
 from gitops.manifest import Project
-from gitops.state import State
+from gitops.state import State, usable_cores
 
 ROOT = Path(__file__).parents[1]
 STATE = State.at(ROOT / ".mergeline-benchmarks")
@@ -22,6 +22,7 @@ _PACKAGES = (
     "openvino",
     "opencv-python-headless",
     "kornia-rs",
+    "simplejpeg",
     "numpy",
     "tensorflow-cpu",
     "keras",
@@ -38,7 +39,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     machine_info |= {
         "packages": versions,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "load": [round(value, 1) for value in os.getloadavg()],
     }
 

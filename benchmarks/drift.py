@@ -7,7 +7,6 @@ the held-out ones, each moved a little; with `--drawn` they are as many freshly 
 windows are drawn with replacement, as they are about nothing but counts.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.bundle import open_folder
+from gitops.state import usable_cores
 from monitoring import drift
 from monitoring.drift import Observations
 from ray_jobs.dataset import read_listing
@@ -54,7 +55,7 @@ def held_out(stage: Stage) -> Photographs:
 def drawn(count: int, defective: float) -> Photographs:
     """New screws, one in so many defective."""
     kinds = [kind_of(index, defective) for index in range(count)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         pixels = list(pool.map(lambda index: render(_SEED, index, kinds[index]), range(count)))
     return Photographs(pixels, np.array([kind is not None for kind in kinds]))
 
@@ -147,7 +148,7 @@ def observe(predictor: Predictor, photographs: Photographs, change: Callable[[Pi
         pixels = jittered(change(photographs.pixels[number]), rng)
         return predictor.observe(cv2.imencode(".bmp", pixels)[1].tobytes())
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return observations_of(list(pool.map(one, range(len(photographs.pixels)))))
 
 
@@ -215,7 +216,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     stage = open_stage(options)
-    predictor = Predictor.load(stage.state.bundles / bundle_of(stage.run()), threads=os.cpu_count() or 1)
+    predictor = Predictor.load(open_folder(stage.state.bundles / bundle_of(stage.run())), threads=usable_cores())
     reference = reference_of(predictor)
     photographs = drawn(options.drawn, 1 / 6) if options.drawn else held_out(stage)
     usual = observe(predictor, photographs, lambda pixels: pixels)

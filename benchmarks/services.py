@@ -27,7 +27,7 @@ from gitops.bundle import MANIFEST, digest
 from gitops.manifest import BundleManifest, ServedModel
 from gitops.seed import seed_environment
 from gitops.serve_api import ServeApi
-from gitops.state import State
+from gitops.state import State, usable_cores
 from ray_jobs import cluster, processes
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,10 @@ ENVIRONMENTS = ROOT / ".mergeline-peers"
 """Where the peers' environments are kept between runs."""
 _READY_SECONDS = 90
 # What the code behind every server needs; a peer's environment takes the newest that go with it.
-_OURS = ("kornia-rs", "numpy", "opencv-python-headless", "openvino", "pillow", "pydantic", "ruamel.yaml")
+_OURS = (
+    *("kornia-rs", "numpy", "opencv-python-headless", "openvino", "pillow", "pydantic", "ruamel.yaml"),
+    "simplejpeg",
+)
 
 
 class NotStartedError(Exception):
@@ -219,7 +222,7 @@ def start(peer: Peer, bundle: Path, folder: Path, photograph: bytes) -> RunningP
         "python": str(programs / "python"),
         "port": port,
         "grpc": cluster.free_port(0),
-        "cores": os.cpu_count() or 1,
+        "cores": usable_cores(),
     }
     for name, content in peer.files.items():
         filled = {key: values.get(str(value).strip("{}"), value) for key, value in content.items()}

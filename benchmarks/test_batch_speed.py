@@ -21,6 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.small_photographs import stage_in
 from gitops.manifest import Preprocessing, Project
+from gitops.state import usable_cores
 from ray_jobs import dataset, etl, render
 from ray_jobs.dataset import Listing, Photograph, read_listing
 from ray_jobs.stage import Stage, ray_session
@@ -76,7 +77,7 @@ def test_etl(benchmark: BenchmarkFixture, photographs: Stage) -> None:
         assert sum(map(len, tables)) == PHOTOGRAPHS
         seconds[side].append(time.perf_counter() - begin)
 
-    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), os.nice, (_NICENESS,))
+    pool = ProcessPoolExecutor(usable_cores(), get_context("spawn"), os.nice, (_NICENESS,))
     with ray_session(), pool:
 
         def ours() -> None:
@@ -136,7 +137,7 @@ def test_training_with_two_workers_beside_one(benchmark: BenchmarkFixture, tmp_p
         "median_of_one": round(one, 1),
         "median_of_two": round(two, 1),
         "ratio": round(two / one, 3),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
     }
     print(benchmark.extra_info)
     assert two / one > 0.5

@@ -16,6 +16,7 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.turns import in_turns, ratio
+from gitops.bundle import open_folder
 from ray_jobs import render
 from serve import preprocess
 from serve.predictor import Predictor
@@ -63,7 +64,7 @@ def test_decode(benchmark: BenchmarkFixture, kind: str) -> None:
 @pytest.mark.parametrize("kind", list(SUFFIXES))
 def test_judge(benchmark: BenchmarkFixture, bundle: Path, kind: str) -> None:
     """The whole of it in one thread, and what each step takes of it."""
-    data, predictor = photograph(kind), Predictor.load(bundle)
+    data, predictor = photograph(kind), Predictor.load(open_folder(bundle))
     settings = predictor.manifest.preprocessing
     pixels = preprocess.decode(data, settings.channels)
     aligned = preprocess.align(pixels, settings)

@@ -8,7 +8,6 @@ fifth of a core, the peers at rest nothing. The load generator (Debian's `hey`) 
 every server; the pool has none.
 """
 
-import os
 import shutil
 import statistics
 import time
@@ -27,10 +26,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.services import NAIVE, PEERS, Load, Mergeline, NotStartedError, Peer, Server, load, start
 from benchmarks.test_request_path import SUFFIXES, photograph
 from benchmarks.turns import in_turns, ratio
-from gitops.state import State
+from gitops.bundle import open_folder
+from gitops.state import State, usable_cores
 from serve.predictor import Predictor
 
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 """Processes of the pool, and workers of each peer."""
 TURNS, SECONDS = 3, 3
 """Of each server in each turn."""
@@ -54,7 +54,7 @@ _predictor: Predictor
 
 def _load(bundle: Path) -> None:
     global _predictor  # noqa: PLW0603 - a pool's process has no other place
-    _predictor = Predictor.load(bundle)
+    _predictor = Predictor.load(open_folder(bundle))
 
 
 def _judge(data: bytes) -> float:

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,15 @@ from gitops.state import folder_written_whole, locked, write_atomically
 
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class VerifiedBundle:
+    """A bundle in which every file was there, whole, and nothing was extra, when `verify` looked: it makes them."""
+
+    folder: Path
+    digest: str
+    manifest: BundleManifest
 
 
 def list_files(folder: Path) -> tuple[BundleFile, ...]:
@@ -53,23 +63,32 @@ def digest(folder: Path) -> str:
         raise BundleError(f"no bundle in {folder}: cannot read {MANIFEST} ({error.strerror})") from error
 
 
-def verify(folder: Path, sha256: str) -> BundleManifest:
-    """The manifest of a bundle in which every file is there, whole, and nothing is extra.
+def open_folder(folder: Path) -> VerifiedBundle:
+    """The bundle in a folder, verified against its own manifest: for one whose digest nobody has named.
+
+    Raises:
+        BundleError: there is none, or it says which file is missing, changed or extra.
+    """
+    return verify(folder, digest(folder))
+
+
+def verify(folder: Path, sha256: str) -> VerifiedBundle:
+    """The bundle of a digest, if every file of it is there, whole, and nothing is extra.
 
     Raises:
         BundleError: it says which file is missing, changed or extra.
     """
     manifest = _parse(_read(folder / MANIFEST), sha256, str(folder))
     listed = {file.path: file for file in manifest.files}
-    found = {file.path: file for file in list_files(folder)}
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
+    present = {file.path: file for file in list_files(folder)}
+    for name in sorted(listed.keys() | present.keys()):
+        if name not in present:
             raise BundleError(f"bundle {folder}: {name} is missing; export or copy the bundle again")
         if name not in listed:
             raise BundleError(f"bundle {folder}: {name} is not in its manifest; remove it")
-        if listed[name] != found[name]:
+        if listed[name] != present[name]:
             raise BundleError(f"bundle {folder}: {name} was changed or cut short; export or copy the bundle again")
-    return manifest
+    return VerifiedBundle(folder, sha256, manifest)
 
 
 def read_manifest(uri: str, sha256: str) -> BundleManifest:
@@ -102,23 +121,57 @@ def read_file(uri: str, manifest: BundleManifest, path: str) -> bytes:
     return data
 
 
-def fetch(uri: str, sha256: str, cache: Path) -> Path:
-    """The folder of a verified bundle: in place for file://, else copied to `cache/<sha256>`, whole or not at all.
+def fetch(uri: str, sha256: str, cache: Path) -> VerifiedBundle:
+    """A bundle in a folder here: in place for file://, else copied to `cache/<sha256>`, whole or not at all.
 
     Raises:
         BundleError: the bundle is missing, incomplete or not what its digest says.
     """
     if (folder := local_folder(uri)) is not None:
-        verify(folder, sha256)
-        return folder
+        return verify(folder, sha256)
     target = cache / sha256
     with locked(cache / f".{sha256}.lock"):  # replicas start at once, and one copies for all
         try:
-            verify(target, sha256)
+            return verify(target, sha256)
         except BundleError:  # not there yet, or damaged since
             shutil.rmtree(target, ignore_errors=True)
-            _copy(uri, sha256, target)
-    return target
+            return _copy(uri, sha256, target)
+
+
+class Bundles:
+    """Bundles as `fetch` has them; one that was verified is read again only where a file of it is another since.
+
+    Args:
+        cache: folder for copies of what lies in remote stores.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._verified: dict[tuple[str, str], tuple[VerifiedBundle, object]] = {}
+
+    def fetch(self, uri: str, sha256: str) -> VerifiedBundle:
+        """A bundle in a folder here.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete or not what its digest says.
+        """
+        if known := self._verified.get((uri, sha256)):
+            verified, seen = known
+            if seen == _seen(verified.folder):
+                return verified
+        verified = fetch(uri, sha256, self._cache)
+        self._verified[uri, sha256] = verified, _seen(verified.folder)
+        return verified
+
+
+def _seen(folder: Path) -> object:
+    """What differs where a file was written, replaced, added or removed: the kernel's notes on each of them."""
+    notes = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            note = path.lstat()
+            notes.append((str(path), note.st_ino, note.st_size, note.st_mtime_ns, note.st_ctime_ns))
+    return notes
 
 
 def local_folder(uri: str) -> Path | None:
@@ -133,7 +186,7 @@ def local_folder(uri: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-def _copy(uri: str, sha256: str, target: Path) -> None:
+def _copy(uri: str, sha256: str, target: Path) -> VerifiedBundle:
     read = _open(uri)  # once: looking for credentials and a region can take the SDK of a store seconds
     data = read(MANIFEST)
     manifest = _parse(data, sha256, uri)
@@ -143,7 +196,8 @@ def _copy(uri: str, sha256: str, target: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(read(file.path))
         (folder / MANIFEST).write_bytes(data)
-        verify(folder, sha256)
+        verified = verify(folder, sha256)
+    return replace(verified, folder=target)
 
 
 def _open(uri: str) -> Callable[[str], bytes]:
@@ -181,9 +235,9 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(data: bytes, sha256: str, source: str) -> BundleManifest:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise BundleError(f"bundle {source} has the digest {found}, wanted was {sha256}; one of the two is wrong")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise BundleError(f"bundle {source} has the digest {actual}, wanted was {sha256}; one of the two is wrong")
     try:
         manifest = BundleManifest.model_validate_json(data)
     except ValidationError as error:

@@ -38,13 +38,22 @@ def environment_samples(journal: Journal) -> Iterator[Sample]:
         yield Sample(metrics.HEALTH_STATUS, float(found.health.status == code), (name, code))
     if found.reconciled_at:
         yield Sample(metrics.RECONCILED, found.reconciled_at.timestamp(), (name,))
-    deployed = journal.history()
-    yield Sample(metrics.DEPLOYMENTS, len(deployed), (name,))
-    if deployed:
-        # After a self-heal or a restart the same commit is deployed again: its lag is what it was the first time.
-        first = next(entry for entry in deployed if entry.revision == deployed[-1].revision)
-        yield Sample(metrics.SYNC_LAG_SECONDS, (first.deployed_at - first.committed_at).total_seconds(), (name,))
+    last = next(journal.newest_first(), None)
+    yield Sample(metrics.DEPLOYMENTS, last.id + 1 if last else 0, (name,))
+    if last:
+        yield Sample(metrics.SYNC_LAG_SECONDS, _lag_seconds(journal.folder, last.id), (name,))
     yield from _served_samples(journal.state, found)
+
+
+@lru_cache(maxsize=16)
+def _lag_seconds(folder: Path, _last_id: int) -> float:
+    """How long after its commit the last deployment came; the history is read whole for it, once a deployment.
+
+    After a self-heal or a restart the same commit is deployed again: its lag is what it was the first time.
+    """
+    deployed = Journal.at(folder).history()
+    first = next(entry for entry in deployed if entry.revision == deployed[-1].revision)
+    return (first.deployed_at - first.committed_at).total_seconds()
 
 
 def _served_samples(state: State, found: Status) -> Iterator[Sample]:
@@ -61,8 +70,7 @@ def _served_samples(state: State, found: Status) -> Iterator[Sample]:
             labels = (*series, model.name if model else "", version, digest[:_DIGITS], revision)
             yield Sample(metrics.SERVED, 1, labels)
             if model:
-                registered = _registered(state.models / model.name / f"{version}.yaml", digest)
-                yield from _version_samples(state, (*series, model.name, version), registered)
+                yield from _version_samples(state, (*series, model.name, version), state.version_of(model))
 
 
 def _version_samples(state: State, series: tuple[str, ...], registered: ModelVersion | None) -> Iterator[Sample]:
@@ -93,20 +101,6 @@ def line_samples(state: State) -> Iterator[Sample]:
             yield Sample(metrics.DATASET_SET_ASIDE, len(dataset.quarantined), (dataset.project,))
 
 
-def _registered(file: Path, digest: str) -> ModelVersion | None:
-    """A registered version, if it is of this bundle: another registry may have given the same number to another one."""
-    try:
-        found = _read_version(file, file.stat().st_mtime_ns)
-    except (OSError, ContractError):
-        return None
-    return found if found.model.sha256 == digest else None
-
-
-@lru_cache(maxsize=16)
-def _read_version(file: Path, _changed_ns: int) -> ModelVersion:
-    return ModelVersion.read(file)  # YAML takes a tenth of a second
-
-
 def _dataset(state: State, digest: str) -> DatasetManifest | None:
     try:
         return _read_dataset(state.datasets / digest / "manifest.json")
@@ -114,7 +108,7 @@ def _dataset(state: State, digest: str) -> DatasetManifest | None:
         return None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=512)
 def _read_dataset(file: Path) -> DatasetManifest:
     return DatasetManifest.read(file)  # its digest names it: it never changes
 

@@ -157,7 +157,10 @@ def bundle_complaint(model: ServedModel) -> str | None:
     """What is wrong with a model's bundle: wholly verified in a folder, by its manifest alone in a remote store."""
     try:
         folder = bundle.local_folder(model.uri)
-        manifest = bundle.verify(folder, model.sha256) if folder else bundle.read_manifest(model.uri, model.sha256)
+        if folder:
+            manifest = bundle.verify(folder, model.sha256).manifest
+        else:
+            manifest = bundle.read_manifest(model.uri, model.sha256)
     except BundleError as error:
         return str(error)
     return (

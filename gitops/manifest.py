@@ -362,6 +362,11 @@ class Feedback(Contract):
     model_digest: str | None = Field(
         default=None, pattern=r"^sha256:[0-9a-f]{64}$", description="Of the bundle that judged it."
     )
+    sampled: bool = Field(
+        default=False,
+        description="Whether the photograph was chosen by chance, whatever it was judged as: only such ones tell how "
+        "often a version is right.",
+    )
     comment: str | None = Field(default=None, max_length=2000, description="What else there is to say.")
     by: str | None = Field(default=None, max_length=200, description="Who says so.")
     at: AwareDatetime | None = Field(default=None, description="When it was said, RFC 3339.")

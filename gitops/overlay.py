@@ -59,17 +59,22 @@ def check(
     ]
 
 
-def forecast(before: Mapping[str, str], after: Mapping[str, str], environment: str) -> Forecast:
-    """What the change from one state of the repository to another will do to an environment.
+def forecast(repository: Repository, base: str, revision: str, environment: str) -> Forecast:
+    """What the merge of a revision into a branch will do to an environment.
 
     Args:
-        before: what `files_at` returns.
-        after: the same, with the change.
+        repository: the deployments repository.
+        base: the branch; compared with is where the revision left it.
+        revision: branch, tag or commit.
         environment: which one; one without an overlay is one machine's.
 
     Raises:
+        GitError: the repository cannot be reached, or has no such branch or revision.
         ContractError: one of the two cannot be read or rendered.
     """
+    change, into = repository.fetch(revision).id, repository.fetch(base).id
+    fork = repository.merge_base(into, change) or into
+    before, after = files_at(repository, fork), files_at(repository, change)
     path = serve_config_path(environment)
     for files in (before, after):
         if path not in files:

@@ -15,6 +15,7 @@ from gitops.manifest import Comparison, EvaluationReport, ModelVersion
 
 API_URL = "https://api.github.com"
 TIMEOUT_S = 30.0
+_GH_SECONDS = 120
 SHOWN_DISAGREEMENTS = 20
 """Most images that a pull request names; GitHub takes 65,536 characters."""
 
@@ -215,9 +216,21 @@ def _open_with_gh(remote: Remote, branch: str, base: str, title: str, body: str)
 
 def _gh(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
-    return subprocess.run(
-        ["gh", *arguments], input=text, capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
+    try:
+        return subprocess.run(
+            ["gh", *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=_GH_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GitError(
+            f"gh did not answer within {_GH_SECONDS} s; the branch is pushed: run the command again, or open the pull "
+            "request by hand"
+        ) from error
 
 
 def _open_with_api(remote: Remote, branch: str, base: str, title: str, body: str, token: str) -> str:

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gitops import bundle
 from gitops.attempt import Found, Goal, ReconcileSettings, begin, fail, is_due, settle, succeed
+from gitops.bundle import Bundles
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import MEMBERS, Environment
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
@@ -80,7 +80,7 @@ class Reconciler:
         self._meters = meters
         self.journal = Journal(state, environment)
         self._turn = Turn(self.journal.folder)
-        self._bundles = state.bundles
+        self._bundles = Bundles(state.bundles)
         self._stop = threading.Event()
         self._comparing: tuple[Step, ...] = (self._look, self._fetch, self._read, self._compare)
         self._syncing: tuple[Step, ...] = (self._check_bundles, self._apply, self._observe)
@@ -215,19 +215,18 @@ class Reconciler:
         return "; ".join(["successfully synced", *said])
 
     def _record(self, found: Pass, operation: OperationState) -> None:
-        earlier, unhealthy = self.journal.history(), found.still_unhealthy()
+        before, unhealthy = next(self.journal.newest_first(), None), found.still_unhealthy()
         models = found.wanted.served()
         trials = {name: wanted.trial for name, wanted in found.wanted.wanted().items() if wanted.trial}
         for target in found.wanted.targets():
             if target.application.name in unhealthy:  # so nobody can say what it serves and tries since now
-                before = earlier[-1] if earlier else None
                 models[target.name] = before.models.get(target.name) if before else None
                 trials.pop(target.name, None)
                 if before and target.name in before.trials:
                     trials[target.name] = before.trials[target.name]
         self.journal.append(
             Deployed(
-                id=earlier[-1].id + 1 if earlier else 0,
+                id=before.id + 1 if before else 0,
                 revision=found.at.id,
                 deploy_started_at=operation.started_at,
                 deployed_at=operation.finished_at or now(),
@@ -311,15 +310,16 @@ class Reconciler:
             WaitingError: its store may only be away for a while.
         """
         try:
-            folder = bundle.fetch(model.uri, model.sha256, self._bundles)
-            manifest = bundle.verify(folder, model.sha256)
+            verified = self._bundles.fetch(model.uri, model.sha256)
         except BundleError as error:
             text = f"application {name}, {model.name} version {model.version}: {error}"
             kind = StalledError if model.uri.startswith("file:") else WaitingError
             raise kind(text) from error
-        if manifest.name != model.name:
-            raise StalledError(f"application {name}: {model.uri} is a model of {manifest.name}, not {model.name}")
-        return folder, manifest
+        if verified.manifest.name != model.name:
+            raise StalledError(
+                f"application {name}: {model.uri} is a model of {verified.manifest.name}, not {model.name}"
+            )
+        return verified.folder, verified.manifest
 
     def _apply(self, found: Pass) -> None:
         """Put the configuration, and with it what must not be deleted."""
@@ -398,8 +398,8 @@ class Reconciler:
 
     def _served_before(self) -> set[str]:
         """Digests of what the last deployment served."""
-        last = self.journal.history()[-1:]
-        return {model.sha256 for entry in last for model in entry.models.values() if model}
+        last = next(self.journal.newest_first(), None)
+        return {model.sha256 for model in last.models.values() if model} if last else set()
 
     def _refuse_superseded(self, found: Pass) -> None:
         with suppress(GitError):  # a Git server that is away is no reason to break off

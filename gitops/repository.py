@@ -24,6 +24,8 @@ NO_COMMIT = "0" * 40
 """What Git's hooks write for a branch that is not there yet, or no longer."""
 IDENTITY = ("Mergeline", "mergeline@localhost")
 """Who commits where Git knows no user."""
+LEAST_GIT = (2, 38)
+"""The first Git whose `merge-tree` writes the tree of a merge."""
 TIMEOUT_S = 600
 """Longest time that one git command (a fetch over a slow network, a push with its hook) may take."""
 
@@ -394,7 +396,9 @@ def run_git(
             ["git", *arguments], input=data or b"", capture_output=True, env=environment, timeout=TIMEOUT_S, check=False
         )
     except FileNotFoundError as error:
-        raise GitError("the command git was not found: install Git 2.38 or later") from error
+        raise GitError(
+            f"the command git was not found: install git {'.'.join(map(str, LEAST_GIT))} or newer"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise GitError(f"git did not finish in {TIMEOUT_S} s: {shlex.join(arguments)}") from error
     stderr = done.stderr.decode(errors="replace")

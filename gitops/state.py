@@ -8,9 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from gitops.manifest import ModelVersion
+from gitops.errors import ContractError
+from gitops.manifest import ModelVersion, ServedModel
+
+_BLOCK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,16 @@ class State:
     def versions(self, name: str) -> list[ModelVersion]:
         """The registered versions of a model, oldest first."""
         files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
-        return [ModelVersion.read(path) for path in files]
+        return [_read_version(path, path.stat().st_mtime_ns) for path in files]
+
+    def version_of(self, model: ServedModel) -> ModelVersion | None:
+        """The registered version of this bundle; None where another registry gave its number, or it cannot be read."""
+        file = self.models / model.name / f"{model.version}.yaml"
+        try:
+            version = _read_version(file, file.stat().st_mtime_ns)
+        except (OSError, ContractError):
+            return None
+        return version if version.model.sha256 == model.sha256 else None
 
     def evaluation_pages(self) -> dict[str, Path]:
         """The evaluation's page of each bundle, by its digest, where the run that made it is still here."""
@@ -127,6 +140,11 @@ class State:
             if page.exists() and (bundle := json.loads(report.read_text()).get("bundle")):
                 pages.setdefault(bundle, page)
         return pages
+
+
+@lru_cache(maxsize=512)
+def _read_version(file: Path, _changed_ns: int) -> ModelVersion:
+    return ModelVersion.read(file)  # YAML takes a tenth of a second
 
 
 def usable_cores() -> int:
@@ -153,7 +171,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Write a file that is there whole or not at all, and on the disk when this returns; text as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -162,7 +180,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
         sync_folder(path.parent)
     except BaseException:
@@ -170,9 +188,50 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, on the disk when this returns; what a crash left behind the last whole line is cut off.
+
+    Args:
+        path: the file, made with its folder if it is not there; only one process writes into it at a time.
+        line: without its end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = path.exists()
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read(1) not in (b"", b"\n"):  # nobody was told that this line is kept
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if not begun:
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
+
+
+def lines_backwards(path: Path) -> Iterator[str]:
+    """Yield the lines of a file that are not empty, the last one first, reading no more of it than is asked for."""
+    with path.open("rb") as file:
+        position, rest = file.seek(0, os.SEEK_END), b""
+        while position:
+            size = min(_BLOCK_BYTES, position)
+            position -= size
+            file.seek(position)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            yield from (line.decode(errors="replace") for line in reversed(lines) if line)
+        if rest:
+            yield rest.decode(errors="replace")
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: without, a file that was written may have none after a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -183,15 +242,23 @@ def sync_folder(folder: Path) -> None:
 def folder_written_whole(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target` that becomes `target` if the block succeeds, and vanishes if not.
 
-    A target that exists already (another run was faster; its name says that its contents are the same) is kept.
+    All of it is on the disk then: whoever finds the folder after a power cut finds its files. A target that exists
+    already (another run was faster; its name says that its contents are the same) is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield temporary
         temporary.chmod(0o755)
-        if not target.exists():
+        for path in (*temporary.rglob("*"), temporary):
+            if not path.is_symlink():
+                _sync(path)
+        try:
             temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

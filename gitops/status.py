@@ -1,8 +1,9 @@
 """What the reconciler says about an environment: Argo CD's words, in a status file and an append-only history."""
 
 import json
-import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, Trial
-from gitops.state import State, write_atomically
+from gitops.state import State, append_line, lines_backwards, write_atomically
 
 SyncCode = Literal["Synced", "OutOfSync", "Unknown"]
 HealthCode = Literal["Healthy", "Progressing", "Missing", "Degraded", "Unknown"]
@@ -183,34 +184,29 @@ class Journal:
 
     def write(self, status: Status) -> Status:
         """Replace the status; returns it as written, with the end of the history in it."""
-        written = status.model_copy(update={"history": tuple(self.history()[-_HISTORY_IN_STATUS:])})
+        written = status.model_copy(update={"history": self.latest(_HISTORY_IN_STATUS)})
         write_atomically(self._status, written.to_json())
         return written
 
-    def history(self) -> list[Deployed]:
-        """Every deployment, oldest first; a line that a crash cut off is passed over."""
+    def newest_first(self) -> Iterator[Deployed]:
+        """Yield the deployments, reading no more than is asked for; a line that a crash cut off is passed over."""
         if not self._history.exists():
-            return []
-        lines = self._history.read_text().splitlines()
-        whole = [line for line in lines if line.endswith("}")]
-        return [Deployed.parse(json.loads(line), str(self._history)) for line in whole]
+            return
+        for line in lines_backwards(self._history):
+            try:
+                words = json.loads(line)
+            except ValueError:
+                continue
+            yield Deployed.parse(words, str(self._history))
+
+    def history(self) -> list[Deployed]:
+        """Every deployment, oldest first."""
+        return list(self.newest_first())[::-1]
+
+    def latest(self, count: int) -> tuple[Deployed, ...]:
+        """The latest deployments, oldest first."""
+        return tuple(islice(self.newest_first(), count))[::-1]
 
     def append(self, entry: Deployed) -> None:
         """Add a line to the history, on the disk before this returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cut = self._history.exists() and not self._history.read_bytes().endswith(b"\n")
-        line = json.dumps(entry.as_words(), ensure_ascii=False) + "\n"
-        with self._history.open("a") as file:
-            file.write(("\n" if cut else "") + line)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def status(state: State, environment: str) -> Status:
-    """An environment as its reconciler saw it last; all Unknown before the first look."""
-    return Journal(state, environment).status()
-
-
-def history(state: State, environment: str) -> list[Deployed]:
-    """Every deployment of an environment, oldest first."""
-    return Journal(state, environment).history()
+        append_line(self._history, json.dumps(entry.as_words(), ensure_ascii=False))

@@ -85,12 +85,12 @@ class Turn:
 
     def take_request(self) -> str | None:
         """The id of the request that waits, which waits no longer; None if there is none."""
+        taken = self._requests.with_suffix(".taken")
         try:
-            request = json.loads(self._requests.read_text())
+            self._requests.rename(taken)  # first: a request that comes while this one is read must not go with it
         except FileNotFoundError:
             return None
-        self._requests.unlink(missing_ok=True)
-        return str(request["id"])
+        return str(json.loads(taken.read_text())["id"])
 
 
 def is_watched(state: State, environment: str) -> bool:

@@ -170,16 +170,16 @@ def ks_p_value(value: float, reference: int, window: int, *, one_sided: bool) ->
 def _of_embeddings(
     reference: Observations, window: Observations, labels: Sequence[str], seed: int
 ) -> Iterator[Finding]:
-    known = ~np.isnan(reference.embeddings).any(axis=1)
+    known, measured = (~np.isnan(of.embeddings).any(axis=1) for of in (reference, window))
     if np.count_nonzero(known) < _LEAST_ROWS:
         return
     whiten = _Whitening.of(reference.embeddings[known])
     rng = np.random.default_rng(seed)
     for label in labels:
         expected = whiten(reference.embeddings[known & (reference.labels == label)])
-        found = whiten(window.embeddings[window.labels == label])
-        if len(expected) >= _LEAST_ROWS:
-            value, p_value = mmd(expected, found, rng)
+        shown = whiten(window.embeddings[measured & (window.labels == label)])
+        if len(expected) >= _LEAST_ROWS and len(shown) >= _LEAST_ROWS:
+            value, p_value = mmd(expected, shown, rng)
             yield Finding(DriftKind.EMBEDDING, EMBEDDING, "mmd", value, p_value, label=label)
 
 

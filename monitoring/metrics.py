@@ -180,13 +180,14 @@ REQUEST_PHOTOGRAPHS = Metric(
 JUDGEMENTS = Metric(
     PREFIX + "judgements",
     "counter",
-    "Photographs that were judged and answered, by the model's version and the label it gave.",
+    "Photographs that were judged and answered, by the model's version and the label it gave; without those of "
+    "requests with X-Count: false.",
     ("model_version", "label"),
 )
 SCORES = Metric(
     PREFIX + "scores",
     "histogram",
-    "Scores of the photographs that were judged: the probability that the part is not good.",
+    "Scores of the same photographs: the probability that the part is not good.",
     ("model_version",),
     buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
 )
@@ -328,7 +329,7 @@ DRIFT_SAMPLES = Metric(
 LIVE_ACCURACY = Metric(
     PREFIX + "live_accuracy",
     "gauge",
-    "Share of the photographs with feedback whose label was right, and its 95 % interval.",
+    "Share of the photographs that were chosen by chance for feedback whose label was right, and its 95 % interval.",
     ("model_version", "bound"),
     values={"bound": tuple(AccuracyBound)},
 )

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from gitops.errors import MergelineError
 from gitops.manifest import Contract
-from gitops.state import State, write_atomically
+from gitops.state import State, usable_cores, write_atomically
 from monitoring.configuration import targets
 from ray_jobs import ingress, processes
 
@@ -131,8 +131,7 @@ def start(state: State, *, dashboard_port: int | None = None, variables: Mapping
 def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Session:
     state.session.mkdir(parents=True, exist_ok=True)
     token_file = state.session / "ray-token"
-    write_atomically(token_file, secrets.token_hex(32))
-    token_file.chmod(0o600)
+    write_atomically(token_file, secrets.token_hex(32), mode=0o600)
     port = free_port(6379)
     # Ray's sockets lie in its temporary folder, and a socket's path may have 107 characters only.
     folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
@@ -149,7 +148,7 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
         *[sys.executable, "-m", _HEAD_NODE, "start", "--head", "--block", "--disable-usage-stats"],
         *[f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
         *["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"],
-        *[f"--num-cpus={max(_LEAST_CPUS, os.cpu_count() or 1)}", f"--ray-client-server-port={free_port(10001)}"],
+        *[f"--num-cpus={max(_LEAST_CPUS, usable_cores())}", f"--ray-client-server-port={free_port(10001)}"],
         "--dashboard-agent-listen-port=0",  # free where it binds: two Rays that start together would pick the same
     ]
     log = state.session / "ray.log"

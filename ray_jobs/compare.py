@@ -1,7 +1,6 @@
 """Compare: two versions judge the same held-out images, each through the code that serves it."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from gitops.errors import ContractError, DataError, MergelineError
 from gitops.manifest import (
     ComparedVersion,
     Comparison,
+    CrossValidationResult,
     DatasetManifest,
     Disagreement,
     LookalikeBars,
@@ -24,7 +24,7 @@ from gitops.manifest import (
     ServedModel,
     Split,
 )
-from gitops.state import State, folder_written_whole
+from gitops.state import State, folder_written_whole, usable_cores
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting
 from ray_jobs.cross_validate import result_of
@@ -40,6 +40,8 @@ from serve.preprocess import ImageError
 REPORT, PICTURE = "comparison.json", "comparison.png"
 _FITTED: tuple[Split, ...] = ("train", "validation")
 """Splits that a version was fitted to: weights to the one, epoch and threshold to the other."""
+_UNSEEN: tuple[Split, ...] = ("train", "test")
+"""Splits of which the current run has judgements by models that had not seen the image: out of fold, and held out."""
 
 _BATCH = 64  # images that are in memory at once
 
@@ -177,8 +179,8 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
 
 
 def _load(stage: Stage, model: ServedModel, dataset: DatasetManifest) -> Predictor:
-    folder = bundle.fetch(model.uri, model.sha256, stage.state.bundles)
-    predictor = Predictor.load(folder, threads=os.cpu_count() or 1)
+    fetched = bundle.fetch(model.uri, model.sha256, stage.state.bundles)
+    predictor = Predictor.load(fetched, threads=usable_cores())
     if predictor.manifest.classes != dataset.classes:
         raise DataError(
             f"{model} knows the classes {', '.join(predictor.manifest.classes)}, and dataset "
@@ -217,7 +219,7 @@ def _judge_photographs(stage: Stage, predictor: Predictor, digests: Sequence[str
             raise DataError(f"bundle {predictor.digest[:12]} cannot use the photograph {places[digest]}: {found}")
         return list(found.probabilities.values())
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return np.array(list(pool.map(probabilities, digests)), np.float32)
 
 
@@ -294,45 +296,62 @@ def _newcomers(stage: Stage, b: ServedModel, of_a: Predictor, of_b: Predictor) -
     before = _other(stage.state, of_a.manifest.dataset, every)
     if before is None:
         return None
-    old = {sample.sha256 for sample in before.samples}
-    truth: list[NDArray[np.integer]] = [np.zeros(0, np.int64)]
-    said_by_a, said_by_b = truth.copy(), truth.copy()
-    held_out = alike = not_judged = 0
-    logits = {found.filename: found.logits for found in folds.predictions}
-    for split in every:
-        samples = _samples(stage.state, run.dataset, (split,))
-        known = _are_in(before, run.dataset, samples)
-        new = np.array([sample.sha256 not in old for sample in samples], bool)
-        alike += int(np.sum(new & known))
-        rows = np.flatnonzero(~known)
-        if split == "validation":
-            not_judged = len(rows)
-        if split == "validation" or not len(rows):
-            continue
-        images = _read_split(stage.state, run.dataset, split)
-        truth.append(images.labels[rows])
-        said_by_a.append(_opinion(stage, run.dataset, of_a, split, rows).predicted)
-        if split == "test":
-            held_out = len(rows)
-            said_by_b.append(_opinion(stage, run.dataset, of_b, split, rows).predicted)
-        else:
-            unseen = np.array([logits[images.filenames[row]] for row in rows], np.float64)
-            probabilities = calibrated_probabilities(unseen, of_b.manifest.calibration)
-            said_by_b.append(decide(probabilities, of_b.manifest.threshold.value))
-    labels, by_a, by_b = (np.concatenate(parts) for parts in (truth, said_by_a, said_by_b))
-    if not (len(labels) or alike or not_judged):
+    news = {split: _news(before, run.dataset, _samples(stage.state, run.dataset, (split,))) for split in every}
+    left_out, not_judged = sum(new.alike for new in news.values()), len(news["validation"].rows)
+    rows = {split: news[split].rows for split in _UNSEEN if len(news[split].rows)}
+    if not (rows or left_out or not_judged):
         return None
+    images = {split: _read_split(stage.state, run.dataset, split) for split in rows}
+    labels = _joined([images[split].labels[rows[split]] for split in rows])
+    by_a = _joined([_opinion(stage, run.dataset, of_a, split, rows[split]).predicted for split in rows])
+    by_b = _joined(
+        [
+            _opinion(stage, run.dataset, of_b, split, rows[split]).predicted
+            if split == "test"
+            else _out_of_fold(folds, of_b, [images[split].filenames[row] for row in rows[split]])
+            for split in rows
+        ]
+    )
     scores = np.zeros(len(labels))  # which McNemar's test does not ask for
     return Newcomers(
         images=len(labels),
         labels={name: int(np.sum(labels == number)) for number, name in enumerate(run.dataset.classes)},
-        held_out=held_out,
-        left_out=alike,
+        held_out=len(news["test"].rows),
+        left_out=left_out,
         not_judged=not_judged,
         a_right=int(np.sum(by_a == labels)),
         b_right=int(np.sum(by_b == labels)),
         mcnemar=paired.mcnemar(labels, Opinion(by_a, scores), Opinion(by_b, scores)),
     )
+
+
+@dataclass(frozen=True)
+class _News:
+    """The images of a split that an older dataset has not."""
+
+    rows: NDArray[np.intp]
+    """Their rows, without those that the older one has a lookalike of."""
+    alike: int
+    """Images that it has not itself, but a lookalike of."""
+
+
+def _news(before: _Other, dataset: DatasetManifest, samples: list[Sample]) -> _News:
+    known = _are_in(before, dataset, samples)
+    old = {sample.sha256 for sample in before.samples}
+    alike = sum(sample.sha256 not in old for sample, is_known in zip(samples, known, strict=True) if is_known)
+    return _News(np.flatnonzero(~known), alike)
+
+
+def _out_of_fold(folds: CrossValidationResult, version: Predictor, filenames: Sequence[str]) -> NDArray[np.intp]:
+    """The classes that a version gives training images by the folds that had not seen them."""
+    logits = {prediction.filename: prediction.logits for prediction in folds.predictions}
+    unseen = np.array([logits[filename] for filename in filenames], np.float64)
+    probabilities = calibrated_probabilities(unseen, version.manifest.calibration)
+    return decide(probabilities, version.manifest.threshold.value)
+
+
+def _joined(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:

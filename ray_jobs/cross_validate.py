@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import CrossValidationResult, OutOfFold
-from gitops.state import write_atomically
+from gitops.state import usable_cores, write_atomically
 from ray_jobs.decoded import load_split
 from ray_jobs.learner import Assignment, Images, Learner, Progress
 from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
@@ -97,7 +97,7 @@ def _judge_all(
         training=stage.project.training,
         groups=tuple(groups.tolist()) if stage.project.training.memory else (),
         run_folder=run.folder,
-        threads=max(1, (os.cpu_count() or 1) // at_once),
+        threads=max(1, usable_cores() // at_once),
     )
     environment = {"env_vars": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
     task: Any = ray.remote(num_cpus=cpus, num_gpus=int(use_gpu), runtime_env=environment)(judge_fold)

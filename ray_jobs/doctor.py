@@ -13,12 +13,12 @@ import psutil
 from pydantic import Field
 
 from gitops.manifest import Contract
+from gitops.repository import LEAST_GIT
 from gitops.state import State, usable_cores
 from ray_jobs import cluster, ingress, monitor
 
 _GIB = 2**30
 _LEAST_MEMORY, _LEAST_DISK, _LEAST_SHARED_MEMORY = 6 * _GIB, 5 * _GIB, 1 * _GIB
-_LEAST_GIT = (2, 31)
 
 
 class Level(Enum):
@@ -54,7 +54,7 @@ def _software() -> Iterator[Check]:
     yield _check("Python", version >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     git = _git_version()
     found = ".".join(map(str, git)) if git else "none"
-    yield _check("git", bool(git) and git >= _LEAST_GIT, found, "install git 2.31 or newer")
+    yield _check("git", git >= LEAST_GIT, found, f"install git {'.'.join(map(str, LEAST_GIT))} or newer")
     for package in ("ray", "openvino", "mlflow", "keras"):
         found = _installed(package)
         yield _check(package, bool(found), found or "none", "run `make install`")

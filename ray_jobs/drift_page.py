@@ -51,7 +51,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Bar:
+class HistogramBin:
     """One bin of a histogram, in the chart's units."""
 
     x: float
@@ -71,7 +71,7 @@ class Chart:
     drifted: bool
     low: str
     high: str
-    bars: tuple[Bar, ...]
+    bars: tuple[HistogramBin, ...]
     outline: str
     """The reference's histogram, as points of an SVG polyline; empty: there is none."""
 
@@ -139,7 +139,7 @@ def _chart(name: str, watched: Watched, reference: ReferenceSample | None) -> Ch
     shares, wanted = _shares(values, edges), _shares(expected, edges)
     unit, step = _CHART_HEIGHT / max(*shares, *wanted), _CHART_WIDTH / _BINS
     bars = tuple(
-        Bar(
+        HistogramBin(
             x=index * step,
             width=step - 1.5,
             height=share * unit,
@@ -165,7 +165,7 @@ def _values(name: str, label: str, figures: pa.Table) -> Values:
 
 
 def _expected(name: str, label: str, reference: ReferenceSample | None) -> Values:
-    """The same of the reference."""
+    """What the reference has of the images that are called `label`, (n,); empty: it has nothing of it."""
     if reference is None or name not in reference.values:
         return np.array([], np.float64)
     return _of_label(reference.values[name], reference.labels, label)

@@ -4,7 +4,6 @@ python -m ray_jobs.evaluate [--project project.yaml] [--state .mergeline]
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops import bundle
 from gitops.errors import ContractError, DataError, TrainingError
 from gitops.evidence import wilson
 from gitops.manifest import (
@@ -24,7 +24,7 @@ from gitops.manifest import (
     RobustnessSlice,
     TrainingResult,
 )
-from gitops.state import folder_written_whole, write_atomically
+from gitops.state import folder_written_whole, usable_cores, write_atomically
 from ray_jobs import evaluation_page, pictures, robustness, tracking
 from ray_jobs.cross_validate import result_of
 from ray_jobs.dataset import read_listing
@@ -68,14 +68,14 @@ def evaluate(stage: Stage) -> EvaluationReport:
     if (done := evaluation_of(run, digest)) is not None and _read(run.folder / _INPUTS) == inputs:
         print(f"evaluate: bundle {digest[:12]} is evaluated already: {run.evaluation_file}; nothing to do")
         return done
-    predictor = Predictor.load(stage.state.bundles / digest, threads=os.cpu_count() or 1)
+    predictor = Predictor.load(bundle.verify(stage.state.bundles / digest, digest), threads=usable_cores())
     test = load_split(stage.state.datasets / run.dataset.digest, run.dataset, "test")
     _check(test, run)
     report_progress(0, 3, f"judging {len(test.labels)} images")
     probabilities = predictor.predict(test.images)
     report = assess(predictor, test, probabilities)
     if predictor.inference_precision != "f32":
-        exact = Predictor.load(predictor.folder, threads=os.cpu_count() or 1, inference_precision="f32")
+        exact = Predictor.load(predictor.bundle, threads=usable_cores(), inference_precision="f32")
         changed = bf16_metrics(exact.predict(test.images), probabilities, report.threshold.value)
         report = report.model_copy(update={"metrics": report.metrics | changed})
     if (folds := result_of(run, stage.project.cross_validation.folds)) is not None:

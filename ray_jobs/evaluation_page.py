@@ -29,7 +29,7 @@ _COMPARED = ("accuracy", "balanced_accuracy", "auroc", "recall", "precision")
 
 
 @dataclass(frozen=True)
-class Bar:
+class GateLine:
     """A gate and the figure that it is about."""
 
     metric: str
@@ -39,7 +39,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """A line of the comparison: figures by metric, None where one is not known."""
 
     name: str
@@ -101,27 +101,31 @@ def render(
     )
 
 
-def _bars(project: Project, report: EvaluationReport) -> list[Bar]:
+def _bars(project: Project, report: EvaluationReport) -> list[GateLine]:
     found = [(gate, report.metrics.get(gate.metric)) for gate in project.gates]
-    return [Bar(gate.metric, describe(gate), value, value is not None and meets(gate, value)) for gate, value in found]
+    return [
+        GateLine(gate.metric, describe(gate), value, value is not None and meets(gate, value)) for gate, value in found
+    ]
 
 
-def _rows(report: EvaluationReport, manifest: BundleManifest, earlier: Sequence[ModelVersion]) -> Iterator[Row]:
-    yield Row("this bundle, held-out images", report.images, _figures(report.metrics))
+def _rows(
+    report: EvaluationReport, manifest: BundleManifest, earlier: Sequence[ModelVersion]
+) -> Iterator[ComparisonRow]:
+    yield ComparisonRow("this bundle, held-out images", report.images, _figures(report.metrics))
     if report.cross_validation:
         estimate = {
             name.removeprefix(ESTIMATE_PREFIX): value
             for name, value in report.metrics.items()
             if ESTIMATE_PREFIX in name
         }
-        yield Row("its like, out of fold", report.cross_validation.images, _figures(estimate))
+        yield ComparisonRow("its like, out of fold", report.cross_validation.images, _figures(estimate))
     good = sum(report.confusion[manifest.classes[0]].values()) / report.images
     chance = {"accuracy": good, "balanced_accuracy": 1 / len(manifest.classes), "auroc": 0.5, "recall": 0.0}
-    yield Row("calling everything good", report.images, _figures(chance))
+    yield ComparisonRow("calling everything good", report.images, _figures(chance))
     for version in earlier[-2:]:
         same = "the same" if version.evaluation.dataset == report.dataset else "other"
         name = f"version {version.model.version}, {same} held-out images"
-        yield Row(name, version.evaluation.images, _figures(version.evaluation.metrics))
+        yield ComparisonRow(name, version.evaluation.images, _figures(version.evaluation.metrics))
 
 
 def _figures(metrics: Mapping[str, float]) -> tuple[float | None, ...]:

@@ -121,7 +121,7 @@ def _put(folder: Path, target: Path, aside: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _UnseenJudgements:
     """What was said of images that the model, or its like, has not seen."""
 
     logits: NDArray[np.float64]
@@ -150,7 +150,7 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     draft = _draft(stage, run, result, grid_of(model, result.training), calibration, threshold)
     bundle.seal(folder, draft)
     report_progress(1, 3, "comparing the engine with Keras")
-    exact = Predictor.load(folder)
+    exact = Predictor.load(bundle.open_folder(folder))
     agreement = _agreement(expected, exact.predict(images), run.id)
     predictor = _quickest(exact, load_split(shards, run.dataset, "train").images[:PRECISION_IMAGES])
     said = Said(judged.filenames, calibrated_probabilities(judged.logits, calibration))
@@ -164,12 +164,12 @@ def _make(stage: Stage, run: Run, folder: Path) -> str:
     )
     report_progress(2, 3, "asking the bundle its probe")
     digest = bundle.seal(folder, manifest)
-    Predictor.load(folder).probe()
+    Predictor.load(bundle.open_folder(folder)).probe()
     report_progress(3, 3, f"bundle {digest[:12]}")
     return digest
 
 
-def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judged:
+def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _UnseenJudgements:
     """The out-of-fold judgements where the project cross-validates, else the model's own on the validation split."""
     folds = stage.project.cross_validation.folds
     if folds:
@@ -179,7 +179,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
         logits = np.array([prediction.logits for prediction in found.predictions])
         labels = np.array([prediction.label for prediction in found.predictions])
         names = tuple(prediction.filename for prediction in found.predictions)
-        return _Judged(logits, labels, names, "out-of-fold")
+        return _UnseenJudgements(logits, labels, names, "out-of-fold")
     validation = load_split(shards, run.dataset, "validation")
     bad = validation.labels != GOOD
     if bad.all() or not bad.any():
@@ -188,7 +188,7 @@ def _judged(stage: Stage, run: Run, model: "keras.Model", shards: Path) -> _Judg
             f"and {int((~bad).sum())} good ones; a threshold needs both: raise `split.validation` or change "
             f"`split.seed` in the project file"
         )
-    return _Judged(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
+    return _UnseenJudgements(logits_of(model, validation.images), validation.labels, validation.filenames, "validation")
 
 
 def _draft(
@@ -253,7 +253,7 @@ def _quickest(exact: Predictor, images: Pixels) -> Predictor:
     """
     if not computes_in("bf16"):
         return exact
-    quick, threshold = Predictor.load(exact.folder, inference_precision="bf16"), exact.manifest.threshold.value
+    quick, threshold = Predictor.load(exact.bundle, inference_precision="bf16"), exact.manifest.threshold.value
     before, after = exact.predict(images), quick.predict(images)
     moved = int(np.sum(decide(before, threshold) != decide(after, threshold)))
     largest = float(np.max(np.abs(before - after)))
@@ -268,7 +268,7 @@ def _quickest(exact: Predictor, images: Pixels) -> Predictor:
 
 
 def _probe_score(predictor: Predictor) -> float:
-    answer = predictor.judge([(predictor.folder / PROBE).read_bytes()])[0]
+    answer = predictor.judge([(predictor.bundle.folder / PROBE).read_bytes()])[0]
     if not isinstance(answer, Judgement):
         raise TrainingError(f"the probe image cannot be used: {answer}")
     return round(answer.score, DIGITS)

@@ -19,8 +19,7 @@ _LEAN = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     # A line a request stays in the replica's own log file, and is not sent to the driver as well.
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    # RAY_SERVE_THROUGHPUT_OPTIMIZED would set these, and with them gRPC between proxies and replicas: a port without
-    # authentication that unpickles what it is sent.
+    # RAY_SERVE_THROUGHPUT_OPTIMIZED would set these, and gRPC between deployments, of which HAProxy has no use.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # moves 1,900 requests/s; a second one would take a core from the model
 }

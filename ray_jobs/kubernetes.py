@@ -58,7 +58,7 @@ def render(
     """The objects of a stage's job: its project file as a ConfigMap, and the RayJob or RayCronJob.
 
     Args:
-        stage: one of `submit.STAGES`.
+        stage: one of `stage.STAGES`.
         arguments: further options of the stage; --workers and --use-gpu size the cluster too.
         project: the project.
         text: the project file itself.

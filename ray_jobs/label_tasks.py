@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import Field
 from gitops import bundle
 from gitops.errors import DataError
 from gitops.manifest import Contract, ModelVersion, Quarantined
-from gitops.state import write_atomically
+from gitops.state import usable_cores, write_atomically
 from ray_jobs.dataset import Found, source_folder, survey, waiting
 from ray_jobs.stage import Stage
 from ray_jobs.window_photographs import take_out
@@ -52,7 +51,7 @@ class Exported(Contract):
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _JudgedPhotograph:
     found: Found
     judgement: Judgement
 
@@ -95,9 +94,9 @@ def export_tasks(
     wanted = _wanted(survey(stage, folder), further, labelled=labelled)
     if not wanted:
         return Exported(file=str(file), source=source, model=model, tasks=0)
-    place = bundle.fetch(version.model.uri, version.model.sha256, stage.state.bundles)
-    threads = os.cpu_count() or 1
-    judged, refused = _judge(Predictor.load(place, threads=threads), wanted, threads)
+    fetched = bundle.fetch(version.model.uri, version.model.sha256, stage.state.bundles)
+    threads = usable_cores()
+    judged, refused = _judge(Predictor.load(fetched, threads=threads), wanted, threads)
     judged.sort(key=lambda item: (margin(item.judgement), item.found.filename))
     chosen = judged[:limit]
     tasks = [_task(item, model, root) for item in chosen]
@@ -154,7 +153,7 @@ def _wanted(source: list[Found], further: list[Found], *, labelled: bool) -> lis
 
 def _judge(
     predictor: Predictor, photographs: list[Found], threads: int
-) -> tuple[list[_Judged], tuple[Quarantined, ...]]:
+) -> tuple[list[_JudgedPhotograph], tuple[Quarantined, ...]]:
     batches = [photographs[start : start + _BATCH] for start in range(0, len(photographs), _BATCH)]
 
     def judge(batch: list[Found]) -> list[Judgement | ImageError]:
@@ -167,11 +166,11 @@ def _judge(
                 if isinstance(answer, ImageError):
                     refused.append(Quarantined(filename=found.filename, reason=str(answer)))
                 else:
-                    judged.append(_Judged(found, answer))
+                    judged.append(_JudgedPhotograph(found, answer))
     return judged, tuple(refused)
 
 
-def _task(item: _Judged, model: str, root: Path) -> dict[str, Any]:
+def _task(item: _JudgedPhotograph, model: str, root: Path) -> dict[str, Any]:
     """A task as Label Studio imports it; what stands under `data` comes back in its exports."""
     path, judgement = Path(str(item.found.path)), item.judgement
     top = root.expanduser().resolve()

@@ -420,7 +420,13 @@ class Learner:
         return loss
 
     def _adamw(self, index: int, gradient: Any, rate: Any, count: Any) -> None:
-        """Loshchilov and Hutter, 2019: weight decay apart from the gradient, and on kernels only."""
+        """Loshchilov and Hutter, 2019: weight decay apart from the gradient, and on kernels only.
+
+        Not Keras's: its optimizer counts its steps itself and has one rate, where head and backbone here have each
+        their own rate and count, which follow from the number of the step, so that a resumed training goes on with the
+        same ones; and it would sum the gradients over the workers once more, which are summed already, since they are
+        clipped together.
+        """
         import tensorflow as tf
 
         variable, mean, square = self._variables[index], self._moments[0][index], self._moments[1][index]

@@ -149,7 +149,7 @@ def _tell(
                 raise ClusterError(f"Ray has not answered for {_SILENT_SECONDS} s, so all of it was ended")
         now = journal.status()
         if now.reconciled_at and now.reconciled_at >= since and (text := _told(now)) != said:
-            console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}", markup=False, highlight=False)
+            console.print(f"{now.reconciled_at.astimezone():%H:%M:%S} {text}")
             said = text
         time.sleep(_POLL_SECONDS)
 
@@ -175,10 +175,9 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
     """The state folder's Ray; one that this call started ends with a failure, unless there is something to serve."""
     running = cluster.session_of(stage.state)
     fresh = not (running and running.is_running())
-    if fresh and doctor.in_use(options.port):
-        raise ClusterError(
-            f"port {options.port} is in use by another program: end that, or choose another with `mergeline up --port`"
-        )
+    if fresh and doctor.in_use(port := _port(stage, options)):
+        given = "choose another with `mergeline up --port`" if port == options.port else "change it in its serve-config"
+        raise ClusterError(f"port {port} of {options.environment} is in use by another program: end that, or {given}")
     try:
         if fresh:
             console.print("starting Ray")
@@ -198,13 +197,21 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
         raise
 
 
+def _port(stage: Stage, options: Options) -> int:
+    """Where the environment answers: as Git says, and as was asked where that does not say it yet."""
+    if options.repository or stage.state.repository.exists():
+        with suppress(MergelineError):  # it is said later what is wrong there
+            return _wanted(Repository(options.repository or stage.state.repository), options.environment).http_port
+    return options.port
+
+
 def _serves_anyway(stage: Stage, options: Options) -> bool:
     """Whether a reconciler goes on serving what was deployed before, whatever became of the line."""
     session = cluster.session_of(stage.state)
     if session is None or not session.is_running() or not _reconcilers(session):
         return False
     with suppress(MergelineError):  # a history that cannot be read
-        return bool(status.Journal(stage.state, options.environment).history())
+        return any(status.Journal(stage.state, options.environment).newest_first())
     return False
 
 
@@ -224,7 +231,11 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
     name, tip = stage.project.name, repository.fetch(MAIN).id
     first = Project.from_yaml(repository.read(tip, layout.PROJECT_PATH), layout.PROJECT_PATH)
     own = layout.project_path(name)
-    if name == first.name or repository.exists(tip, own):
+    if repository.exists(tip, own):
+        _mind_bars(stage, Project.from_yaml(repository.read(tip, own), own), own, console)
+        return
+    if name == first.name:
+        _mind_bars(stage, first, layout.PROJECT_PATH, console)
         return
     files = {own: stage.project_file.read_text()}
     for place in stage.project.environments:
@@ -243,6 +254,15 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
     console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
 
+def _mind_bars(stage: Stage, merged: Project, path: str, console: Console) -> None:
+    """Say where the bars in the project file are not those that merges are judged by."""
+    if stage.project.gates != merged.gates:
+        console.print(
+            f"mind: the gates in {stage.project_file} are not those that merges are judged by; "
+            f"these stand in {path} of {stage.state.repository} and change there, by a commit"
+        )
+
+
 def _reconciler(stage: Stage, options: Options, session: Session, repository: Repository) -> psutil.Process:
     """The session's reconciler for this environment, started where there is none."""
     command = [
@@ -256,7 +276,8 @@ def _reconciler(stage: Stage, options: Options, session: Session, repository: Re
             if process.cmdline() == command:
                 return process
             process.terminate()  # it was started with other options
-            process.wait(timeout=30)
+            for still in psutil.wait_procs([process], timeout=30)[1]:
+                still.kill()
     return psutil.Process(cluster.spawn(session, command, _log(stage, options)))
 
 

@@ -34,7 +34,7 @@ class MonitorError(MergelineError):
     """Prometheus or Alertmanager could not be started, or does not answer."""
 
 
-class Target(Contract):
+class ScrapeTarget(Contract):
     """Something that is scraped."""
 
     job: str
@@ -56,7 +56,7 @@ class MonitorStatus(Contract):
     """What Prometheus says."""
 
     monitor: Monitor
-    targets: tuple[Target, ...]
+    targets: tuple[ScrapeTarget, ...]
     alerts: tuple[Alert, ...]
 
 
@@ -159,7 +159,7 @@ def status(state: State) -> MonitorStatus:
     return MonitorStatus(
         monitor=monitor,
         targets=tuple(
-            Target(
+            ScrapeTarget(
                 job=target["labels"]["job"],
                 address=target["labels"]["instance"],
                 up=target["health"] == "up",

@@ -116,9 +116,9 @@ def run(stage: Stage) -> QualityReport:
     rows = [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
     report = profile(rows, manifest, stage.project.quality)
     page, figures = folder / "quality.html", folder / "quality.json"
-    inputs = quality_page.fingerprint(report, manifest)
+    inputs = quality_page.fingerprint(report, manifest, stage.project)
     if figures.exists() and page.exists() and inputs in page.read_text():
-        print(f"nothing to do: {page} is of the same dataset and assertions")
+        print(f"nothing to do: {page} is of the same dataset and project file")
     else:
         report_progress(0, 1, "drawing the quality report")
         write_atomically(page, quality_page.render(report, manifest, rows, folder, stage.project))

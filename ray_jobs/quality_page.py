@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Bar:
+class StackedBin:
     """One bin of a histogram, in the chart's units: what is good stands below, the rest on top of it."""
 
     x: float
@@ -49,7 +49,7 @@ class Chart:
     low: str
     high: str
     median: str
-    bars: tuple[Bar, ...]
+    bars: tuple[StackedBin, ...]
     limits: tuple[float, ...]
     """Where assertions draw a line, in the chart's units."""
     lowest: tuple[Thumbnail, ...]
@@ -77,11 +77,11 @@ def describe(assertion: Assertion) -> str:
     return f"{text} for {'all images' if assertion.share == 1 else f'{assertion.share:.3g} of the images'}"
 
 
-def fingerprint(report: QualityReport, manifest: DatasetManifest) -> str:
+def fingerprint(report: QualityReport, manifest: DatasetManifest, project: Project) -> str:
     """What a page is made of, as a mark in it: the same mark means the same page."""
     parts_of_page = (TEMPLATE, "gallery.html.j2", "page.css", "page.py", "quality_page.py")
     code = [(page.FOLDER / name).read_bytes() for name in parts_of_page]
-    parts = [report.model_dump(mode="json"), manifest.model_dump(mode="json")]
+    parts = [part.model_dump(mode="json") for part in (report, manifest, project)]
     return hashlib.sha256(stable_json(parts).encode() + b"".join(code)).hexdigest()
 
 
@@ -107,7 +107,7 @@ def render(
     thumbs = _Thumbnails(folder, manifest, {row["filename"] for group in wanted for row in group})
     return page.render(
         TEMPLATE,
-        mark=fingerprint(report, manifest),
+        mark=fingerprint(report, manifest, project),
         project=project,
         manifest=manifest,
         report=report,
@@ -179,7 +179,7 @@ def _chart(
     unit = _CHART_HEIGHT / max(1, int((good + other).max()))
     step = _CHART_WIDTH / _BINS
     bars = tuple(
-        Bar(
+        StackedBin(
             x=index * step,
             width=step - 1.5,
             good=int(below) * unit,

@@ -6,7 +6,6 @@ python -m ray_jobs.render FOLDER --images 480
 import argparse
 import csv
 import io
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.state import write_atomically
+from gitops.state import usable_cores, write_atomically
 from ray_jobs.stage import report_progress, run_main
 
 Plane = NDArray[np.float32]
@@ -109,7 +108,7 @@ def write(folder: Path, images: int, defective_share: float, seed: int) -> int:
         _write_png(train / names[index], pixels)
 
     # Threads suffice: NumPy and OpenCV let go of the interpreter while they work.
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=usable_cores())
     try:
         for done, drawn in enumerate(as_completed([pool.submit(draw, index) for index in missing]), start=1):
             drawn.result()

@@ -73,7 +73,7 @@ class Request(Contract):
 
     @property
     def text(self) -> str:
-        """All of them."""
+        """All reasons in one line."""
         return "; ".join(self.reasons)
 
 
@@ -123,7 +123,7 @@ def withdraw(state: State, project: str, reason: str | None = None) -> None:
 
 def retrain(
     stage: Stage, repository: Repository, options: Options, reason: str, run_pipeline: Callable[[], None]
-) -> Promotion | None:
+) -> Promotion | str:
     """Run the line on all that is known now, and propose the version that it makes.
 
     Args:
@@ -134,7 +134,7 @@ def retrain(
         run_pipeline: runs all stages, from photographs to a registered version.
 
     Returns:
-        What was proposed; None if nothing is new since the version that is served, or was proposed last.
+        What was proposed; where nothing is new since the version that is served, or was proposed last, that in words.
 
     Raises:
         RetrainingError: one runs, the latest was a short while ago, or the environment tries a version.
@@ -156,13 +156,14 @@ def retrain(
             run_pipeline()
             version = _made(stage)
             if version.model == wanted.model:
-                _write(state, name, record, Outcome.UNCHANGED, _what_to_do(stage, options, version))
-                return None
+                text = _what_to_do(stage, options, version)
+                _write(state, name, record, Outcome.UNCHANGED, text)
+                return text
             if version.model.sha256 == record.proposed:  # whoever closed it, or went back, has decided
                 again = f"mergeline promote {version.model.version} --to {options.environment}"
-                text = f"{version.model} was proposed before, and nothing is new since"
-                _write(state, name, record, Outcome.UNCHANGED, f"{text}: `{again}` proposes it again")
-                return None
+                text = f"{version.model} was proposed before, and nothing is new since: `{again}` proposes it again"
+                _write(state, name, record, Outcome.UNCHANGED, text)
+                return text
             purpose = f"Retrained: {reason}. {_changed(stage, wanted.model)}"
             comparison = compare.with_served(stage, wanted.model, version.model)
             proposed = destination.promote(version, comparison=comparison, purpose=purpose)

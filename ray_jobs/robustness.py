@@ -1,6 +1,5 @@
 """How a bundle bears what happens to cameras: less light, a soft lens, a turned part, a compressed file."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops.manifest import RobustnessSlice
+from gitops.state import usable_cores
 from serve.predictor import GOOD, Predictor, decide, scores_of
 from serve.preprocess import Pixels, align, decode
 
@@ -89,7 +89,7 @@ def measure(predictor: Predictor, photographs: Sequence[bytes], labels: NDArray[
         aligned = [align(variation.apply(pixels), settings) for variation in VARIATIONS]
         return predictor.predict(np.stack([item.pixels for item in aligned])), [bool(item.part) for item in aligned]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         probabilities, found = zip(*pool.map(judge, photographs), strict=True)
     slices = []
     for number, variation in enumerate(VARIATIONS):

@@ -70,7 +70,7 @@ class Labels:
 
     @property
     def count(self) -> int:
-        """Of all photographs."""
+        """How many photographs there are in all classes."""
         return sum(map(len, self.images.values()))
 
 

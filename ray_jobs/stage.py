@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from gitops import interrupt
 from gitops.errors import DataError, MergelineError, StageError
 from gitops.manifest import DatasetManifest, Project
 from gitops.stage_record import StageRecorder
 from gitops.state import State, stable_json, write_atomically
+from monitoring import metrics
 from monitoring.metrics import StageOutcome
 
+STAGES: Final = (*metrics.STAGES, "pipeline")
+"""What runs as `python -m ray_jobs.<stage>`."""
 PROGRESS_MARK = "::progress "
 """Begins a line of output that `mergeline submit` draws as a bar; the rest is JSON with done, total and text."""
 

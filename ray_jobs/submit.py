@@ -11,20 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gitops.errors import MergelineError
-from monitoring import metrics
 from ray_jobs.folders import absolute
 from ray_jobs.stage import PROGRESS_MARK, Stage
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-STAGES: Final = (*metrics.STAGES, "pipeline")
 _POLL_SECONDS = 0.3
 _RECONNECTS, _RECONNECT_SECONDS = 20, 1.0
 # A cluster that has just started takes jobs a little later than it answers.
@@ -84,7 +82,7 @@ def entrypoint(python: str, stage: str, arguments: Sequence[str], folder: Path |
 
     Args:
         python: the interpreter.
-        stage: one of `STAGES`.
+        stage: one of `stage.STAGES`.
         arguments: its options.
         folder: that relative paths among them are meant from; None: wherever the job runs.
     """
@@ -138,7 +136,7 @@ def follow(client: "JobSubmissionClient", submission: str, console: Console) -> 
 
     # It tells how its socket ended, between the job's own lines.
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         screen = _Screen(progress)
         try:
@@ -154,7 +152,7 @@ def follow(client: "JobSubmissionClient", submission: str, console: Console) -> 
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.message and not screen.lines:
-        console.print(info.message, markup=False)
+        console.print(info.message)
     return info.driver_exit_code or 1
 
 
@@ -182,15 +180,15 @@ async def _tail(client: "JobSubmissionClient", submission: str, show: Callable[[
     """Hand over all output, once, even where the connection breaks in between."""
     import aiohttp
 
-    seen, problem = 0, None
-    for _ in range(_RECONNECTS):
-        position = 0
+    seen, problem, in_vain = 0, None, 0
+    while in_vain < _RECONNECTS:
+        position, in_vain = 0, in_vain + 1
         try:
             async for text in client.tail_job_logs(submission):
                 position += len(text)
                 if position > seen:
                     show(text[max(0, len(text) - (position - seen)) :])
-                    seen = position
+                    seen, in_vain = position, 0
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             # The connection broke, or there is none; Ray sends the log from its start to the next one.
             problem = error
@@ -226,13 +224,11 @@ class _Screen:
     def _line(self, line: str) -> None:
         if not line.startswith(PROGRESS_MARK):
             self.lines += 1
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(line)
             return
         state = json.loads(line.removeprefix(PROGRESS_MARK))
         if not self._progress.console.is_terminal:  # a log keeps what a bar would show
-            self._progress.console.print(
-                f"{state['done']}/{state['total']} {state['text']}", markup=False, highlight=False
-            )
+            self._progress.console.print(f"{state['done']}/{state['total']} {state['text']}")
             return
         if self._bar is None:
             self._bar = self._progress.add_task(state["text"], total=state["total"])

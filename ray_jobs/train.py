@@ -4,7 +4,6 @@ python -m ray_jobs.train --project project.yaml --state .mergeline [--workers N]
 """
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from gitops.errors import ContractError, TrainingError
 from gitops.manifest import EpochMetrics, TrainingResult
-from gitops.state import locked, write_atomically
+from gitops.state import locked, usable_cores, write_atomically
 from ray_jobs import tracking
 from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
@@ -182,7 +181,7 @@ def _trainer(stage: Stage, run: Run, groups: tuple[int, ...], workers: int, use_
         training=stage.project.training,
         groups=groups,
         run_folder=run.folder,
-        threads=max(1, (os.cpu_count() or 1) // workers),
+        threads=max(1, usable_cores() // workers),
     )
     return TensorflowTrainer(
         learn,

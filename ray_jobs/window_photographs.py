@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gitops.errors import DataError
-from gitops.manifest import DriftWindow
 from gitops.state import write_atomically
 from ray_jobs.dataset import brought_folder, brought_name
 from ray_jobs.stage import Stage
 from serve.preprocess import suffix_of
+from serve.windows import read_window
 
 
 def take_out(stage: Stage, windows: Path) -> int:
@@ -26,13 +26,15 @@ def take_out(stage: Stage, windows: Path) -> int:
         How many there are.
 
     Raises:
-        DataError: there is no such folder, or a window in it cannot be read.
+        DataError: there is no such folder, or the photographs of a window in it cannot be read.
+        ContractError: a window in it cannot be read.
     """
-    found = 0
+    photographs = 0
     for file in window_files(windows):
-        if DriftWindow.read(file).model.name == stage.project.name:
-            found += _take_out_of(stage, file.with_suffix(".parquet"))
-    return found
+        window = read_window(file)
+        if window and window.model.name == stage.project.name:
+            photographs += _take_out_of(stage, file)
+    return photographs
 
 
 def window_files(windows: Path) -> list[Path]:
@@ -48,10 +50,13 @@ def window_files(windows: Path) -> list[Path]:
     return sorted(windows.glob("*/*.json"))
 
 
-def _take_out_of(stage: Stage, figures: Path) -> int:
+def _take_out_of(stage: Stage, file: Path) -> int:
+    figures = file.with_suffix(".parquet")
     try:
         rows = pq.read_table(figures, columns=["taken_at", "sha256", "photograph"]).to_pylist()
     except (OSError, pa.ArrowException) as error:
+        if not file.exists():  # the monitor has removed both meanwhile
+            return 0
         raise DataError(f"the window {figures} cannot be read ({error}): remove it and its .json") from error
     # One that is there already, out of another window or with feedback, is there once.
     there = {path.name[:12] for path in brought_folder(stage).glob("*")}

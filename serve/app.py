@@ -21,7 +21,7 @@ from gitops.environment import CLASSIFIER, MONITOR
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
-from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING
+from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING, Meters
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.feedback import FeedbackFolder
@@ -93,6 +93,10 @@ class ApplicationArguments(Contract):
         default=1, ge=0, description="Between two photographs that a replica hands to the monitor."
     )
 
+    def limits(self) -> Limits:
+        """What a request may bring."""
+        return Limits(**self.model_dump(include=set(Limits.__dataclass_fields__)))
+
     @field_validator("journal")
     @classmethod
     def _is_a_journal(cls, value: str | None) -> str | None:
@@ -141,13 +145,14 @@ class Classifier(InferenceService):
             memory=folder / f"{context.app_name}-{context.deployment}.json",
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
-        limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
         sampler = None
         if monitor is not None:
             hand_over = partial(_hand_over, monitor)
             sampler = Sampler(hand_over, meters, seconds=arguments.sample_seconds)
-        self._endpoints = Endpoints(self._slot, limits, self._pool, meters, context.replica_tag, shadow, sampler)
+        self._endpoints = Endpoints(
+            self._slot, arguments.limits(), self._pool, meters, context.replica_tag, shadow, sampler
+        )
         self._app = assemble(
             self._endpoints,
             context.app_name,
@@ -187,6 +192,25 @@ class Classifier(InferenceService):
         await self._slot.remember()
         if self._slot.loaded:
             await self._check(self._slot.loaded.predictor)
+
+    # --- gRPC ---------------------------------------------------------------------------------------------------------
+
+    async def endpoints_of(self, name: str) -> Endpoints:  # noqa: ARG002 - they say themselves which name they know
+        """What answers for every model that is asked for."""
+        return self._endpoints
+
+    async def endpoints_to_judge(self, name: str) -> Endpoints:
+        """What answers every request to judge."""
+        return await self.endpoints_of(name)
+
+    def is_ready(self) -> bool:
+        """Whether a model is served."""
+        return self._slot.loaded is not None
+
+    @property
+    def meters(self) -> Meters:
+        """Where refusals are counted."""
+        return self._endpoints.meters
 
 
 class Monitor:
@@ -238,6 +262,14 @@ def _cache(arguments: ApplicationArguments, folder: Path) -> Path:
     return Path(arguments.cache).expanduser() if arguments.cache else folder / "bundles"
 
 
+def deployment_of(replica: type[InferenceService], name: str) -> serve.Deployment:
+    """The deployment of this name whose replicas are made by `replica`, which is given its arguments by `bind`."""
+    # The surge keeps the old replica answering where the constructor of a new one fails.
+    as_deployment = serve.deployment(name=name, max_surge_percent=100, max_constructor_retry_count=STARTS)
+    deployment: serve.Deployment = as_deployment(serve.ingress()(replica))
+    return deployment
+
+
 def build(args: Mapping[str, object]) -> serve.Application:
     """The application of an environment's `args`.
 
@@ -245,9 +277,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ContractError: an argument is unknown or wrong.
     """
     arguments = ApplicationArguments.parse(args, "args of serve.app:build")
-    # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=CLASSIFIER, max_surge_percent=100, max_constructor_retry_count=STARTS)
-    deployment: serve.Deployment = as_deployment(serve.ingress()(Classifier))
+    deployment = deployment_of(Classifier, CLASSIFIER)
     if arguments.windows is None:
         return deployment.bind(arguments)
     as_monitor = serve.deployment(name=MONITOR, max_surge_percent=100, **_MONITOR_OPTIONS)

@@ -7,10 +7,11 @@ from fastapi import FastAPI
 
 from gitops.status import Journal
 from serve.drifted import Windows, add_windows
-from serve.endpoints import Endpoints, application
+from serve.endpoints import Endpoints
 from serve.feedback import FeedbackFolder, add_feedback
 from serve.figures import ServiceFigures, add_figures
 from serve.pages import add_page
+from serve.routes import application
 from serve.served import Served, add_served
 
 
@@ -38,7 +39,7 @@ def assemble(
     app = application(endpoints)
     add_page(app)
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
-    add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.recent, journal, prometheus))
+    add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.counting.recent, journal, prometheus))
     add_windows(app, Windows(windows))
     add_feedback(app, endpoints, feedback, endpoints.pool)
     return app

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gitops.manifest import VERSION_HEADER
+from gitops.manifest import VERSION_HEADER, Contract
 from monitoring.metrics import Outcome
 from serve.protocol import RequestError
 from serve.trace import Trace
@@ -87,3 +87,8 @@ class Envelope:
                 raise
             error = RequestError(500, "an error of ours, not yours; the service's log tells more under this id")
             await self._refuse(scope, error)(scope, receive, send_with_headers)
+
+
+def as_json(body: Contract, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer whose body is JSON; what is None is left out."""
+    return Response(body.model_dump_json(exclude_none=True), status, headers, "application/json")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import Executor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from starlette.datastructures import UploadFile
 
 from gitops.errors import ContractError
 from gitops.manifest import Contract, Feedback, Sha256
-from gitops.state import locked, sync_folder, write_atomically
+from gitops.state import append_line, lines_backwards, locked, write_atomically
 from gitops.status import now
 from monitoring import metrics
 from monitoring.metrics import Agreement
@@ -28,11 +29,14 @@ LINES, PHOTOGRAPHS = "feedback.jsonl", "photographs"
 MAX_FOLDER_BYTES = 4 * 1024**3
 """More is not kept: nobody seems to look at it, and the disk is needed for other things."""
 _RECOUNT_EVERY = 64  # of so many shares of the room one may be filled before the folder is looked through again
-_TAIL_BYTES = 64 * 1024
-"""How far back a line is looked for that says the same: a retry comes within seconds."""
+_LATEST = 128
+"""So many lines back one is looked for that says the same: a retry comes within seconds."""
 _MAX_TEXT_BYTES, _MAX_PART_BYTES = 64 * 1024, 16 * 1024
 # What a form may say; time, digest and file are ours to know.
-_FIELDS = ("id", "label", "said", "score", "threshold", "model_name", "model_version", "model_digest", "comment", "by")
+_FIELDS = (
+    *("id", "label", "said", "score", "threshold", "model_name", "model_version", "model_digest"),
+    *("sampled", "comment", "by"),
+)
 
 
 class FeedbackKept(Contract):
@@ -74,17 +78,17 @@ class FeedbackFolder:
         digest = hashlib.sha256(photograph).hexdigest()
         file = f"{PHOTOGRAPHS}/{digest}{suffix_of(photograph)}"
         kept = said.model_copy(update={"sha256": digest, "photograph": file})
-        line = (kept.model_dump_json(exclude_none=True) + "\n").encode()
+        line = kept.model_dump_json(exclude_none=True)
         try:
             with locked(self._folder / ".lock"):
                 new = not (self._folder / file).exists()
                 if not new and self._is_said(kept):
                     return kept, False
-                wanted = len(line) + (len(photograph) if new else 0)
+                wanted = len(line.encode()) + 1 + (len(photograph) if new else 0)
                 self._check_room(wanted)
                 if new:  # before the line: a line whose photograph is missing would be of no use
                     write_atomically(self._folder / file, photograph)
-                self._append(line)
+                append_line(self._folder / LINES, line)
                 self._count(wanted)
         except OSError as error:
             raise RequestError(507, f"feedback cannot be kept in {self._folder}: {error.strerror}") from error
@@ -121,53 +125,35 @@ class FeedbackFolder:
         file = self._folder / LINES
         if not file.exists():
             return False
-        with file.open("rb") as lines:
-            lines.seek(max(0, lines.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            latest = lines.read().decode(errors="replace").splitlines()
-        for line in reversed(latest):
+        for line in islice(lines_backwards(file), _LATEST):
             if str(kept.sha256) in line:
                 try:
                     last = Feedback.parse(json.loads(line), LINES)
-                except (ValueError, ContractError):  # cut off, by a crash or by where we began to read
+                except (ValueError, ContractError):  # cut off by a crash
                     return False
                 return last.model_copy(update={"at": kept.at}) == kept
         return False
-
-    def _append(self, line: bytes) -> None:
-        begun = (self._folder / LINES).exists()
-        with (self._folder / LINES).open("a+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - 1))
-            if file.read(1) not in (b"", b"\n"):  # a crash cut a line off, so that nobody was told it is kept
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if not begun:
-            sync_folder(self._folder)
-            sync_folder(self._folder.parent)
 
 
 def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | None, pool: Executor) -> None:
     """Let the application take feedback.
 
     Args:
-        app: what `serve.endpoints.application` made.
+        app: what `serve.routes.application` made.
         endpoints: whose model and limits count.
         folder: where it is kept; None: nowhere, which is said.
         pool: decodes.
     """
 
     async def feedback(request: Request) -> FeedbackKept:
-        """Say that a photograph was judged wrongly: a form with the file `photograph` and the right `label`."""
+        """Say what a photograph should have been called: a form with the file `photograph` and the right `label`."""
         if folder is None:
             raise RequestError(404, "feedback is off here: name a folder for it in `args.feedback` of the application")
         if _is_foreign(request):
             raise RequestError(
                 403, "feedback is not taken from other sites' pages; if this is ours, a proxy on the way changes `Host`"
             )
-        endpoints.classes()  # without a model nobody knows them, and there is no need to read the body
+        endpoints.judges.classes()  # without a model nobody knows them, and there is no need to read the body
         said, photograph = await _read(request, endpoints)
         max_pixels = endpoints.limits.max_pixels
         try:  # what is no photograph is not kept
@@ -178,11 +164,11 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         kept, is_new = await asyncio.to_thread(folder.keep, said, photograph)
         if is_new:
             claimed = said.model_version or ""
-            version = claimed if endpoints.knows(claimed) else "unknown"
+            version = claimed if endpoints.judges.knows(claimed) else "unknown"
             endpoints.meters.count(metrics.FEEDBACK, version, _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
-    texts = {name: {"type": "string"} for name in _FIELDS}
+    texts = {name: {"type": "boolean" if name == "sampled" else "string"} for name in _FIELDS}
     form = {"type": "object", "properties": {"photograph": {"type": "string", "format": "binary"}, **texts}}
     body = {
         "required": True,
@@ -232,7 +218,7 @@ async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes
             said = Feedback.parse({**given, "filename": file.filename or "photograph", "at": now()}, "the form")
         except ContractError as error:
             raise RequestError(400, str(error)) from None
-        classes = endpoints.classes(said.model_version or "")
+        classes = endpoints.judges.classes(said.model_version or "")
         if said.label not in classes:
             raise RequestError(400, f"label {said.label!r} is no class of the model: it has {', '.join(classes)}")
         return said, await file.read()

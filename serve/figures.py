@@ -13,6 +13,7 @@ from pydantic import Field
 from gitops.errors import MergelineError
 from gitops.manifest import Contract
 from gitops.monitor import monitor_of
+from gitops.serve_api import tls
 from gitops.status import Journal
 from monitoring import metrics
 from monitoring.metrics import Outcome
@@ -79,7 +80,7 @@ class ServiceFigures:
 
     async def _asked(self, url: str) -> FiguresAnswer:
         asked = queries(self.labels)
-        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False, verify=tls()) as client:
             answers = await asyncio.gather(
                 *(client.get(f"{url.rstrip('/')}/api/v1/query", params={"query": text}) for text in asked.values())
             )

@@ -8,8 +8,8 @@ many as `max_models` stay in a replica's memory.
 import html
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 from fastapi import FastAPI, Request, Response
@@ -24,15 +24,18 @@ from gitops.manifest import FleetConfig
 from gitops.status import Journal
 from gitops.wire import FleetMetadata
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import ApplicationArguments, opener, session_folder
+from serve.app import ApplicationArguments, deployment_of, opener, session_folder
 from serve.assembly import assemble
-from serve.endpoints import PROTOCOL, REQUEST_BODY, Endpoints, Limits, answer_errors, new_application, server_metadata
+from serve.endpoints import Endpoints
+from serve.errors import PROTOCOL, answer_errors
 from serve.feedback import FeedbackFolder
 from serve.grpc_service import InferenceService
-from serve.lifecycle import START_SECONDS, STARTS, AnswerCheck, Change, Start
+from serve.lifecycle import START_SECONDS, AnswerCheck, Change, Start
 from serve.members import Loader, Member, Members
+from serve.metadata import server_metadata
 from serve.meters import RayMeters
 from serve.protocol import Liveness, RequestError, ServerMetadata
+from serve.routes import REQUEST_BODY, new_application
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 
@@ -89,9 +92,8 @@ class Fleet(InferenceService):
             memory=self._folder / f"{self._name}-{FLEET}-{name}.json",
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
-        limits = Limits(**arguments.model_dump(include=set(Limits.__dataclass_fields__)))
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
-        endpoints = Endpoints(slot, limits, self._pool, meters, self._replica, shadow)
+        endpoints = Endpoints(slot, arguments.limits(), self._pool, meters, self._replica, shadow)
         app = assemble(
             endpoints,
             f"{self._name}/{name}",
@@ -104,7 +106,7 @@ class Fleet(InferenceService):
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve after the constructor."""
-        return application(self._members, self._meters, self._replica, self._arguments.max_models)
+        return application(FleetEndpoints(self._members, self._replica, self._arguments.max_models), self._meters)
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Serve what `user_config` names.
@@ -140,7 +142,7 @@ class Fleet(InferenceService):
         return (await self._members.get(name)).endpoints
 
     async def endpoints_to_judge(self, name: str) -> Endpoints:
-        """The same, for a request to judge."""
+        """What answers a request to judge for a model, loaded if need be; one that nothing answers is measured."""
         return (await self._members.to_judge(name)).endpoints
 
     def is_ready(self) -> bool:
@@ -165,73 +167,94 @@ class _HandedOn(Response):
         await self._member.app({**scope, "root_path": self._root_path, "path_params": {}}, receive, send)
 
 
-def application(members: Members, meters: Meters, replica: str, max_models: int) -> FastAPI:
+@dataclass(frozen=True)
+class FleetEndpoints:
+    """What answers at a fleet's own paths; what is asked of one model is handed on to that model's application."""
+
+    members: Members
+    replica: str
+    """This replica's id, as Ray Serve's REST API lists it."""
+    max_models: int
+    """Most models that this replica holds in memory."""
+
+    async def fleet(self) -> FleetMetadata:
+        """The models of the fleet, and which of them are in memory here; none is loaded for it."""
+        return FleetMetadata(
+            replica=self.replica,
+            max_models=self.max_models,
+            models=self.members.facts(),
+            load_error=self.members.load_error,
+        )
+
+    async def live(self) -> Liveness:
+        """Whether the process answers."""
+        return Liveness()
+
+    async def ready(self) -> Response:
+        """Whether there are models to ask for; 503 if not."""
+        if not self.members.wanted:
+            reason = self.members.load_error or "no model is wanted here: promote one to this environment"
+            raise RequestError(503, reason)
+        return Response('{"ready":true}', media_type="application/json")
+
+    async def server(self) -> ServerMetadata:
+        """What this server is."""
+        return server_metadata()
+
+    async def index(self) -> Response:
+        """A page with a link to each model's own."""
+        names = map(html.escape, self.members.wanted)
+        links = "".join(f'<li><a href="models/{name}/">{name}</a>' for name in names)
+        title = "<!doctype html><html lang=en><meta charset=utf-8><title>Mergeline</title><h1>Models</h1>"
+        return Response(f"{title}<ul>{links}</ul>", 200, _PAGE_HEADERS, "text/html; charset=utf-8")
+
+    async def to_page(self, name: str) -> Response:
+        """To the model's own page: below a path that ends with a slash its relative addresses are right."""
+        return RedirectResponse(f"{name}/", 307)
+
+    async def named_by_query(self, request: Request, model: str = "") -> Response:
+        """Judge photographs, or take feedback on one, as the model `model` does."""
+        if not model:
+            path = request.scope["path"]
+            raise RequestError(400, f"say which model is meant: {path}?model=NAME; GET /fleet lists them")
+        return await self._handed_on(request, model)
+
+    async def named_by_path(self, request: Request, name: str) -> Response:
+        """What the model's own application answers at this path."""
+        return await self._handed_on(request, name)
+
+    async def below(self, request: Request, name: str) -> Response:
+        """What the model's own application answers at the rest of this path."""
+        return await self._handed_on(request, name, below=f"{MEMBERS}/{name}")
+
+    async def _handed_on(self, request: Request, name: str, below: str = "") -> Response:
+        """The answer of a model's own application, which takes itself to lie at `below` of this one."""
+        judges = request.method == "POST" and request.scope["path"].endswith(_JUDGING)
+        member = await (self.members.to_judge(name) if judges else self.members.get(name))
+        return _HandedOn(member, f"{request.scope.get('root_path', '')}{below}")
+
+
+def application(endpoints: FleetEndpoints, meters: Meters) -> FastAPI:
     """The ASGI application over a replica's members."""
     app = new_application(
         f"Judges photographs of parts, with many models: each has the whole interface below {MEMBERS}/{{name}}, "
         f"described at {MEMBERS}/{{name}}/docs."
     )
-
-    async def fleet() -> FleetMetadata:
-        """The models of the fleet, and which of them are in memory here; none is loaded for it."""
-        return FleetMetadata(
-            replica=replica, max_models=max_models, models=members.facts(), load_error=members.load_error
-        )
-
-    async def live() -> Liveness:
-        """Whether the process answers."""
-        return Liveness()
-
-    async def ready() -> Response:
-        """Whether there are models to ask for; 503 if not."""
-        if not members.wanted:
-            raise RequestError(503, members.load_error or "no model is wanted here: promote one to this environment")
-        return Response('{"ready":true}', media_type="application/json")
-
-    async def server() -> ServerMetadata:
-        """What this server is."""
-        return server_metadata()
-
-    async def index() -> Response:
-        links = "".join(f'<li><a href="models/{html.escape(name)}/">{html.escape(name)}</a>' for name in members.wanted)
-        title = "<!doctype html><html lang=en><meta charset=utf-8><title>Mergeline</title><h1>Models</h1>"
-        text = f"{title}<ul>{links}</ul>"
-        return Response(text, 200, _PAGE_HEADERS, "text/html; charset=utf-8")
-
-    async def member_for(request: Request, name: str) -> Member:
-        judges = request.method == "POST" and request.scope["path"].endswith(_JUDGING)
-        return await (members.to_judge(name) if judges else members.get(name))
-
-    async def of_model(request: Request, name: str) -> Response:
-        """The same as the model's own application answers."""
-        return _HandedOn(await member_for(request, name), request.scope.get("root_path", ""))
-
-    async def below(request: Request, name: str) -> Response:
-        member = await member_for(request, name)
-        return _HandedOn(member, f"{request.scope.get('root_path', '')}{MEMBERS}/{name}")
-
-    async def to_page(name: str) -> Response:
-        return RedirectResponse(f"{name}/", 307)
-
-    async def named(request: Request, model: str = "") -> Response:
-        """Judge photographs, or take feedback on one, as the model `model` does."""
-        if not model:
-            path = request.scope["path"]
-            raise RequestError(400, f"say which model is meant: {path}?model=NAME; GET /fleet lists them")
-        return _HandedOn(await member_for(request, model), request.scope.get("root_path", ""))
-
-    app.add_api_route("/fleet", fleet, methods=["GET"])
-    app.add_api_route(PROTOCOL, server, methods=["GET"])
-    app.add_api_route(f"{PROTOCOL}/health/live", live, methods=["GET"])
-    app.add_api_route(f"{PROTOCOL}/health/ready", ready, methods=["GET"])
-    app.add_api_route("/predict", named, methods=["POST"], openapi_extra={"requestBody": REQUEST_BODY})
-    app.add_api_route("/feedback", named, methods=["POST"])
-    hidden: dict[str, Any] = {"methods": _METHODS, "include_in_schema": False}
-    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_api_route(f"{PROTOCOL}/models/{{name}}", of_model, **hidden)
-    app.add_api_route(f"{PROTOCOL}/models/{{name}}/{{rest:path}}", of_model, **hidden)
-    app.add_api_route(f"{MEMBERS}/{{name}}", to_page, **hidden)
-    app.add_api_route(f"{MEMBERS}/{{name}}/{{rest:path}}", below, **hidden)
+    app.add_api_route("/fleet", endpoints.fleet, methods=["GET"])
+    app.add_api_route(PROTOCOL, endpoints.server, methods=["GET"])
+    app.add_api_route(f"{PROTOCOL}/health/live", endpoints.live, methods=["GET"])
+    app.add_api_route(f"{PROTOCOL}/health/ready", endpoints.ready, methods=["GET"])
+    body = {"requestBody": REQUEST_BODY}
+    app.add_api_route("/predict", endpoints.named_by_query, methods=["POST"], openapi_extra=body)
+    app.add_api_route("/feedback", endpoints.named_by_query, methods=["POST"])
+    app.add_api_route("/", endpoints.index, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, endpoint in (
+        (f"{PROTOCOL}/models/{{name}}", endpoints.named_by_path),
+        (f"{PROTOCOL}/models/{{name}}/{{rest:path}}", endpoints.named_by_path),
+        (f"{MEMBERS}/{{name}}", endpoints.to_page),
+        (f"{MEMBERS}/{{name}}/{{rest:path}}", endpoints.below),
+    ):
+        app.add_api_route(path, endpoint, methods=_METHODS, include_in_schema=False)
     answer_errors(app, meters, lambda: None)
     return app
 
@@ -243,7 +266,4 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ContractError: an argument is unknown or wrong.
     """
     arguments = FleetArguments.parse(args, "args of serve.fleet:build")
-    # The surge keeps the old replica answering where the constructor of a new one fails.
-    as_deployment = serve.deployment(name=FLEET, max_surge_percent=100, max_constructor_retry_count=STARTS)
-    deployment: serve.Deployment = as_deployment(serve.ingress()(Fleet))
-    return deployment.bind(arguments)
+    return deployment_of(Fleet, FLEET).bind(arguments)

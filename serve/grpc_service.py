@@ -4,7 +4,8 @@ Ray's proxy takes the call and hands its message to the method of the same name 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from monitoring import metrics
 from monitoring.metrics import Meters
-from serve.endpoints import Endpoints, server_metadata
-from serve.inference import Answer, Asked
+from serve.counting import COUNT_HEADER, counts
+from serve.endpoints import Endpoints
+from serve.inference import Answer, Question
+from serve.metadata import server_metadata
 from serve.open_inference_pb2 import (
     InferParameter,
     InferTensorContents,
@@ -56,31 +59,33 @@ T = TypeVar("T")
 log = logging.getLogger("ray.serve")
 
 
-class InferenceService:
-    """The calls, over the endpoints that also answer HTTP; a deployment inherits it."""
+class InferenceService(ABC):
+    """The calls, over the endpoints that also answer HTTP; a deployment inherits it and says where those are."""
 
-    _endpoints: Endpoints
-
-    async def endpoints_of(self, name: str) -> Endpoints:  # noqa: ARG002 - others look by it
+    @abstractmethod
+    async def endpoints_of(self, name: str) -> Endpoints:
         """What answers for a model; whether there is such a one is for the endpoints to say.
 
         Raises:
             RequestError: nothing does.
         """
-        return self._endpoints
 
+    @abstractmethod
     async def endpoints_to_judge(self, name: str) -> Endpoints:
-        """The same, for a request to judge: who overrides it measures the one for which nothing answers."""
-        return await self.endpoints_of(name)
+        """What answers a request to judge for a model; where nothing does, the request has been measured.
 
+        Raises:
+            RequestError: nothing does.
+        """
+
+    @abstractmethod
     def is_ready(self) -> bool:
-        """Whether a model is served."""
-        return self._endpoints.slot.loaded is not None
+        """Whether there is a model to ask for."""
 
     @property
+    @abstractmethod
     def meters(self) -> Meters:
         """Where refusals are counted."""
-        return self._endpoints.meters
 
     async def ServerLive(self, _: ServerLiveRequest) -> ServerLiveResponse:  # noqa: N802 - the calls' names are given
         """Whether the process answers."""
@@ -97,7 +102,7 @@ class InferenceService:
 
         async def answer() -> ModelReadyResponse:
             try:
-                (await self.endpoints_of(request.name)).served(request.name, request.version)
+                (await self.endpoints_of(request.name)).judges.served(request.name, request.version)
             except RequestError as error:
                 if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
@@ -117,8 +122,8 @@ class InferenceService:
         """The inputs and outputs of a model; NOT_FOUND if nobody knows it."""
 
         async def answer() -> ModelMetadataResponse:
-            endpoints, version = await self.endpoints_of(request.name), request.version
-            model = await (endpoints.model_version(request.name, version) if version else endpoints.model(request.name))
+            metadata, version = (await self.endpoints_of(request.name)).metadata, request.version
+            model = await (metadata.model_version(request.name, version) if version else metadata.model(request.name))
             return ModelMetadataResponse(
                 name=model.name,
                 versions=model.versions,
@@ -137,9 +142,13 @@ class InferenceService:
 
         async def answer() -> ModelInferResponse:
             endpoints = await self.endpoints_to_judge(request.model_name)
-            with endpoints.measured(trace):
-                chosen = endpoints.choose(
-                    request.model_name, request.model_version, lambda: _client(grpc_context.invocation_metadata())
+            with endpoints.counting.measured(trace):
+                metadata = dict(grpc_context.invocation_metadata())
+                chosen = endpoints.judges.choose(
+                    request.model_name,
+                    request.model_version,
+                    lambda: metadata.get(CLIENT_HEADER.lower()),
+                    counts=counts(metadata.get(COUNT_HEADER.lower())),
                 )
                 trace.version = chosen.model.model.version
                 limits = endpoints.limits
@@ -173,16 +182,11 @@ class InferenceService:
         return empty()
 
 
-def _client(metadata: Iterable[tuple[str, str]]) -> str | None:
-    """Who calls; None: it is not said."""
-    return dict(metadata).get(CLIENT_HEADER.lower())
-
-
 def _metadata(tensor: TensorMetadata) -> ModelMetadataResponse.TensorMetadata:
     return ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
 
 
-def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Asked:
+def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Question:
     """Read a request.
 
     Args:
@@ -216,7 +220,7 @@ def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Asked
         images = list(first.contents.bytes_contents)
         if len(images) != count:
             raise RequestError(400, f"the input {INPUT!r} has the shape [{count}] and {len(images)} elements")
-    return Asked(
+    return Question(
         id=request.id,
         images=tuple(limited(image, max_bytes) for image in images),
         outputs=outputs,
@@ -229,7 +233,7 @@ def write(answer: Answer) -> ModelInferResponse:
     outputs = []
     for tensor in answer.tensors:
         contents = None
-        if tensor.name not in answer.asked.binary:
+        if tensor.name not in answer.question.binary:
             contents = InferTensorContents(**{_CONTENTS[tensor.datatype]: tensor.values})
         outputs.append(
             ModelInferResponse.InferOutputTensor(
@@ -239,8 +243,8 @@ def write(answer: Answer) -> ModelInferResponse:
     return ModelInferResponse(
         model_name=answer.model.name,
         model_version=answer.model.version,
-        id=answer.asked.id,
+        id=answer.question.id,
         parameters={"model_digest": InferParameter(string_param=f"sha256:{answer.model.sha256}")},
         outputs=outputs,
-        raw_output_contents=[tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.asked.binary],
+        raw_output_contents=[tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.question.binary],
     )

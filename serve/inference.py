@@ -38,7 +38,7 @@ Parameters = dict[str, JsonValue] | None
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """What a request wants to know, however it came."""
 
     id: str
@@ -54,13 +54,13 @@ class Asked:
 class Answer:
     """What a request is answered."""
 
-    asked: Asked
+    question: Question
     model: ServedModel
     """The model that judged."""
     tensors: tuple[Tensor, ...]
 
 
-def verdicts(predictor: Predictor, asked: Asked, max_pixels: int, trace: Trace) -> list[Verdict | ImageError]:
+def verdicts(predictor: Predictor, question: Question, max_pixels: int, trace: Trace) -> list[Verdict | ImageError]:
     """Judge the photographs of a request, and look for the evidence if an output shows it.
 
     Returns:
@@ -70,18 +70,18 @@ def verdicts(predictor: Predictor, asked: Asked, max_pixels: int, trace: Trace) 
         RequestError: 400, the evidence is asked for of several images: each one's overlay may take hundreds of
             megabytes, and all would be held until the last is drawn.
     """
-    if not {HEATMAP, EVIDENCE_POINT} & set(asked.outputs):
-        usable = [image for image in asked.images if isinstance(image, bytes)]
+    if not {HEATMAP, EVIDENCE_POINT} & set(question.outputs):
+        usable = [image for image in question.images if isinstance(image, bytes)]
         judged = iter(predictor.judge(usable, max_pixels=max_pixels, trace=trace))
-        found = [image if isinstance(image, ImageError) else next(judged) for image in asked.images]
-        return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in found]
-    if len(asked.images) > 1:
+        outcomes = [image if isinstance(image, ImageError) else next(judged) for image in question.images]
+        return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in outcomes]
+    if len(question.images) > 1:
         raise RequestError(
             400,
             f"ask for {HEATMAP} and {EVIDENCE_POINT} of one image at a time; the request has "
-            f"{len(asked.images)} images",
+            f"{len(question.images)} images",
         )
-    (image,) = asked.images
+    (image,) = question.images
     return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels, trace)]
 
 
@@ -183,7 +183,7 @@ RESPONSE: dict[str, Any] = {
 """What OpenAPI shall say of the bodies."""
 
 
-def read(body: bytes, json_length: str | None, *, max_files: int, max_bytes: int) -> Asked:
+def read(body: bytes, json_length: str | None, *, max_files: int, max_bytes: int) -> Question:
     """Read a request's body.
 
     Args:
@@ -213,7 +213,7 @@ def read(body: bytes, json_length: str | None, *, max_files: int, max_bytes: int
     outputs = asked_outputs([output.name for output in wanted])
     by_default = _flag("the request", request.parameters, "binary_data_output", default=False)
     as_bytes = {output.name: _flag(output.name, output.parameters, "binary_data", by_default) for output in wanted}
-    return Asked(
+    return Question(
         id=request.id or "",
         images=_images(request.inputs, binary, max_files, max_bytes),
         outputs=outputs,
@@ -284,11 +284,11 @@ def write(answer: Answer, request_id: str) -> tuple[bytes, int | None]:
     Returns:
         The body, and how many bytes of it are JSON; None: all.
     """
-    behind = {tensor.name: tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.asked.binary}
+    behind = {tensor.name: tensor.to_binary() for tensor in answer.tensors if tensor.name in answer.question.binary}
     text = InferenceAnswer(
         model_name=answer.model.name,
         model_version=answer.model.version,
-        id=answer.asked.id or request_id,
+        id=answer.question.id or request_id,
         parameters={"model_digest": f"sha256:{answer.model.sha256}"},
         outputs=tuple(_output(tensor, behind.get(tensor.name)) for tensor in answer.tensors),
     ).model_dump_json(exclude_none=True)

@@ -1,4 +1,4 @@
-"""How often a served version was right, as far as feedback says."""
+"""How often a served version was right, by feedback on photographs that were chosen by chance."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ LEAST_FEEDBACK = 30
 
 @dataclass(frozen=True)
 class LiveAccuracy:
-    """Of one version, on the photographs that somebody looked at."""
+    """Of one version, on photographs that were chosen by chance."""
 
     photographs: int
     estimate: float
@@ -26,8 +26,10 @@ class LiveAccuracy:
 def live_accuracy(lines: Iterable[str], models: Collection[str]) -> dict[str, LiveAccuracy]:
     """The accuracy of each version that there is enough feedback on.
 
+    People report mistakes and pass over what is right, so that of other feedback the share that is right says nothing.
+
     Args:
-        lines: a feedback file's; those that say neither what was shown nor by which version tell nothing here.
+        lines: a feedback file's; those count that are `sampled`, and say what was shown and by which version.
         models: names of the models that count.
 
     Returns:
@@ -36,13 +38,13 @@ def live_accuracy(lines: Iterable[str], models: Collection[str]) -> dict[str, Li
     right: dict[str, dict[str, bool]] = {}
     for line in lines:
         try:
-            said = Feedback.parse(json.loads(line), "feedback")
+            feedback = Feedback.parse(json.loads(line), "feedback")
         except (ValueError, ContractError):  # cut off by a crash
             continue
-        if said.model_name in models and said.model_version and said.said:
-            photograph = said.sha256 or said.filename or ""
-            right.setdefault(said.model_version, {})[photograph] = said.said == said.label
-    return {version: _of(found) for version, found in right.items() if len(found) >= LEAST_FEEDBACK}
+        if feedback.sampled and feedback.model_name in models and feedback.model_version and feedback.said:
+            photograph = feedback.sha256 or feedback.filename or ""
+            right.setdefault(feedback.model_version, {})[photograph] = feedback.said == feedback.label
+    return {version: _of(judged) for version, judged in right.items() if len(judged) >= LEAST_FEEDBACK}
 
 
 def _of(right: dict[str, bool]) -> LiveAccuracy:

@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 from gitops.manifest import ServedModel
 from gitops.wire import MemberMetadata, WantedModel
 from monitoring.metrics import Outcome
-from serve.endpoints import Endpoints, outcome_told, unavailable
+from serve.choosing import unavailable
+from serve.counting import outcome_told
+from serve.endpoints import Endpoints
 from serve.protocol import RequestError
 from serve.slot import FIRST_RETRY_SECONDS, ModelSlot
 

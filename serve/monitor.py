@@ -83,7 +83,8 @@ class DriftMonitor:
         self._meters = meters
         self._settings = settings
         self._feedback = feedback
-        self._feedback_read = 0.0
+        self._feedback_read: tuple[int, frozenset[tuple[str, str]]] | None = None
+        """When the feedback that was read last had been written, and the names and versions that it was read for."""
         self._watched: dict[str, _Watched] = {}
         self._refused: dict[str, float] = {}
         """Bundles that did not open, and when they are tried again."""
@@ -157,13 +158,19 @@ class DriftMonitor:
             watched.silence += watched is not active
             if watched.silence < _SILENT_WINDOWS:  # a canary of few requests is not gone
                 continue
+            if watched.rows:  # the last that it was shown
+                self._judge(watched)
             self._meters.retire("model_version", watched.model.version)
             del self._watched[watched.model.sha256]
 
     # --- windows ------------------------------------------------------------------------------------------------------
 
     def _close(self, watched: _Watched) -> None:
-        """Judge a window, keep it, and publish what was found."""
+        """Judge a window, keep it, publish what was found, and see which models are gone."""
+        self._judge(watched)
+        self._retire(watched)
+
+    def _judge(self, watched: _Watched) -> None:
         rows, watched.rows = watched.rows, []
         observed = observations_of([row.observation for row in rows])
         baseline = baseline_in(self._folder.folder, watched.model)
@@ -188,7 +195,6 @@ class DriftMonitor:
         )
         self._meters.count(metrics.DRIFT_WINDOWS, watched.model.version, outcome)
         self._publish(window)
-        self._retire(watched)
         try:
             if outcome is WindowOutcome.STABLE and not compares:
                 self._folder.add_to_baseline(watched.model, window.labels)
@@ -219,17 +225,17 @@ class DriftMonitor:
 
     def _publish_accuracy(self) -> None:
         file = self._feedback / LINES if self._feedback else None
-        if file is None or not file.exists() or file.stat().st_mtime == self._feedback_read:
+        models = frozenset((watched.model.name, watched.model.version) for watched in self._watched.values())
+        if file is None or not models or not file.exists():
             return
-        names = {watched.model.name for watched in self._watched.values()}
-        if not names:
-            return  # nothing has come yet, so that nobody knows which model is meant
-        self._feedback_read = file.stat().st_mtime
+        if (seen := (file.stat().st_mtime_ns, models)) == self._feedback_read:
+            return
+        self._feedback_read = seen
         with file.open(encoding="utf-8", errors="replace") as lines:
-            found = live_accuracy(lines, names)
-        watched = {one.model.version for one in self._watched.values()}
-        for version, accuracy in found.items():
-            if version not in watched:  # its gauges would stay for ever
+            accuracies = live_accuracy(lines, {name for name, _ in models})
+        versions = {version for _, version in models}
+        for version, accuracy in accuracies.items():
+            if version not in versions:  # its gauges would stay for ever
                 continue
             for bound in AccuracyBound:
                 value = asdict(accuracy)[bound]

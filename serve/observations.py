@@ -19,7 +19,7 @@ def reference_of(predictor: Predictor) -> Observations:
         BundleError: the reference's embeddings are not of this network.
     """
     manifest = predictor.manifest
-    sample = ReferenceSample.read(predictor.folder / manifest.reference)
+    sample = ReferenceSample.read(predictor.bundle.folder / manifest.reference)
     settings = manifest.preprocessing
     blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
     dimensions = predictor.embed(blank).shape[1]

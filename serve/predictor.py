@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops import bundle
+from gitops.bundle import VerifiedBundle
 from gitops.errors import BundleError
 from gitops.manifest import BundleManifest, InferencePrecision
 from monitoring.metrics import RequestStage
@@ -99,17 +99,15 @@ class Predictor:
 
     def __init__(
         self,
-        folder: Path,
-        digest: str,
-        manifest: BundleManifest,
+        bundle: VerifiedBundle,
         many: "openvino.CompiledModel",
         alone: "openvino.CompiledModel",
         precision: InferencePrecision,
     ) -> None:
         """Hold what `load` has read: the engine file compiled for calls side by side, and for a call that is alone."""
-        self.folder = folder
-        self.digest = digest
-        self.manifest = manifest
+        self.bundle = bundle
+        self.digest = bundle.digest
+        self.manifest = bundle.manifest
         self.inference_precision = precision
         """What the network computes in, here."""
         self._many = many
@@ -119,25 +117,26 @@ class Predictor:
         """When the network answered last, by the monotonic clock."""
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 1, inference_precision: InferencePrecision | None = None) -> Self:
-        """Verify a bundle and compile its engine file.
+    def load(
+        cls, bundle: VerifiedBundle, *, threads: int = 1, inference_precision: InferencePrecision | None = None
+    ) -> Self:
+        """Compile a bundle's engine file.
 
         Args:
-            folder: the bundle.
+            bundle: its files are not verified again.
             threads: CPU threads for the network: as many calls run side by side, each on one, and a call that is alone
                 uses all of them.
             inference_precision: what the network shall compute in, if this CPU can; None: as the bundle says.
 
         Raises:
-            BundleError: the bundle is missing, incomplete, damaged, or this machine's engine cannot load it.
+            BundleError: this machine's engine cannot load it.
         """
-        digest = bundle.digest(folder)
-        manifest = bundle.verify(folder, digest)
+        folder, manifest = bundle.folder, bundle.manifest
         wanted = inference_precision or manifest.inference_precision
         chosen: InferencePrecision = wanted if computes_in(wanted) else "f32"
         many = _compile(folder, manifest, chosen, threads=threads, streams=threads)
         alone = _compile(folder, manifest, chosen, threads=threads, streams=1) if threads > 1 else many
-        predictor = cls(folder, digest, manifest, many, alone, chosen)
+        predictor = cls(bundle, many, alone, chosen)
         settings = manifest.preprocessing
         blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
         # OpenVINO's binding looks NumPy up in its first call. Two first calls side by side were seen to wait for each
@@ -261,7 +260,7 @@ class Predictor:
             BundleError: the score is not what it was when the bundle was exported.
         """
         probe = self.manifest.probe
-        answer = self.judge([(self.folder / probe.path).read_bytes()])[0]
+        answer = self.judge([(self.bundle.folder / probe.path).read_bytes()])[0]
         if isinstance(answer, ImageError):
             raise BundleError(
                 f"bundle {self.digest[:12]}: its probe {probe.path} cannot be used: {answer}. Export again"

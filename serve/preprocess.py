@@ -2,6 +2,8 @@
 
 import io
 import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -9,8 +11,9 @@ from typing import Literal
 import cv2
 import kornia_rs
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gitops.manifest import Preprocessing
 
@@ -26,6 +29,16 @@ _PNG_LAYOUT = slice(24, 29)
 _PLAIN_PNG = {1: bytes((8, 0, 0, 0, 0)), 3: bytes((8, 2, 0, 0, 0))}
 # kornia-rs holds Python's lock while it decodes, some 5 ms for a million pixels; OpenCV does not.
 _MOST_PLAIN_PIXELS = 2_000_000
+# Where a camera was held otherwise, what brings its rows and columns upright (EXIF 2.32, tag 0x0112).
+_UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
 # The part is found on a small copy: its outline needs no more, and it is 40 times faster.
 _FINDING_SIDE = 320
 # Of the image's area; smaller things are dust, larger ones are no part on a background.
@@ -85,8 +98,11 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
     try:
         # Pillow reads the header only: size and format are known before anything is decompressed.
         with Image.open(io.BytesIO(data)) as header:
-            kind, (width, height) = header.format, header.size
+            kind, (width, height) = _format_of(header), header.size
+            orientation = _orientation(header) if kind == "JPEG" else 1
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp":  # ISO 14496-12: HEIC of phones, and films
+            raise ImageError(415, "HEIC is not accepted: send a PNG, JPEG, BMP or TIFF file") from None
         raise ImageError(400, "this is not an image: send the bytes of a PNG, JPEG, BMP or TIFF file") from None
     except Image.DecompressionBombError:
         raise ImageError(413, f"the image has more than {max_pixels} pixels") from None
@@ -96,8 +112,10 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
         raise ImageError(415, f"{kind} is not accepted: send a PNG, JPEG, BMP or TIFF file")
     if width * height > max_pixels:
         raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels} are accepted")
-    if not _is_whole(data, kind):
-        raise ImageError(400, f"the {kind} file is cut off or damaged: send the whole file")
+    if kind == "JPEG":
+        return _jpeg(data, orientation, channels)
+    if kind == "PNG" and not _png_is_whole(data):
+        raise ImageError(400, "the PNG file is cut off or damaged: send the whole file")
     if _is_plain_png(data, kind, channels) and width * height <= _MOST_PLAIN_PIXELS:
         return _plain_png(data, height, width, channels)
     color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
@@ -128,25 +146,38 @@ def _plain_png(data: bytes, height: int, width: int, channels: Literal[1, 3]) ->
     return np.asarray(pixels, np.uint8).reshape((height, width) if channels == 1 else (height, width, 3))
 
 
+def _jpeg(data: bytes, orientation: int, channels: Literal[1, 3]) -> Pixels:
+    """The same pixels as OpenCV's, which is silent about damage: it fills with gray what it cannot read."""
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+    except ValueError as error:
+        raise ImageError(400, f"the JPEG file is cut off or damaged ({error}): send the whole file") from None
+    upright = _UPRIGHT[orientation](pixels) if orientation in _UPRIGHT else pixels
+    return np.ascontiguousarray(upright[..., 0] if channels == 1 else upright, np.uint8)
+
+
+def _orientation(header: Image.Image) -> int:
+    """How the camera was held, as EXIF says it; 1, upright, where it does not or cannot be read."""
+    with suppress(Exception):  # whatever the parser stumbles over
+        return int(header.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
+
+
 def suffix_of(data: bytes) -> str:
     """The suffix for a file of these bytes, which `decode` takes."""
     with Image.open(io.BytesIO(data)) as header:
-        return ACCEPTED_FORMATS[str(header.format)]
+        return ACCEPTED_FORMATS[_format_of(header)]
 
 
 def media_type_of(data: bytes) -> str:
     """The media type of a file of these bytes, which `decode` takes."""
     with Image.open(io.BytesIO(data)) as header:
-        return str(Image.MIME[str(header.format)])
+        return Image.MIME[_format_of(header)]
 
 
-def _is_whole(data: bytes, kind: str) -> bool:
-    """Whether the file has its end: the decoder would fill the rest of a cut-off image with gray and not complain."""
-    if kind == "PNG":
-        return _png_is_whole(data)
-    if kind == "JPEG":
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    return True
+def _format_of(header: Image.Image) -> str:
+    """Pillow's name of a format; a JPEG that has further pictures behind its own (MPO, of many cameras) is a JPEG."""
+    return "JPEG" if header.format == "MPO" else str(header.format)
 
 
 def _png_is_whole(data: bytes) -> bool:

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from fastapi import FastAPI, Response
@@ -15,7 +16,6 @@ from gitops.manifest import (
     Calibration,
     Contract,
     EvaluationReport,
-    ModelVersion,
     Name,
     Sha256,
     Share,
@@ -115,20 +115,19 @@ class Served:
     def answer(self) -> ServedAnswer:
         """Read what there is to read."""
         slot = self.endpoints.slot
-        loaded, environment, error, evaluation = slot.loaded, None, None, None
-        deployed: list[Deployed] = []
+        loaded, environment, error, evaluation, since = slot.loaded, None, None, None, None
         pages = self.pages()
         try:
             if self.journal and not self.journal.folder.is_dir():
                 error = f"there is no folder {self.journal.folder}: args.journal names it"
             elif self.journal:
-                deployed = self.journal.history()
-                environment = self._environment(self.journal, deployed[-_HISTORY:], pages)
+                environment = self._environment(self.journal, pages)
                 evaluation = _evaluation(self.journal, loaded)
+                since = self._since(loaded, self.journal.newest_first())
         except (MergelineError, OSError, ValueError) as reason:  # what lies there is another program's
             error = str(reason)
         return ServedAnswer(
-            model=_facts(loaded, self._since(loaded, deployed)) if loaded else None,
+            model=_facts(loaded, since) if loaded else None,
             wanted=WantedModel.of(slot.wanted) if slot.wanted else None,
             load_error=slot.load_error,
             trial=slot.candidate.metadata,
@@ -148,9 +147,7 @@ class Served:
         except (OSError, ValueError):
             return {}
 
-    def _environment(
-        self, journal: Journal, deployed: Sequence[Deployed], pages: Mapping[str, Path]
-    ) -> EnvironmentFacts:
+    def _environment(self, journal: Journal, pages: Mapping[str, Path]) -> EnvironmentFacts:
         status, watched = known_status(journal)
         operation = status.operation_state
         said = [status.health.message, *(condition.message for condition in status.conditions)]
@@ -164,7 +161,7 @@ class Served:
             message="; ".join(text for text in said if text),
             revision=status.sync.revision,
             seen_at=status.reconciled_at,
-            history=tuple(self._deployment(entry, pages) for entry in reversed(deployed)),
+            history=tuple(self._deployment(entry, pages) for entry in islice(journal.newest_first(), _HISTORY)),
         )
 
     def _deployment(self, entry: Deployed, pages: Mapping[str, Path]) -> Deployment:
@@ -180,10 +177,10 @@ class Served:
             report=model is not None and model.sha256 in pages,
         )
 
-    def _since(self, loaded: Loaded | None, deployed: Sequence[Deployed]) -> datetime | None:
+    def _since(self, loaded: Loaded | None, newest_first: Iterable[Deployed]) -> datetime | None:
         """Since when the environment has had this very bundle without a break; None if it is not known."""
         since = None
-        for entry in reversed(deployed):
+        for entry in newest_first:
             model = entry.models.get(self.application)
             if loaded is None or model is None or model.sha256 != loaded.predictor.digest:
                 break
@@ -215,10 +212,8 @@ def _facts(loaded: Loaded, since: datetime | None) -> Facts:
 def _evaluation(journal: Journal, loaded: Loaded | None) -> EvaluationReport | None:
     if loaded is None:
         return None
-    file = journal.state.models / loaded.model.name / f"{loaded.model.version}.yaml"
-    found = ModelVersion.read(file).evaluation if file.exists() else None
-    # Another registry may have given the same number to another bundle.
-    return found if found and found.bundle == loaded.predictor.digest else None
+    registered = journal.state.version_of(loaded.model)
+    return registered.evaluation if registered else None
 
 
 def add_served(app: FastAPI, served: Served) -> None:

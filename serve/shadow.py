@@ -56,20 +56,20 @@ class ShadowJudge:
 
         Args:
             shadow: who judges.
-            answered: the photographs' files, each with what was said of it.
+            answered: the photographs' files, each with its judgement.
         """
-        for image, said in answered:
+        for image, judgement in answered:
             if self.requests >= self._threads or self._waiting >= MOST_WAITING:
                 self._count(shadow, metrics.ShadowOutcome.DROPPED)
                 continue
             self._waiting += 1
-            task = asyncio.get_running_loop().create_task(self._compare(shadow, image, said))
+            task = asyncio.get_running_loop().create_task(self._compare(shadow, image, judgement))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _compare(self, shadow: Loaded, image: bytes, said: Judgement) -> None:
+    async def _compare(self, shadow: Loaded, image: bytes, answered: Judgement) -> None:
         try:
-            (found,) = await asyncio.get_running_loop().run_in_executor(
+            (judged,) = await asyncio.get_running_loop().run_in_executor(
                 self._pool, lambda: shadow.predictor.judge([image], max_pixels=self._max_pixels)
             )
         except Exception:  # whatever it is, nobody waits for it and nobody may notice
@@ -78,11 +78,11 @@ class ShadowJudge:
             return
         finally:
             self._waiting -= 1
-        if not isinstance(found, Judgement):  # it was fit for the model that answered
+        if not isinstance(judged, Judgement):  # it was fit for the model that answered
             self._count(shadow, metrics.ShadowOutcome.FAILED)
             return
-        self._meters.count(metrics.SHADOW_JUDGEMENTS, shadow.model.version, found.label)
-        agreed = found.label == said.label
+        self._meters.count(metrics.SHADOW_JUDGEMENTS, shadow.model.version, judged.label)
+        agreed = judged.label == answered.label
         self._count(shadow, metrics.ShadowOutcome.AGREED if agreed else metrics.ShadowOutcome.DIFFERED)
 
     def _count(self, shadow: Loaded, outcome: metrics.ShadowOutcome) -> None:

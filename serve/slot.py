@@ -49,6 +49,8 @@ class Chosen:
     """It answers."""
     shadow: Loaded | None = None
     """It judges the same photographs afterwards; None: nobody does."""
+    counts: bool = True
+    """Whether the judgements tell of the line: False where the request says that its photographs do not count."""
 
 
 class Slot:
@@ -148,9 +150,9 @@ class Slot:
 
     def _open(self, model: ServedModel) -> "Predictor":
         predictor = self._open_bundle(model)
-        found = (predictor.manifest.name, predictor.digest)
-        if found != (model.name, model.sha256):
-            raise BundleError(f"it holds {found[0]} {found[1][:12]}, not {model.name} {model.sha256[:12]}")
+        name, digest = predictor.manifest.name, predictor.digest
+        if (name, digest) != (model.name, model.sha256):
+            raise BundleError(f"it holds {name} {digest[:12]}, not {model.name} {model.sha256[:12]}")
         return predictor
 
     async def _retry(self, model: ServedModel) -> None:
@@ -202,8 +204,8 @@ class Candidate(Slot):
         if not client:
             return 100 * random.random() < self.trial.percent
         # With the bundle's digest in it, so that another candidate meets other clients.
-        found = hashlib.sha256(f"{self.wanted.sha256} {client}".encode()).digest()
-        return 100 * int.from_bytes(found[:8]) < self.trial.percent * 2**64
+        digest = hashlib.sha256(f"{self.wanted.sha256} {client}".encode()).digest()
+        return 100 * int.from_bytes(digest[:8]) < self.trial.percent * 2**64
 
 
 class ModelSlot(Slot):

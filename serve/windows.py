@@ -98,13 +98,28 @@ def _baseline(folder: Path, model: ServedModel) -> Path:
     return folder / BASELINES / f"{model.sha256}.json"
 
 
+def read_window(file: Path) -> DriftWindow | None:
+    """The window of a file that has been listed; None: the monitor, which keeps the latest only, has removed it since.
+
+    Raises:
+        ContractError: it cannot be read; it is named.
+    """
+    try:
+        return DriftWindow.read(file)
+    except ContractError:
+        if file.exists():
+            raise
+        return None
+
+
 def windows_below(folder: Path) -> list[DriftWindow]:
     """The windows of all applications in an environment's folder, oldest first.
 
     Raises:
-        ContractError: a file there is none; it is named.
+        ContractError: one of them cannot be read; it is named.
     """
-    return sorted((DriftWindow.read(file) for file in folder.glob("*/*.json")), key=lambda window: window.ended_at)
+    windows = filter(None, map(read_window, folder.glob("*/*.json")))
+    return sorted(windows, key=lambda window: window.ended_at)
 
 
 def photograph_in(figures: Path, sha256: str) -> bytes | None:
@@ -116,8 +131,8 @@ def photograph_in(figures: Path, sha256: str) -> bytes | None:
     """
     import pyarrow.parquet as pq
 
-    found = pq.read_table(figures, columns=["photograph"], filters=[("sha256", "=", sha256)])["photograph"].to_pylist()
-    return next((data for data in found if data is not None), None)
+    rows = pq.read_table(figures, columns=["photograph"], filters=[("sha256", "=", sha256)])
+    return next((data for data in rows["photograph"].to_pylist() if data is not None), None)
 
 
 def _write_rows(file: Path, rows: Sequence[Row]) -> None:

@@ -14,7 +14,6 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import mergeline
 from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import Canary, Comparison, DriftFinding, DriftWindow
 from gitops.promotion import Destination, to_yaml
@@ -23,8 +22,9 @@ from gitops.seed import seed_environment
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn
+from mergeline.verbs import app
 from monitoring.metrics import DriftKind, WindowOutcome
-from ray_jobs.stage import Stage
+from ray_jobs.stage import STAGES, Stage
 from tests.bundles import put_bundle
 from tests.gitops.deployments import git, make_version
 from tests.stages import make_stage
@@ -39,7 +39,7 @@ def verbs(command: Any, *words: str) -> list[str]:
     return sorted(verb for word, inner in command.commands.items() for verb in verbs(inner, *words, word))
 
 
-VERBS = verbs(get_command(mergeline.app))
+VERBS = verbs(get_command(app))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def runner() -> CliRunner:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_has_help_and_stands_in_the_readme(runner: CliRunner, verb: str) -> None:
-    result = runner.invoke(mergeline.app, [*verb.split(), "--help"])
+    result = runner.invoke(app, [*verb.split(), "--help"])
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
     assert f"`mergeline {verb}" in (ROOT / "README.md").read_text()
@@ -82,6 +82,9 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
     assert "Traceback" not in result.stderr
 
 
+FOR_KUBERNETES = ["submit", "train", "--target", "kubernetes", "--image", "mergeline@sha256:a"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -94,6 +97,10 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
         (["submit", "etl"], "no Ray runs"),
         (["submit", "cook"], "there is no stage 'cook'"),
         (["submit", "etl", "--target", "kubernetes"], "--target kubernetes needs --image"),
+        (
+            [*FOR_KUBERNETES, "--project", "/nowhere/project.yaml"],
+            "cannot read /nowhere/project.yaml",
+        ),
         (["status", "--env", "moon"], "has no environment 'moon'"),
         (["sync", "--repo", "/nowhere", "--address", "http://127.0.0.1:1"], "/nowhere"),
         (["status", "--project", "/nowhere/project.yaml"], "cannot read /nowhere/project.yaml"),
@@ -182,11 +189,23 @@ def test_doctor_names_what_lacks(tmp_path: Path) -> None:
 
 
 def test_the_command_line_stays_quick_by_leaving_the_heavy_packages_alone() -> None:
-    heavy = {"tensorflow", "keras", "ray", "mlflow", "openvino", "cv2", "matplotlib", "pandas"}
-    code = f"import mergeline, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    heavy = {"tensorflow", "keras", "ray", "mlflow", "openvino", "cv2", "matplotlib", "pandas", "prometheus_client"}
+    code = f"import mergeline.verbs, sys; print(sorted({heavy!r} & set(sys.modules)))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_importing_the_command_line_does_nothing() -> None:
+    imports = "import mergeline.__main__, mergeline.verbs"
+    code = f"import signal, sys; sys.argv = ['mergeline']; before = signal.getsignal(signal.SIGINT); {imports}"
+    code += "; sys.exit(signal.getsignal(signal.SIGINT) is not before)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_names_every_stage(runner: CliRunner) -> None:
+    words = runner.invoke(app, ["submit", "--help"], env={"COLUMNS": "200"}).output
+    assert f"One of {', '.join(STAGES)}." in words
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -221,12 +240,12 @@ def test_without_numbers_the_newest_is_compared_with_the_served(
     runner: CliRunner, compared: tuple[Stage, list[str]]
 ) -> None:
     stage, options = compared
-    shown = runner.invoke(mergeline.app, ["compare", *options], catch_exceptions=False).output
+    shown = runner.invoke(app, ["compare", *options], catch_exceptions=False).output
     assert "screw 1" in shown
     assert "30 held-out images" in shown
     assert "McNemar's exact test: p = " in shown
     assert f"written to {stage.state.root}/comparisons/screw/1-2" in shown
-    printed = runner.invoke(mergeline.app, ["compare", "1", "2", *options, "--json"], catch_exceptions=False).output
+    printed = runner.invoke(app, ["compare", "1", "2", *options, "--json"], catch_exceptions=False).output
     found = Comparison.read(stage.state.comparisons / "screw" / "1-2" / "comparison.json")
     assert Comparison.parse(json.loads(printed), "output") == found
     assert [item.filename in shown for item in found.disagreements] == [True] * len(found.disagreements)
@@ -242,7 +261,7 @@ def test_a_promotion_carries_the_comparison_with_what_is_served(
     runner: CliRunner, compared: tuple[Stage, list[str]]
 ) -> None:
     stage, options = compared
-    shown = runner.invoke(mergeline.app, ["promote", "2", *options], catch_exceptions=False).output
+    shown = runner.invoke(app, ["promote", "2", *options], catch_exceptions=False).output
     line = "screw 2 against screw 1 on 30 held-out images: accuracy"
     assert line in shown
     assert line in message(stage, "promote/local/screw-2")
@@ -250,13 +269,13 @@ def test_a_promotion_carries_the_comparison_with_what_is_served(
 
 def test_gates_write_the_comment_of_a_promotion(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
     stage, options = compared
-    runner.invoke(mergeline.app, ["promote", "2", "--no-merge", *options], catch_exceptions=False)
+    runner.invoke(app, ["promote", "2", "--no-merge", *options], catch_exceptions=False)
     asked = ["gates", "--head", "promote/local/screw-2", "--state", str(stage.state.root)]
-    page = runner.invoke(mergeline.app, [*asked, "--markdown"], catch_exceptions=False).output
+    page = runner.invoke(app, [*asked, "--markdown"], catch_exceptions=False).output
     assert page.startswith("| gate |  | found |\n")
     assert "| manifest | ✅ | gitops/models/screw/2.yaml is what is served |" in page
     assert "| metric | screw 2 | screw 1, now served |" in page
-    assert "take --json or --markdown" in runner.invoke(mergeline.app, [*asked, "--markdown", "--json"]).output
+    assert "take --json or --markdown" in runner.invoke(app, [*asked, "--markdown", "--json"]).output
 
 
 def test_a_promotion_goes_on_where_nothing_can_be_compared(
@@ -264,7 +283,7 @@ def test_a_promotion_goes_on_where_nothing_can_be_compared(
 ) -> None:
     stage, options = compared
     stage.dataset_pointer.unlink()
-    result = runner.invoke(mergeline.app, ["promote", "2", *options], catch_exceptions=False)
+    result = runner.invoke(app, ["promote", "2", *options], catch_exceptions=False)
     assert result.exit_code == 0
     assert "not compared with what is served now: screw has no dataset yet" in result.output
     assert "against" not in message(stage, "promote/local/screw-2")
@@ -272,12 +291,12 @@ def test_a_promotion_goes_on_where_nothing_can_be_compared(
 
 def test_where_there_are_no_versions_that_is_said(runner: CliRunner, tmp_path: Path) -> None:
     options = ["models", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path)]
-    assert "screw has no registered version" in runner.invoke(mergeline.app, options, catch_exceptions=False).output
-    assert json.loads(runner.invoke(mergeline.app, [*options, "--json"], catch_exceptions=False).output) == []
+    assert "screw has no registered version" in runner.invoke(app, options, catch_exceptions=False).output
+    assert json.loads(runner.invoke(app, [*options, "--json"], catch_exceptions=False).output) == []
 
 
 def test_promoting_what_is_served_compares_nothing(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
-    shown = runner.invoke(mergeline.app, ["promote", "1", *compared[1]], catch_exceptions=False).output
+    shown = runner.invoke(app, ["promote", "1", *compared[1]], catch_exceptions=False).output
     assert "nothing to do" in shown
     assert "compared" not in shown
 
@@ -320,30 +339,30 @@ def for_a_cluster(tmp_path: Path) -> list[str]:
 
 
 def test_gates_judge_an_overlay_that_is_named(runner: CliRunner, for_a_cluster: list[str]) -> None:
-    shown = runner.invoke(mergeline.app, ["gates", "--head", "main", "--env", "production", *for_a_cluster])
+    shown = runner.invoke(app, ["gates", "--head", "main", "--env", "production", *for_a_cluster])
     assert shown.exit_code == 1
     assert "REFUSED image: RayService mergeline" in shown.output
     assert "skipped kubernetes: not compared with a schema" in shown.output
-    shown = runner.invoke(mergeline.app, ["gates", "--head", "change", "--env", "production", *for_a_cluster])
+    shown = runner.invoke(app, ["gates", "--head", "change", "--env", "production", *for_a_cluster])
     assert shown.exit_code == 0, shown.output
     assert "Ray's ServeDeploySchema takes gitops/environments/production/serve-config.yaml" in shown.output
 
 
 def test_diff_says_what_a_merge_will_do(runner: CliRunner, for_a_cluster: list[str]) -> None:
     options = ["diff", "--base", "main", "--env", "production", "--project", str(ROOT / "project.yaml"), *for_a_cluster]
-    shown = runner.invoke(mergeline.app, [*options, "--revision", "change"], catch_exceptions=False)
+    shown = runner.invoke(app, [*options, "--revision", "change"], catch_exceptions=False)
     assert shown.exit_code == 1
     lines = shown.output.splitlines()
     assert lines[0].startswith("production: new cluster (KubeRay starts a second cluster")
     assert "  in place: serve-config.yaml: applications.screw.deployments.Classifier.max_queued_requests" in lines
     assert "  new cluster: rayClusterConfig.headGroupSpec.template.spec.containers.0.image" in lines
-    shown = runner.invoke(mergeline.app, [*options, "--revision", "main"], catch_exceptions=False)
+    shown = runner.invoke(app, [*options, "--revision", "main"], catch_exceptions=False)
     assert (shown.exit_code, shown.output) == (0, "production: nothing changes\n")
 
 
 def test_a_stage_is_printed_as_a_ray_job(runner: CliRunner) -> None:
-    arguments = ["submit", "train", "--target", "kubernetes", "--image", "mergeline@sha256:a", "--workers", "3"]
-    shown = runner.invoke(mergeline.app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
+    arguments = [*FOR_KUBERNETES, "--workers", "3", "--project", str(ROOT / "project.yaml")]
+    shown = runner.invoke(app, arguments, catch_exceptions=False)
     assert shown.exit_code == 0
     assert "kind: RayJob" in shown.output
     assert "replicas: 3" in shown.output
@@ -351,7 +370,7 @@ def test_a_stage_is_printed_as_a_ray_job(runner: CliRunner) -> None:
 
 def test_a_report_reads_the_claim_that_the_component_makes(runner: CliRunner) -> None:
     arguments = ["submit", "drift", "--target", "kubernetes", "--image", "mergeline@sha256:a"]
-    shown = runner.invoke(mergeline.app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
+    shown = runner.invoke(app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
     claim = (ROOT / "gitops/components/drift-windows/claim.yaml").read_text()
     assert "name: mergeline-drift-windows\n" in claim
     assert "claimName: mergeline-drift-windows\n" in shown.output
@@ -368,7 +387,7 @@ def test_a_version_is_tried_finished_and_taken_away(runner: CliRunner, compared:
         return str(Destination(repository, "local").target("screw").wanted)
 
     def typed(*arguments: str) -> str:
-        result = runner.invoke(mergeline.app, ["promote", *arguments, *options], catch_exceptions=False)
+        result = runner.invoke(app, ["promote", *arguments, *options], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -446,13 +465,21 @@ def test_of_a_fleet_the_status_shows_the_first_models_and_how_many_are_in_memory
     assert "part-9 1 and 2 more; served: 1 of them in memory" in said
 
 
-@pytest.mark.parametrize("program", ["mergeline", "ray_jobs.pipeline", "ray_jobs.render"])
-def test_ctrl_c_while_a_program_imports_is_a_word(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program",
+    [
+        [sys.executable, "-m", "mergeline"],
+        [str(Path(sys.executable).with_name("mergeline"))],
+        [sys.executable, "-m", "ray_jobs.pipeline"],
+        [sys.executable, "-m", "ray_jobs.render"],
+    ],
+)
+def test_ctrl_c_while_a_program_imports_is_a_word(program: list[str], tmp_path: Path) -> None:
     # In place of what all of them import: it says when, and never ends.
     (tmp_path / "pydantic.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
     with subprocess.Popen(
         # A shell that runs the tests in the background has them ignore what Ctrl-C sends, and what they start too.
-        ["env", "--default-signal=INT", sys.executable, "-m", program],
+        ["env", "--default-signal=INT", *program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -471,7 +498,7 @@ def test_ctrl_c_while_a_program_imports_is_a_word(program: str, tmp_path: Path) 
 
 def test_drift_lists_the_windows_and_what_drifted(runner: CliRunner, tmp_path: Path) -> None:
     options = ["drift", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path)]
-    empty = runner.invoke(mergeline.app, options)
+    empty = runner.invoke(app, options)
     assert empty.exit_code == 0
     assert "no window of photographs lies in" in empty.output
     model = make_version(tmp_path, "3").model
@@ -492,14 +519,14 @@ def test_drift_lists_the_windows_and_what_drifted(runner: CliRunner, tmp_path: P
             findings=findings,
         )
         write_atomically(tmp_path / "windows" / "local" / "screw" / f"{number}.json", window.to_json())
-    found = runner.invoke(mergeline.app, options)
+    found = runner.invoke(app, options)
     stable, drifted = found.output.splitlines()[1:]
     assert "stable" in stable
     assert "exposure" not in stable
     assert drifted.split()[2:] == ["screw", "3", "256", "drifted", "exposure", "(ks", "0.90)"]
-    listed = json.loads(runner.invoke(mergeline.app, [*options, "--json", "--limit", "1"]).output)
+    listed = json.loads(runner.invoke(app, [*options, "--json", "--limit", "1"]).output)
     assert [(window["outcome"], window["findings"][1]["feature"]) for window in listed] == [("drifted", "exposure")]
     (tmp_path / "windows" / "local" / "screw" / "2.json").write_text("{}")
-    broken = runner.invoke(mergeline.app, options)
+    broken = runner.invoke(app, options)
     assert broken.exit_code == 1
     assert "2.json is not a valid DriftWindow" in str(broken.exception)

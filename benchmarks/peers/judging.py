@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 
+from gitops.bundle import open_folder
 from serve.predictor import Predictor
 from serve.preprocess import ImageError
 
@@ -17,7 +18,7 @@ BUNDLE_VARIABLE = "MERGELINE_BENCHMARK_BUNDLE"
 def load(threads: int = 1) -> Predictor:
     """The bundle, loaded as a replica of ours loads it; `threads` calls run side by side."""
     cv2.setNumThreads(1)
-    return Predictor.load(Path(os.environ[BUNDLE_VARIABLE]), threads=threads)
+    return Predictor.load(open_folder(Path(os.environ[BUNDLE_VARIABLE])), threads=threads)
 
 
 def judge(predictor: Predictor, photograph: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from gitops import bundle
 from gitops.errors import BundleError
+from gitops.manifest import BundleFile
 from tests.gitops.deployments import make_bundle, unsealed
 
 
@@ -23,7 +24,7 @@ def test_the_digest_depends_on_contents_only(tmp_path: Path) -> None:
 
 
 def test_every_file_but_the_manifest_is_listed(sealed: tuple[Path, str]) -> None:
-    manifest = bundle.verify(*sealed)
+    manifest = bundle.verify(*sealed).manifest
     assert [file.path for file in manifest.files] == [
         "model.bin",
         "probe.png",
@@ -52,6 +53,16 @@ def test_a_bundle_that_is_not_whole_names_the_file(
     (folder / name).unlink() if text is None else (folder / name).write_text(text)
     with pytest.raises(BundleError, match=reason):
         bundle.verify(folder, digest)
+
+
+def test_a_folder_is_opened_by_what_its_own_manifest_says(sealed: tuple[Path, str], tmp_path: Path) -> None:
+    folder, digest = sealed
+    assert bundle.open_folder(folder) == bundle.verify(folder, digest)
+    (folder / "model.bin").write_text("other")
+    with pytest.raises(BundleError, match=r"model\.bin was changed"):
+        bundle.open_folder(folder)
+    with pytest.raises(BundleError, match="nowhere"):
+        bundle.open_folder(tmp_path / "nowhere")
 
 
 def test_one_file_is_read_alone_if_it_is_the_one_of_the_manifest(sealed: tuple[Path, str]) -> None:
@@ -104,7 +115,7 @@ def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_local_bundle_is_used_in_place(tmp_path: Path) -> None:
     folder = tmp_path / "with space & ümlaut"
     digest = make_bundle(folder)
-    assert bundle.fetch(folder.as_uri(), digest, tmp_path / "cache") == folder
+    assert bundle.fetch(folder.as_uri(), digest, tmp_path / "cache") == bundle.open_folder(folder)
     assert bundle.read_manifest(folder.as_uri(), digest).name == "screw"
     assert not (tmp_path / "cache").exists()
 
@@ -113,8 +124,8 @@ def test_a_remote_bundle_is_copied_once_and_whole(tmp_path: Path, monkeypatch: p
     stores = _a_store(tmp_path, monkeypatch)
     digest = make_bundle(stores / "bundle")
     fetched = bundle.fetch("s3://models/bundle", digest, tmp_path / "cache")
-    assert fetched == tmp_path / "cache" / digest
-    assert bundle.verify(fetched, digest).name == "screw"
+    assert fetched == bundle.open_folder(tmp_path / "cache" / digest)
+    assert (fetched.folder.name, fetched.digest, fetched.manifest.name) == (digest, digest, "screw")
     shutil.rmtree(stores)  # the second time nothing is read from there
     assert bundle.fetch("s3://models/bundle", digest, tmp_path / "cache") == fetched
 
@@ -134,8 +145,47 @@ def test_a_cached_bundle_that_was_damaged_is_fetched_again(tmp_path: Path, monke
     stores = _a_store(tmp_path, monkeypatch)
     digest = make_bundle(stores / "bundle")
     fetched = bundle.fetch("s3://models/bundle", digest, tmp_path / "cache")
-    (fetched / "model.bin").write_text("rot")
-    assert bundle.verify(bundle.fetch("s3://models/bundle", digest, tmp_path / "cache"), digest).name == "screw"
+    (fetched.folder / "model.bin").write_text("rot")
+    assert bundle.fetch("s3://models/bundle", digest, tmp_path / "cache") == fetched
+    assert bundle.open_folder(fetched.folder) == fetched
+
+
+@pytest.mark.parametrize("change", ["write", "replace", "add", "remove"])
+def test_what_was_verified_is_read_again_where_it_changed(
+    sealed: tuple[Path, str], tmp_path: Path, change: str
+) -> None:
+    folder, digest = sealed
+    bundles = bundle.Bundles(tmp_path / "cache")
+    bundles.fetch(folder.as_uri(), digest)
+    file = folder / "model.bin"
+    if change == "write":
+        file.write_text(file.read_text()[::-1])
+    elif change == "replace":
+        (tmp_path / "other").write_text(file.read_text()[::-1])
+        shutil.copystat(file, tmp_path / "other")
+        (tmp_path / "other").replace(file)
+    elif change == "add":
+        (folder / "saved_model" / "extra").write_text("x")
+    else:
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(BundleError):
+            bundles.fetch(folder.as_uri(), digest)
+
+
+def test_what_was_verified_and_is_as_it_was_is_not_read_again(
+    sealed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digest = sealed
+    bundles, read, list_files = bundle.Bundles(tmp_path / "cache"), [], bundle.list_files
+
+    def listing(place: Path) -> tuple[BundleFile, ...]:
+        read.append(place)
+        return list_files(place)
+
+    monkeypatch.setattr(bundle, "list_files", listing)
+    assert bundles.fetch(folder.as_uri(), digest) is bundles.fetch(folder.as_uri(), digest)
+    assert read == [folder]
 
 
 @pytest.mark.parametrize(("uri", "reason"), [("/a/path", "is no URI"), ("nonsense://x/y", "cannot read the bundle")])

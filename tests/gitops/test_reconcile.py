@@ -33,7 +33,7 @@ from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
-from gitops.status import Health, Status, history, status
+from gitops.status import Health, Journal, Status
 from gitops.turn import is_watched
 from monitoring import metrics
 from monitoring.exporter import ProcessMeters
@@ -222,11 +222,11 @@ def test_nothing_promoted_then_a_first_model(line: Line, tmp_path: Path) -> None
     assert line.answer()["model_version"] == "1"
     assert line.reconciler(state).diff() == []
 
-    entries = history(state, ENVIRONMENT)
+    entries = Journal(state, ENVIRONMENT).history()
     assert [entry.id for entry in entries] == [0, 1]
     assert entries[1].models == {"tiny": model}
     assert entries[1].committed_at <= entries[1].deployed_at
-    assert status(state, ENVIRONMENT) == found
+    assert Journal(state, ENVIRONMENT).status() == found
     words = json.loads((state.reconciler / ENVIRONMENT / "status.json").read_text())
     assert words["operationState"]["syncResult"]["revision"] == commit
     assert words["history"][-1]["deployStartedAt"]
@@ -390,7 +390,7 @@ def test_a_bundle_that_was_deployed_and_is_gone_keeps_nothing_else_back(line: Li
         assert found.operation_state.phase == "Succeeded", found.operation_state.message
         assert found.operation_state.message.count("mind: ") == 1
         assert "no bundle in" in found.operation_state.message
-        last = history(line.state, ENVIRONMENT)[-1]
+        last = Journal(line.state, ENVIRONMENT).history()[-1]
         assert (last.models["tiny"], last.revision) == (line.model("1"), found.sync.revision)
         assert line.answer()["model_version"] == "1"
 
@@ -424,7 +424,7 @@ def test_a_promotion_neither_waits_for_nor_fails_with_what_was_unwell_before(lin
     assert found.health.status in ("Degraded", "Progressing")  # Serve tries to deploy it at each change
     assert line.answer()["model_version"] == "2"
 
-    assert history(line.state, ENVIRONMENT)[-1].models == {"tiny": line.model("2"), "second": line.model("1")}
+    assert Journal(line.state, ENVIRONMENT).history()[-1].models == {"tiny": line.model("2"), "second": line.model("1")}
 
     # Put back by hand or by itself: the same holds.
     line.change_live(lambda config: config["deployments"][0].update(max_ongoing_requests=7))
@@ -439,7 +439,7 @@ def test_a_promotion_neither_waits_for_nor_fails_with_what_was_unwell_before(lin
 def test_what_a_commit_broke_itself_it_answers_for_however_often_it_is_tried(line: Line) -> None:
     line.merge(application("tiny", line.model("1")), application("second", line.model("1")))
     assert line.reconciler().sync().health.status == "Healthy"
-    before = len(history(line.state, ENVIRONMENT))
+    before = len(Journal(line.state, ENVIRONMENT).history())
     broken = application("second", line.model("1"), fail="on purpose")
     line.merge(application("tiny", line.model("2")), broken)
     for _ in range(2):  # the second time it is unhealthy from the start
@@ -447,7 +447,7 @@ def test_what_a_commit_broke_itself_it_answers_for_however_often_it_is_tried(lin
         assert found.operation_state is not None
         assert found.operation_state.phase == "Failed", found.to_json()
         assert found.operation_state.unhealthy == ()
-    assert len(history(line.state, ENVIRONMENT)) == before
+    assert len(Journal(line.state, ENVIRONMENT).history()) == before
 
     # But the next one does not, that is about something else.
     line.merge(application("tiny", line.model("1")), broken)
@@ -561,11 +561,11 @@ def test_a_commit_that_changes_nothing_here_counts_as_attempted(line: Line) -> N
     assert failed.operation_state is not None
     assert failed.operation_state.phase == "Failed"
     commit = line.merge(application("tiny", line.model("1")))
-    before = len(history(line.state, ENVIRONMENT))
+    before = len(Journal(line.state, ENVIRONMENT).history())
     found = line.reconciler().run_once()
     assert found.operation_state is not None
     assert (found.operation_state.phase, found.operation_state.sync_result.revision) == ("Succeeded", commit)
-    assert len(history(line.state, ENVIRONMENT)) == before  # nothing was deployed
+    assert len(Journal(line.state, ENVIRONMENT).history()) == before  # nothing was deployed
 
     def drift(config: dict[str, Any]) -> None:
         config["deployments"][0]["max_queued_requests"] = 7
@@ -593,7 +593,7 @@ def test_a_failing_application_is_retried_a_little_then_kept_and_pruned(line: Li
     commit = line.merge(tiny, application("second", line.model("1"), fail="the builder fails on purpose"))
 
     def is_over() -> bool:
-        last = status(line.state, ENVIRONMENT).operation_state
+        last = Journal(line.state, ENVIRONMENT).status().operation_state
         return last is not None and last.sync_result.revision == commit and last.phase == "Failed"
 
     with watching(line.reconciler()):
@@ -601,7 +601,7 @@ def test_a_failing_application_is_retried_a_little_then_kept_and_pruned(line: Li
         before = put_time(line)
         time.sleep(1.5)  # several polls
         assert put_time(line) == before  # no hammering
-    failed = status(line.state, ENVIRONMENT)
+    failed = Journal(line.state, ENVIRONMENT).status()
     assert failed.operation_state is not None
     assert failed.operation_state.retry_count == 1
     assert "given up after 1 retries" in failed.operation_state.message
@@ -640,7 +640,7 @@ def test_one_writer_that_is_poked_and_asked(line: Line) -> None:
         time.sleep(1)
         commit = line.merge(application("tiny", line.model("5")))
         (line.repository.git_dir / POKE).touch()
-        wait_for(lambda: status(line.state, ENVIRONMENT).sync.revision == commit, "the poke was not noticed")
+        wait_for(lambda: Journal(line.state, ENVIRONMENT).status().sync.revision == commit, "the poke was not noticed")
         wait_for(lambda: line.answer()["model_version"] == "5", "the commit was not applied")
         asked = line.reconciler().sync()
         assert asked.operation_state is not None
@@ -652,8 +652,8 @@ def test_an_interrupted_operation_is_taken_up_again(line: Line) -> None:
     line.serve()
     line.merge(application("tiny", line.model("6", seconds=3)))
     with watching(line.reconciler()):
-        wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
-    stopped = status(line.state, ENVIRONMENT).operation_state
+        wait_for(lambda: Journal(line.state, ENVIRONMENT).status().health.status == "Progressing", "it never began")
+    stopped = Journal(line.state, ENVIRONMENT).status().operation_state
     assert stopped is not None
     assert stopped.phase == "Error"
     assert "was stopped" in stopped.message
@@ -666,9 +666,9 @@ def test_a_newer_commit_ends_the_wait_for_an_older_one(line: Line) -> None:
     line.serve()
     line.merge(application("tiny", line.model("7", seconds=10)))
     with watching(line.reconciler()):
-        wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
+        wait_for(lambda: Journal(line.state, ENVIRONMENT).status().health.status == "Progressing", "it never began")
         commit = line.merge(application("tiny", line.model("1")))
-        wait_for(lambda: status(line.state, ENVIRONMENT).sync.revision == commit, "it was not superseded")
+        wait_for(lambda: Journal(line.state, ENVIRONMENT).status().sync.revision == commit, "it was not superseded")
     assert line.answer()["model_version"] == "1"
 
 
@@ -679,10 +679,10 @@ def test_the_next_commit_answers_for_what_the_one_before_had_no_time_to_judge(li
     line.merge(application("tiny", line.model("1")), wrong)
     first = threading.Thread(target=line.reconciler().run_once)
     first.start()
-    wait_for(lambda: status(line.state, ENVIRONMENT).health.status == "Progressing", "it never began")
+    wait_for(lambda: Journal(line.state, ENVIRONMENT).status().health.status == "Progressing", "it never began")
     line.merge(application("tiny", line.model("2")), wrong)
     first.join()
-    superseded = status(line.state, ENVIRONMENT).operation_state
+    superseded = Journal(line.state, ENVIRONMENT).status().operation_state
     assert superseded is not None
     assert "superseded" in superseded.message
     assert superseded.unjudged == ("second",)
@@ -705,7 +705,9 @@ def test_a_signal_ends_the_watcher_in_order(line: Line, tmp_path: Path, number: 
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", script, line.repository.location, str(tmp_path)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: status(State.at(tmp_path), "tests").reconciled_at is not None, "no status was written")
+        wait_for(
+            lambda: Journal(State.at(tmp_path), "tests").status().reconciled_at is not None, "no status was written"
+        )
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "in order\n")

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from gitops.promotion import to_yaml
-from gitops.state import State, folder_written_whole, locked, stable_json, write_atomically
+from gitops.state import (
+    State,
+    append_line,
+    folder_written_whole,
+    lines_backwards,
+    locked,
+    stable_json,
+    write_atomically,
+)
 from tests.gitops.deployments import make_version
 
 
@@ -30,6 +38,36 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
         write_atomically(state.models / "screw" / f"{number}.yaml", to_yaml(version))
     assert [version.model.version for version in state.versions("screw")] == ["1", "2", "10"]
     assert state.versions("bolt") == []
+
+
+def test_a_version_is_known_by_its_bundle_and_read_again_once_it_has_changed(tmp_path: Path) -> None:
+    state, file = State.at(tmp_path), tmp_path / "models" / "screw" / "1.yaml"
+    first, other = make_version(tmp_path, "1"), make_version(tmp_path, "2")
+    second = other.model_copy(update={"model": other.model.model_copy(update={"version": "1"})})
+    assert state.version_of(first.model) is None
+    write_atomically(file, to_yaml(first))
+    assert state.version_of(first.model) == first
+    assert state.version_of(second.model) is None
+    write_atomically(file, to_yaml(second))
+    assert (state.version_of(first.model), state.version_of(second.model)) == (None, second)
+
+
+def test_a_secret_is_never_for_others_to_read(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "token", "secret", mode=0o600)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_are_read_from_the_end_whatever_their_length(tmp_path: Path) -> None:
+    file, lines = tmp_path / "deep" / "lines", [f"{number} " + "ü" * 40_000 * (number % 3) for number in range(7)]
+    for line in lines:
+        append_line(file, line)
+    assert list(lines_backwards(file)) == lines[::-1]
+    assert next(lines_backwards(file)) == lines[-1]
+    file.write_text(file.read_text() + "cut o")
+    append_line(file, "last")
+    assert list(lines_backwards(file)) == ["last", *lines[::-1]]
+    file.write_text("")
+    assert list(lines_backwards(file)) == []
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
@@ -70,6 +108,26 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
         assert not target.exists()
     assert (target / "file").read_text() == "x"
     assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink().name))
+    with folder_written_whole(tmp_path / "abc") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("x")
+    assert sorted(synced) == sorted(["deep", "file", folder.name, tmp_path.name])
+    assert synced[-1] == tmp_path.name
+
+
+def test_of_two_that_write_a_folder_at_once_both_succeed(tmp_path: Path) -> None:
+    target = tmp_path / "abc"
+    with folder_written_whole(target) as slow:
+        (slow / "file").write_text("slow")
+        with folder_written_whole(target) as fast:
+            (fast / "file").write_text("fast")
+    assert (target / "file").read_text() == "fast"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["abc"]
 
 
 def test_a_folder_whose_writing_fails_never_appears(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gitops.state import State
-from gitops.status import Deployed, Health, Journal, Status, Sync, history, status, worst
+import pytest
+
+from gitops.errors import ContractError
+from gitops.state import State, write_atomically
+from gitops.status import Deployed, Health, Journal, Status, Sync, worst
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -24,10 +27,22 @@ def deployed(number: int) -> Deployed:
     )
 
 
+def test_the_latest_are_read_without_the_others(tmp_path: Path) -> None:
+    journal = Journal(State.at(tmp_path), "local")
+    file = tmp_path / "reconciler" / "local" / "history.jsonl"
+    write_atomically(file, '{"of": "another program"}\n')
+    for number in range(3):
+        journal.append(deployed(number))
+    assert [entry.id for entry in journal.latest(2)] == [1, 2]
+    with pytest.raises(ContractError, match=r"history\.jsonl"):
+        journal.history()
+
+
 def test_before_the_first_look_all_is_unknown(tmp_path: Path) -> None:
-    found = status(State.at(tmp_path), "local")
+    journal = Journal(State.at(tmp_path), "local")
+    found = journal.status()
     assert (found.sync.status, found.health.status, found.operation_state) == ("Unknown", "Unknown", None)
-    assert history(State.at(tmp_path), "local") == []
+    assert (journal.history(), journal.latest(3)) == ([], ())
     assert not (tmp_path / "reconciler").exists()
 
 
@@ -48,11 +63,12 @@ def test_history_grows_and_the_status_shows_its_end(tmp_path: Path) -> None:
     assert [entry.id for entry in journal.write(Status(environment="local")).history] == list(range(2, 12))
 
 
-def test_a_line_that_a_crash_cut_off_harms_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", ['{"id": 1, "revi', '{"id": 1, "models": {"screw": null}'])
+def test_a_line_that_a_crash_cut_off_harms_no_other(tmp_path: Path, cut: str) -> None:
     journal = Journal(State.at(tmp_path), "local")
     journal.append(deployed(0))
     file = tmp_path / "reconciler" / "local" / "history.jsonl"
-    file.write_text(file.read_text() + '{"id": 1, "revi')
+    file.write_text(file.read_text() + cut)
     assert [entry.id for entry in journal.history()] == [0]
     journal.append(deployed(1))
     assert [entry.id for entry in journal.history()] == [0, 1]

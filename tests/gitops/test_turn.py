@@ -24,6 +24,23 @@ def test_the_holder_is_named_to_who_comes_second(tmp_path: Path) -> None:
     assert not second.is_taken()
 
 
+def test_a_request_that_comes_while_another_is_taken_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, read = Turn(tmp_path), Path.read_text
+    asked: list[str] = []
+
+    def read_slowly(path: Path) -> str:
+        text = read(path)
+        if not asked:
+            asked.append(turn.ask())
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_slowly)
+    first = turn.ask()
+    assert [turn.take_request(), turn.take_request(), turn.take_request()] == [first, *asked, None]
+
+
 def test_a_look_at_the_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
     turn, looking, done = Turn(tmp_path), threading.Event(), threading.Event()
 

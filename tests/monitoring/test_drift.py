@@ -116,6 +116,9 @@ def test_what_the_network_sees_may_change_though_nothing_measured_does() -> None
 def test_without_embeddings_or_enough_of_a_label_there_is_nothing_to_compare() -> None:
     blank = Observations(REFERENCE.labels, REFERENCE.values, np.full((400, DIMENSIONS), np.nan))
     assert DriftKind.EMBEDDING not in {kind for kind, _ in found_in(observed(9), blank)}
+    partly = observed(9)
+    partly.embeddings[::7] = np.nan
+    assert drifted(partly) == set(), "an image without an embedding is not compared by it"
     few = observed(9, 19)
     assert {kind for kind, _ in found_in(few)} == {DriftKind.LABEL}
 

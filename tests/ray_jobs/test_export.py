@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 def exact(folder: Path) -> Predictor:
     """Also where the bundle computes in bf16 on this CPU."""
-    return Predictor.load(folder, inference_precision="f32")
+    return Predictor.load(bundle.open_folder(folder), inference_precision="f32")
 
 
 def fit(network: "keras.Model", images: SplitImages) -> None:
@@ -80,7 +80,7 @@ def folder(trained: Stage, digest: str) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(folder: Path, digest: str) -> BundleManifest:
-    return bundle.verify(folder, digest)
+    return bundle.verify(folder, digest).manifest
 
 
 def validation(stage: Stage) -> SplitImages:
@@ -146,7 +146,7 @@ def test_bf16_is_taken_where_it_changes_next_to_nothing(
     predictor, probe = exact(folder), exporting._probe_score
 
     class Quick:
-        folder = predictor.folder
+        bundle = predictor.bundle
         inference_precision = "bf16"
 
         def predict(self, images: Pixels) -> NDArray[np.float32]:
@@ -183,7 +183,7 @@ def test_the_manifest_says_what_was_made(trained: Stage, digest: str, manifest: 
 
 
 def test_the_probe_is_the_engines_own(folder: Path, manifest: BundleManifest) -> None:
-    assert Predictor.load(folder).probe() == pytest.approx(manifest.probe.score, abs=1e-4)
+    assert Predictor.load(bundle.open_folder(folder)).probe() == pytest.approx(manifest.probe.score, abs=1e-4)
 
 
 def test_the_threshold_is_chosen_on_validation_where_nothing_is_cross_validated(
@@ -221,7 +221,7 @@ def test_the_threshold_and_the_calibration_come_from_the_folds_where_there_are_s
     result = CrossValidationResult(dataset=run.dataset.digest, folds=2, predictions=predictions)
     run.cross_validation_file.write_text(result.to_json())
     digest = export(stage)
-    manifest = bundle.verify(stage.state.bundles / digest, digest)
+    manifest = bundle.verify(stage.state.bundles / digest, digest).manifest
     assert manifest.threshold.split == "out-of-fold"
     # The logits' classes meet at 2, so the log-odds are moved by about that, times the scale.
     assert manifest.calibration.shift / manifest.calibration.scale == pytest.approx(2, abs=0.7)
@@ -238,7 +238,7 @@ def train_names(stage: Stage) -> tuple[str, ...]:
 def test_the_reference_holds_what_was_judged_unseen(trained: Stage, folder: Path, manifest: BundleManifest) -> None:
     reference, images = ReferenceSample.read(folder / manifest.reference), validation(trained)
     assert set(reference.values) == {"score", "confidence", "exposure", "width"}  # the measures, but not the label
-    judged, predictor = len(images.labels), Predictor.load(folder)
+    judged, predictor = len(images.labels), Predictor.load(bundle.open_folder(folder))
     assert [len(values) for values in reference.values.values()] == [judged] * 4
     assert reference.values["exposure"].count(None) == 2  # the first of each class has none
     probabilities = exact(folder).predict(images.images)

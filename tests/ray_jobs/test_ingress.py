@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import mergeline
 from gitops.state import State
+from mergeline.verbs import app
 from ray_jobs import cluster, doctor, ingress
 from ray_jobs.cluster import Session
 from tests.test_mergeline import ROOT
@@ -45,4 +45,4 @@ def test_a_long_folder_leaves_haproxy_out_and_that_is_said(tmp_path: Path, monke
     state.session.mkdir(parents=True)
     (state.session / "session.json").write_text(session(cluster.next_folder()).to_json())
     command = ["status", "--project", str(ROOT / "project.yaml"), "--state", str(state.root)]
-    assert reason in CliRunner().invoke(mergeline.app, command, env={"COLUMNS": "400"}).stdout
+    assert reason in CliRunner().invoke(app, command, env={"COLUMNS": "400"}).stdout

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from gitops import policies
 from gitops.manifest import Project
 from ray_jobs.kubernetes import Target, render, to_yaml
-from ray_jobs.submit import STAGES
+from ray_jobs.stage import STAGES
 
 FILE = Path(__file__).parents[2] / "project.yaml"
 TARGET = Target(

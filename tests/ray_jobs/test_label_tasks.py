@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gitops.bundle import open_folder
 from gitops.errors import DataError
 from gitops.manifest import DriftWindow, ModelVersion, ServedModel
 from gitops.status import now
@@ -66,7 +67,7 @@ def test_what_has_no_label_is_exported_the_least_sure_first(
     exported = export_tasks(stage, version, tmp_path / "tasks.json")
     assert (exported.tasks, exported.left, exported.refused) == (UNLABELLED, 0, ())
     assert "6 photographs of file://" in exported.text()
-    predictor = Predictor.load(stage.state.bundles / version.model.sha256)
+    predictor = Predictor.load(open_folder(stage.state.bundles / version.model.sha256))
     scores = {}
     for path in sorted(images_of(stage).iterdir()):
         judgement = predictor.judge([path.read_bytes()])[0]
@@ -126,7 +127,7 @@ def test_what_windows_kept_is_labelled_and_joins_the_next_dataset(
     stage: Stage, version: ModelVersion, tmp_path: Path
 ) -> None:
     again = stage_on(stage.project_file.parent, tmp_path / "state")
-    predictor = Predictor.load(stage.state.bundles / version.model.sha256)
+    predictor = Predictor.load(open_folder(stage.state.bundles / version.model.sha256))
     seen = [cv2.imencode(".jpg", screw(80 + number))[1].tobytes() for number in range(3)]
     rows = [Row.of(data, predictor.observe(data), now()) for data in seen]
     rows[2].photograph = None

@@ -1,8 +1,10 @@
 """What `mergeline up` promotes, and nothing while a version is on trial; how a second project joins the first."""
 
 import io
+import socket
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,15 +14,15 @@ from rich.console import Console
 from gitops.environment import Environment
 from gitops.errors import GateError
 from gitops.layout import PROJECT_PATH, project_path, serve_config_path
-from gitops.manifest import ModelVersion, Project
+from gitops.manifest import Gate, ModelVersion, Project
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.seed import seed_environment, with_application
 from gitops.state import write_atomically
 from gitops.status import now
 from ray_jobs import cluster, local
-from ray_jobs.cluster import ClusterError
-from ray_jobs.local import Options, _join, _promote, _tell
+from ray_jobs.cluster import ClusterError, free_port
+from ray_jobs.local import Options, _join, _promote, _started, _tell
 from ray_jobs.stage import Stage
 from tests.gitops.deployments import make_version
 from tests.ray_jobs.test_ingress import session
@@ -87,6 +89,26 @@ def test_a_second_project_joins_the_first_at_a_route_of_its_own(stage: Stage, tm
     with pytest.raises(GateError, match="is a model of screw, not bolt"):  # its bundle: all else passes
         _promote(second, Options("local"), repository, Console(file=said))
     assert up(stage)[0].model.version == "2"
+
+
+def test_bars_that_merges_are_not_judged_by_are_named(stage: Stage) -> None:
+    repository, said = Repository(stage.state.repository), io.StringIO()
+    raised = stage.project.model_copy(update={"gates": (Gate(metric="accuracy", min=0.99),)})
+    _join(replace(stage, project=raised), Options("local"), repository, Console(file=said, width=500))
+    assert f"mind: the gates in {stage.project_file} are not those that merges are judged by" in said.getvalue()
+    assert Project.from_yaml(repository.read(MAIN, PROJECT_PATH), PROJECT_PATH) == stage.project
+
+
+def test_up_looks_whether_the_port_that_git_names_is_free(stage: Stage) -> None:
+    repository, path = Repository(stage.state.repository), serve_config_path("local")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        moved = seed_environment("screw", "local", port)
+        repository.commit(MAIN, "move", {path: moved}, "Move")
+        repository.merge("move", MAIN, "Merge")
+        refused = pytest.raises(ClusterError, match=f"port {port} of local is in use by another program: end that, or")
+        with refused, _started(stage, Options("local", port=free_port(0)), Console(file=io.StringIO())):
+            pass
 
 
 def test_an_application_that_is_there_already_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:

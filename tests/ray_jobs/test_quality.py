@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,9 @@ def test_the_report_is_written_once(photographs: Path, capsys: pytest.CaptureFix
     assert (folder / "quality.html").stat().st_mtime_ns == written
     quality.run(stage_asserting(photographs, {"measure": "part_found", "min": 0}))
     assert (folder / "quality.html").stat().st_mtime_ns != written
+    aimed = stage.project.model_copy(update={"goal": "Find what is bent."})
+    quality.run(replace(stage, project=aimed))
+    assert "Find what is bent." in (folder / "quality.html").read_text()
 
 
 def test_the_page_is_self_contained_and_shows_what_is_wrong(photographs: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gitops.errors import MergelineError
 from gitops.manifest import ModelVersion, ServedModel
-from gitops.promotion import Destination, to_yaml
+from gitops.promotion import Destination, Promotion, to_yaml
 from gitops.repository import Repository
 from gitops.state import locked
 from gitops.status import now
@@ -77,7 +77,7 @@ def test_what_is_new_becomes_a_branch_that_says_why(stage: Stage, repository: Re
     retrain.request(stage.state, "screw", "alert MergelineDrift")
     tip = repository.fetch("main").id
     outcome = retrain.retrain(stage, repository, LOCAL, "alert MergelineDrift", learning(stage))
-    assert outcome is not None
+    assert isinstance(outcome, Promotion)
     assert (outcome.branch, outcome.merged) == ("promote/local/screw-2", False)
     assert repository.fetch("main").id == tip, "nothing that is served changes"
     said = message(repository, outcome.commit)
@@ -98,7 +98,8 @@ def test_nothing_new_proposes_nothing_and_is_asked_again_when_there_are_labels(
 
     def retrain_for(reason: str) -> None:
         reasons.append(reason)
-        assert retrain.retrain(stage, repository, LOCAL, reason, nothing) is None
+        said = retrain.retrain(stage, repository, LOCAL, reason, nothing)
+        assert "mergeline label export tasks.json --windows" in str(said)
 
     def look() -> None:
         retrain.watch(stage, HOURS, retrain_for, reasons.append, once=True)
@@ -168,7 +169,7 @@ def test_the_next_waits_for_its_hours(stage: Stage, repository: Repository, outc
         retrain.retrain(stage, repository, LOCAL, "drift", nothing)
     began -= timedelta(hours=2)
     file.write_text(Retraining(reason="labels", began_at=began, outcome=outcome).to_json())
-    assert retrain.retrain(stage, repository, LOCAL, "drift", nothing) is None
+    assert "screw 1 is served" in str(retrain.retrain(stage, repository, LOCAL, "drift", nothing))
 
 
 def test_one_runs_at_a_time(stage: Stage, repository: Repository) -> None:
@@ -191,7 +192,7 @@ def test_a_dataset_that_is_gone_is_said(stage: Stage, repository: Repository) ->
         old.rename(old.with_name("elsewhere"))
 
     outcome = retrain.retrain(stage, repository, LOCAL, "drift", run)
-    assert outcome is not None
+    assert isinstance(outcome, Promotion)
     assert "nobody can say what changed" in message(repository, outcome.commit)
 
 
@@ -213,10 +214,11 @@ def test_what_was_proposed_is_not_proposed_again(stage: Stage, repository: Repos
     now_and_again = Options("local", 0)
     assert retrain.retrain(stage, repository, now_and_again, "drift", learning(stage)) is not None
     for _ in range(2):  # somebody has closed the pull request, or went back
-        assert retrain.retrain(stage, repository, now_and_again, "drift", nothing) is None
+        said = retrain.retrain(stage, repository, now_and_again, "drift", nothing)
+        assert "screw 2 was proposed before" in str(said)
         last = retrain.latest(stage.state, "screw")
         assert last is not None
-        assert "screw 2 was proposed before" in last.message
+        assert last.message == said
 
 
 def test_settings_that_change_meanwhile_are_said(stage: Stage, repository: Repository) -> None:

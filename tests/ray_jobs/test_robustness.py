@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gitops.bundle import open_folder
 from gitops.manifest import Preprocessing, RobustnessSlice
 from ray_jobs.robustness import VARIATIONS, measure
 from serve.predictor import Predictor
@@ -21,7 +22,7 @@ LABELS = np.array([0, 1, 0, 1])
 def slices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RobustnessSlice]:
     folder: Path = tmp_path_factory.mktemp("bundle") / "tiny"
     make_bundle(folder)
-    return {found.variation: found for found in measure(Predictor.load(folder), PHOTOGRAPHS, LABELS)}
+    return {found.variation: found for found in measure(Predictor.load(open_folder(folder)), PHOTOGRAPHS, LABELS)}
 
 
 def test_every_variation_is_measured(slices: dict[str, RobustnessSlice]) -> None:
@@ -46,7 +47,7 @@ def _score(name: str) -> float:
 
 def test_where_no_part_is_looked_for_none_is_missed(tmp_path: Path) -> None:
     make_bundle(tmp_path / "tiny", align="none")
-    found = measure(Predictor.load(tmp_path / "tiny"), PHOTOGRAPHS, LABELS)
+    found = measure(Predictor.load(open_folder(tmp_path / "tiny")), PHOTOGRAPHS, LABELS)
     assert {item.parts_found for item in found} == {None}
 
 

@@ -80,6 +80,25 @@ def test_a_log_that_breaks_off_goes_on_where_it_was() -> None:
     assert client.tries == 4
 
 
+def test_a_log_that_breaks_off_again_and_again_is_followed_as_long_as_something_new_comes() -> None:
+    class Broken:
+        tries = 0
+
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            self.tries += 1
+            for number in range(self.tries):
+                yield f"{number}\n"
+            if self.tries < 9:
+                raise ConnectionResetError
+
+        def get_job_info(self, job: str) -> JobDetails:
+            return JobDetails(type=JobType.SUBMISSION, entrypoint="", status=JobStatus.SUCCEEDED)
+
+    output = io.StringIO()
+    assert submit.follow(cast("JobSubmissionClient", Broken()), JOB, Console(file=output)) == 0
+    assert output.getvalue().split() == [str(number) for number in range(9)]
+
+
 def test_ctrl_c_beside_a_ray_that_is_gone_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     async def tail(*_: object) -> None:
         raise KeyboardInterrupt

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-import mergeline
 from gitops.errors import MergelineError
 from gitops.layout import serve_config_path
 from gitops.manifest import Canary, ServedModel
 from gitops.repository import create_bare
 from gitops.seed import seed_environment
 from gitops.state import State
+from mergeline.verbs import app
 from serve.asking import Asking, default_client, heatmap_name, is_loopback, label_at, photographs
 from tests.bundles import make_bundle
 from tests.http_server import Handler, listening
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def predict(*arguments: object) -> Result:
-    return CliRunner().invoke(mergeline.app, ["predict", *map(str, arguments)], env={"COLUMNS": "300"})
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)], env={"COLUMNS": "300"})
 
 
 def test_a_folder_is_judged_and_the_status_says_what_came_of_it(url: str, folder: Path) -> None:

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic_core import to_json
 
 from gitops.manifest import ServedModel
 from monitoring import metrics
@@ -345,7 +346,29 @@ async def test_a_heatmap_is_a_picture_with_the_judgement_in_its_headers(
     x, y = (float(part) for part in response.headers["x-evidence-point"].split(","))
     assert 0 <= x < 160
     assert 50 <= y < 70  # the tiny bundle calls dark what is not good: the bar
-    assert tally.counts["mergeline_judgements", "1", plain.label] == 2
+    assert tally.counts["mergeline_judgements", "1", plain.label] == 2  # a camera may ask for nothing else
+
+
+async def test_photographs_that_do_not_count_are_judged_and_not_counted(
+    client: httpx.AsyncClient, tally: Tally
+) -> None:
+    body = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(encoded())]}]}
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("/predict", {"content": encoded()}),
+        ("/predict?explain=heatmap", {"content": encoded()}),
+        ("/predict", {"files": {"a": ("a.png", encoded())}}),
+        ("/v2/models/screw/infer", {"content": to_json(body)}),
+    ]
+    for path, content in ways:
+        assert (await client.post(path, headers={"X-Count": "false"}, **content)).status_code == 200
+    assert (tally.of(metrics.JUDGEMENTS), metrics.SCORES.name in tally.observed) == ({}, False)
+    assert tally.of(metrics.REQUESTS) == {("answered", "1"): len(ways)}
+    assert tally.observed[metrics.REQUEST_PHOTOGRAPHS.name] == [1] * len(ways)  # the network's load all the same
+    for path, content in ways:
+        assert (await client.post(path, headers={"X-Count": "true"}, **content)).status_code == 200
+    assert sum(tally.of(metrics.JUDGEMENTS).values()) == len(ways)
+    for path, content in ways:
+        assert_error(await client.post(path, headers={"X-Count": "0"}, **content), 400, "X-Count is true or false")
 
 
 async def test_who_asks_for_json_gets_the_picture_inside(client: httpx.AsyncClient) -> None:

@@ -15,9 +15,10 @@ import pytest
 from gitops.manifest import Canary, Feedback, ServedModel
 from monitoring import metrics
 from monitoring.metrics import Meters
-from serve.endpoints import Endpoints, application
+from serve.endpoints import Endpoints
 from serve.feedback import LINES, FeedbackFolder, add_feedback
 from serve.protocol import RequestError
+from serve.routes import application
 from serve.slot import ModelSlot
 from tests.bundles import make_bundle
 from tests.serve.conftest import Tally, encoded

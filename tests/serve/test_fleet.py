@@ -72,9 +72,9 @@ def members(tmp_path: Path, pool: ThreadPoolExecutor, tally: Tally) -> Members:
 
 @pytest.fixture
 async def client(members: Members, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
-    from serve.fleet import application
+    from serve.fleet import FleetEndpoints, application
 
-    app = application(members, tally, "a-replica", MAX_MODELS)
+    app = application(FleetEndpoints(members, "a-replica", MAX_MODELS), tally)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
         yield client
 
@@ -84,7 +84,7 @@ async def loaded(client: httpx.AsyncClient) -> set[str]:
 
 
 async def test_a_model_comes_when_it_is_asked_for_and_the_least_recently_used_goes(
-    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel]
+    client: httpx.AsyncClient, members: Members, models: dict[str, ServedModel], tally: Tally
 ) -> None:
     await members.want(models)
     assert await loaded(client) == set()
@@ -92,6 +92,9 @@ async def test_a_model_comes_when_it_is_asked_for_and_the_least_recently_used_go
         answer = (await client.post("/predict", params={"model": name}, content=encoded())).json()
         assert (answer["model_name"], set(answer["probabilities"])) == (name, {"good", f"bad-{name}"})
         assert await loaded(client) == there
+    judged = tally.of(metrics.JUDGEMENTS)
+    await client.post("/predict", params={"model": "bolt"}, content=encoded(), headers={"X-Count": "false"})
+    assert tally.of(metrics.JUDGEMENTS) == judged
     await client.post("/predict", params={"model": "screw"}, content=encoded())
     assert await loaded(client) == {"bolt", "screw"}
     said = (await client.get("/fleet")).json()
@@ -287,7 +290,7 @@ async def test_a_new_replica_holds_a_model_before_it_is_asked(
 async def test_one_that_can_load_none_does_not_begin(
     replica: "Fleet", models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.fleet.START_SECONDS", 0.05)
+    monkeypatch.setattr("serve.fleet.START_SECONDS", 0.5)
     with pytest.raises(MergelineError, match="none of the 2 models loads; the first: bolt version 1 from "):
         await replica.reconfigure(config(away(models["bolt"]), away(models["nut"])))
     with pytest.raises(MergelineError, match="none of the 2 models"):  # a Serve that came back meanwhile asks only this

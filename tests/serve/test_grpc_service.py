@@ -33,7 +33,10 @@ from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import shadow
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Using extra keyword arguments"),  # Ray's own models, when first imported
+]
 
 Input: TypeAlias = ModelInferRequest.InferInputTensor
 Output: TypeAlias = ModelInferRequest.InferRequestedOutputTensor
@@ -47,6 +50,7 @@ class Context:
         self.code: grpc.StatusCode | None = None
         self.details = ""
         self.client = "camera-1"
+        self.count = "true"
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self.code = code
@@ -55,7 +59,7 @@ class Context:
         self.details = details
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
-        return [("application", "screw"), ("x-client-id", self.client)]
+        return [("application", "screw"), ("x-client-id", self.client), ("x-count", self.count)]
 
     def request_id(self) -> str:
         return "find-me"
@@ -69,8 +73,10 @@ def context() -> Context:
 @pytest.fixture
 def empty_service(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> InferenceService:
     """Of a replica without a model."""
-    service = InferenceService()
-    service._endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+    from serve.app import Classifier
+
+    service = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
+    service._slot, service._endpoints = slot, Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
     return service
 
 
@@ -161,6 +167,18 @@ async def test_each_image_is_judged_on_its_own_in_its_order(
     assert not answer.raw_output_contents
     assert tally.counts[metrics.REFUSALS.name, "400"] == tally.counts[metrics.REFUSALS.name, "413"] == 1
     assert tally.counts[metrics.JUDGEMENTS.name, "1", "good"] == 1
+
+
+async def test_what_does_not_count_is_judged_and_not_counted(
+    service: InferenceService, context: Context, tally: Tally
+) -> None:
+    context.count = "false"
+    asked = request(image_input(encoded()), outputs=[Output(name="heatmap"), Output(name="score")])
+    assert len((await service.ModelInfer(asked, as_ray_s(context))).outputs) == 2
+    assert (tally.of(metrics.REQUESTS), tally.of(metrics.JUDGEMENTS)) == ({("answered", "1"): 1}, {})
+    context.count = "no"
+    await service.ModelInfer(request(image_input(encoded())), as_ray_s(context))
+    assert (context.code, context.details) == (grpc.StatusCode.INVALID_ARGUMENT, "X-Count is true or false, not 'no'")
 
 
 async def test_raw_tensors_are_answered_with_raw_tensors(service: InferenceService, context: Context) -> None:

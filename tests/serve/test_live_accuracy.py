@@ -4,9 +4,25 @@ from gitops.manifest import Feedback
 from serve.live_accuracy import LEAST_FEEDBACK, live_accuracy
 
 
-def line(number: int, label: str = "good", said: str | None = "good", version: str | None = "1") -> str:
-    found = Feedback(filename=f"{number}.png", label=label, said=said, model_name="screw", model_version=version)
-    return found.model_dump_json(exclude_none=True) + "\n"
+def line(
+    number: int, label: str = "good", said: str | None = "good", version: str | None = "1", *, sampled: bool = True
+) -> str:
+    feedback = Feedback(
+        filename=f"{number}.png",
+        label=label,
+        said=said,
+        model_name="screw",
+        model_version=version,
+        sampled=sampled,
+    )
+    return feedback.model_dump_json(exclude_none=True) + "\n"
+
+
+def test_corrections_say_nothing_of_how_often_it_is_right() -> None:
+    corrections = [line(number, label="defective", sampled=False) for number in range(100)]
+    assert live_accuracy(corrections, {"screw"}) == {}
+    (accuracy,) = live_accuracy([*corrections, *(line(number) for number in range(200, 240))], {"screw"}).values()
+    assert (accuracy.photographs, accuracy.estimate) == (40, 1.0)
 
 
 def test_nothing_is_said_of_few_photographs() -> None:

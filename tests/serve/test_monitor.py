@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.errors import ContractError
 from gitops.manifest import DriftWindow, Feedback, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
@@ -173,15 +174,18 @@ def test_a_restart_forgets_no_drift(tmp_path: Path, tally: Tally, watched: Serve
 def test_a_version_that_is_not_served_any_more_drifts_no_longer(
     tmp_path: Path, tally: Tally, watched: ServedModel, following: ServedModel
 ) -> None:
-    monitor = monitor_on(tmp_path / "windows", tally)
+    monitor = monitor_on(tmp_path / "windows", tally, most=9)
     feed(monitor, watched, files(2, light=0.8))
     assert detected(tally, "any") == 1
     feed(monitor, following, files(1))
     assert (detected(tally, "any"), detected(tally, "any", "2")) == (1, 0)  # it may be asked more seldom
-    for _ in range(3):
+    feed(monitor, watched, files(2)[:3])
+    for _ in range(4):
         feed(monitor, following, files(1))
     assert (detected(tally, "any"), detected(tally, "any", "2")) == (None, 0)
     assert not [key for key in tally.gauges if key[1] == "1"]
+    _, rest = (window for window in windows_below(tmp_path / "windows") if window.model == watched)
+    assert (rest.photographs, rest.outcome) == (3, "too_few"), "the last that it was shown is kept"
 
 
 def test_a_candidate_that_is_asked_seldom_keeps_its_window(
@@ -228,23 +232,35 @@ def test_a_folder_that_cannot_be_written_costs_the_files_and_nothing_else(
     assert "A window cannot be kept" in said.text
 
 
-def test_feedback_says_how_often_a_version_was_right(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
+def test_feedback_says_how_often_a_version_was_right(
+    tmp_path: Path, tally: Tally, watched: ServedModel, following: ServedModel
+) -> None:
     feedback = tmp_path / "feedback"
     feedback.mkdir()
     monitor = monitor_on(tmp_path / "windows", tally, feedback=feedback)
     monitor.look_round()
     lines = [
-        Feedback(filename=f"{number}.png", label="good", said="good" if number else "defective", model_version="1")
+        Feedback(
+            filename=f"{number}.png",
+            label="good",
+            said="good" if number else "defective",
+            model_name="screw",
+            model_version=version,
+            sampled=True,
+        )
+        for version in ("1", "2")
         for number in range(40)
     ]
-    (feedback / LINES).write_text(
-        "".join(line.model_copy(update={"model_name": "screw"}).model_dump_json() + "\n" for line in lines)
-    )
+    (feedback / LINES).write_text("".join(line.model_dump_json() + "\n" for line in lines))
     feed(monitor, watched, files(1)[:1])
     monitor.look_round()
     low, estimate, high = (tally.gauges["mergeline_live_accuracy", "1", bound] for bound in ("low", "estimate", "high"))
     assert estimate == 39 / 40
     assert [low, high] == pytest.approx([0.871, 0.996], abs=0.002)  # Wilson's
+    assert ("mergeline_live_accuracy", "2", "estimate") not in tally.gauges
+    feed(monitor, following, files(1)[:1])
+    monitor.look_round()
+    assert tally.gauges["mergeline_live_accuracy", "2", "estimate"] == 39 / 40, "though the file is as it was"
 
 
 def test_a_window_is_a_contract_that_can_be_read(tmp_path: Path, tally: Tally, watched: ServedModel) -> None:
@@ -253,3 +269,13 @@ def test_a_window_is_a_contract_that_can_be_read(tmp_path: Path, tally: Tally, w
     window = DriftWindow.read(file)
     assert window.to_json() == file.read_text()
     assert file.with_suffix(".parquet").exists()
+
+
+def test_a_window_that_was_removed_meanwhile_is_passed_over_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "screw"
+    folder.mkdir()
+    (folder / "gone.json").symlink_to(tmp_path / "nowhere")  # it is listed, and cannot be opened any more
+    assert windows_below(tmp_path) == []
+    (folder / "broken.json").write_text("{}")
+    with pytest.raises(ContractError, match=r"broken\.json"):
+        windows_below(tmp_path)

@@ -1,5 +1,5 @@
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -10,7 +10,16 @@ from PIL import Image
 
 from gitops.manifest import Preprocessing
 from ray_jobs.render import render
-from serve.preprocess import ImageError, Pixels, align, decode, find_part, preprocess
+from serve.preprocess import (
+    ImageError,
+    Pixels,
+    align,
+    decode,
+    find_part,
+    media_type_of,
+    preprocess,
+    suffix_of,
+)
 
 EXTENSIONS = [".png", ".jpg", ".bmp", ".tiff"]
 
@@ -93,6 +102,7 @@ def test_sixteen_bits_keep_their_upper_eight(extension: str) -> None:
         (b"", 400, "empty"),
         (b"hello" * 100, 400, "not an image"),
         (picture_of_format("GIF"), 415, "GIF is not accepted"),
+        (b"\0\0\0\x18ftypheic" + bytes(400), 415, "HEIC is not accepted"),
         (encoded(np.zeros((60, 60), np.float32), ".tiff"), 415, "8 or 16 bit"),
     ],
 )
@@ -109,6 +119,67 @@ def test_a_cut_off_file_is_refused(extension: str, share: float) -> None:
     with pytest.raises(ImageError) as caught:
         decode(data[: int(share * len(data))])
     assert caught.value.status == 400
+
+
+def jpeg(mode: str = "RGB", orientation: int | None = None, **options: Any) -> bytes:
+    """A photograph that is nowhere even, as a JPEG; with an orientation in its EXIF."""
+    if orientation is not None:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    noise = np.random.default_rng(1).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 2)).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(jpeg(mode) for mode in ("L", "RGB", "CMYK")),
+        *(jpeg(subsampling=ratio, quality=70) for ratio in (0, 1, 2)),
+        jpeg(progressive=True),
+        *(jpeg(orientation=orientation) for orientation in range(10)),
+    ],
+)
+def test_a_jpeg_of_every_kind_has_the_pixels_that_opencv_sees(data: bytes, channels: Literal[1, 3]) -> None:
+    color = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    np.testing.assert_array_equal(decode(data, channels), cv2.imdecode(np.frombuffer(data, np.uint8), color))
+
+
+@pytest.mark.parametrize("behind", [b"\xff\xda", b"ftypmp42" + bytes(99), jpeg()])
+def test_what_a_camera_puts_behind_a_photograph_is_no_matter(behind: bytes) -> None:
+    np.testing.assert_array_equal(decode(jpeg() + behind), decode(jpeg()))
+
+
+def test_a_jpeg_with_a_second_picture_in_it_is_a_jpeg() -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(jpeg())).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])
+    with Image.open(file) as header:
+        assert header.format == "MPO"
+    np.testing.assert_array_equal(decode(file.getvalue()), decode(jpeg(quality=75)))
+    assert (suffix_of(file.getvalue()), media_type_of(file.getvalue())) == (".jpg", "image/jpeg")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}])
+def test_a_jpeg_whose_data_end_too_soon_is_damaged_though_its_end_is_marked(options: dict[str, Any]) -> None:
+    data = jpeg(**options)
+    with pytest.raises(ImageError, match="the JPEG file is cut off or damaged") as caught:
+        decode(data[: len(data) // 2] + b"\xff\xd9")
+    assert caught.value.status == 400
+
+
+def test_a_jpeg_whose_middle_is_lost_is_damaged() -> None:
+    data = jpeg()
+    with pytest.raises(ImageError, match="the JPEG file is cut off or damaged"):
+        decode(data[: len(data) // 2] + b"\x55" * 200 + data[len(data) // 2 + 200 :])
+
+
+def test_exif_that_cannot_be_read_turns_nothing() -> None:
+    data = jpeg(orientation=6)
+    after = data.index(b"Exif\0\0") + 6
+    data = data[:after] + b"\xff" * 8 + data[after + 8 :]
+    assert decode(data).shape == (90, 130)
 
 
 def test_pixels_are_counted_before_decoding() -> None:

@@ -110,8 +110,10 @@ async def test_every_request_is_answered_whatever_becomes_of_the_monitor(
         assert (await client.post("/predict", files=form)).status_code == 200
         assert (await client.post("/predict?explain=heatmap", content=PART)).status_code == 200
         assert (await client.post("/predict", content=b"none")).status_code == 400
+        for path in ("/predict", "/predict?explain=heatmap"):
+            assert (await client.post(path, content=PART, headers={"X-Count": "false"})).status_code == 200
     await settled()
-    offered = 3 * MOST_WAITING + 2  # of the form one; what is no photograph is not offered
+    offered = 3 * MOST_WAITING + 2  # of the form one; what is no photograph or does not count is not offered
     waiting = MOST_WAITING if hand_over is hangs else 0
     assert tally.counts[KEPT] + tally.counts[DROPPED] == offered - waiting
     assert tally.counts[KEPT] == (offered if hand_over is takes else 0)

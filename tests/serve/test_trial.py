@@ -229,6 +229,8 @@ async def test_a_shadow_answers_nothing_and_is_compared_with_what_was_answered(
     await client.post("/predict", content=encoded(), headers={"X-Model-Version": "1"})
     named = await client.post("/predict", content=encoded(), headers={"X-Model-Version": "2"})
     assert named.json()["model_version"] == "2", "who names it is answered by it"
+    for path in ("/predict", "/predict?explain=heatmap"):
+        await client.post(path, content=encoded(), headers={"X-Count": "false"})
     await asyncio.sleep(0.1)
     assert await counted(tally, 4) == {"agreed": 3, "differed": 1}
 

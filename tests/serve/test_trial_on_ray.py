@@ -44,7 +44,7 @@ class Line:
         place, made = self.folder / number, make_version(self.folder / "reports", number)
         digest = make_bundle(place, version_salt=int(number) / 10)
         if not loads:
-            manifest = bundle.verify(place, digest)
+            manifest = bundle.verify(place, digest).manifest
             wrong = manifest.probe.model_copy(update={"score": 0.999})
             digest = bundle.seal(place, manifest.model_copy(update={"probe": wrong}))
         model = made.model.model_copy(update={"uri": place.as_uri(), "sha256": digest})
