@@ -118,6 +118,8 @@ def _of_replicas(
     if refused := refusals(wanted, answers):
         text = f"{refused[0]} ({len(refused)} of {len(running)} replicas say so)"
         return Health(status="Degraded", message=text)
+    if answers.busy and not known:
+        return Health(status="Progressing", message=f"{name} is too busy to say what it serves: {answers.silence}")
     if answers.silence and not known:
         return Health(status="Degraded", message=f"{name} does not answer: {answers.silence}")
     behind = [answer for answer in known if not answer.serves(wanted)]

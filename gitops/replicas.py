@@ -12,7 +12,7 @@ from gitops.errors import ContractError, StalledError
 from gitops.health import Slot, serving_status
 from gitops.manifest import VERSION_HEADER, BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.serve_api import ANY_INTERFACE, Application, Foreign, ServeDetails, tls
-from gitops.wire import NO_ANSWERS, Answers, FleetMetadata, ReplicaMetadata
+from gitops.wire import COUNT_HEADER, NO_ANSWERS, Answers, FleetMetadata, ReplicaMetadata
 
 ANSWER_SECONDS = 10.0
 """Longest wait for one answer of a replica: under load a request waits its turn."""
@@ -91,7 +91,8 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
             answer = kind.parse(response.raise_for_status().json(), str(response.url), extra="ignore")
         except (httpx.HTTPError, ValueError, ContractError) as error:
             silence = f"{path}: {_reason(error)}"
-            if isinstance(error, httpx.TimeoutException):
+            if isinstance(error, httpx.ReadTimeout):  # it waits its turn
+                busy = True
                 break
             busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY
         else:
@@ -103,7 +104,7 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
         if requests >= at_once and (not (answers or busy) or time.monotonic() > until):
             break
         time.sleep(_ASK_AGAIN_SECONDS)  # a busy application refuses some requests and takes the next one
-    return Answers(answers, silence)
+    return Answers(answers, silence, busy=busy)
 
 
 def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) -> str:
@@ -120,6 +121,7 @@ def probe(url: str, model: ServedModel, bundle: Path, manifest: BundleManifest) 
             headers={
                 "Content-Type": "application/octet-stream",
                 "X-Request-Id": PROBE_REQUEST,
+                COUNT_HEADER: "false",
                 VERSION_HEADER: model.version,
             },
             timeout=ANSWER_SECONDS,

@@ -12,6 +12,13 @@ from pydantic import Field
 
 from gitops.manifest import Contract, FleetConfig, ServedModel, Sha256, Trial, UserConfig, Version
 
+COUNT_HEADER = "X-Count"
+"""A request says with it whether its photographs count: `false` where they were judged before, or are none of the line.
+
+Nobody else can know that a heat-map is asked for of a photograph whose judgement somebody has seen, and wants to see
+explained just because it is suspicious; while a camera that asks for nothing but heat-maps shows each photograph once.
+"""
+
 
 class WantedModel(Contract):
     """A bundle: the one that the environment wants, or the one that answers."""
@@ -135,6 +142,8 @@ class Answers:
     by_replica: Mapping[str, ReplicaMetadata | FleetMetadata]
     silence: str = ""
     """Why not every running replica answered; empty if each did."""
+    busy: bool = False
+    """It is because they have too much to do. Serve, which asks for their health on another way, finds those that hang."""
     can_be_asked: bool = True
     """False: the application has no HTTP route, so that there is only Serve's word."""
 

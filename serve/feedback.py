@@ -20,7 +20,8 @@ from gitops.state import append_line, lines_backwards, locked, write_atomically
 from gitops.status import now
 from monitoring import metrics
 from monitoring.metrics import Agreement
-from serve.endpoints import Endpoints, limited
+from serve.bodies import form_of
+from serve.endpoints import Endpoints
 from serve.preprocess import ImageError, decode, suffix_of
 from serve.protocol import ErrorAnswer, RequestError
 
@@ -206,8 +207,8 @@ def _is_foreign(request: Request) -> bool:
 async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes]:
     """What a form says, and its photograph."""
     limit = endpoints.limits.max_bytes
-    within = limited(request, limit + _MAX_TEXT_BYTES)
-    async with within.form(max_files=1, max_fields=len(_FIELDS), max_part_size=_MAX_PART_BYTES) as form:
+    most_fields, most_bytes = len(_FIELDS), limit + _MAX_TEXT_BYTES
+    async with form_of(request, most_bytes, max_files=1, max_fields=most_fields, max_part_size=_MAX_PART_BYTES) as form:
         file = form.get("photograph")
         if not isinstance(file, UploadFile):
             raise RequestError(400, "the form holds no file `photograph`: feedback is kept together with it")

@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]
 
 ACCEPTED_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tiff"}
 """Formats of photographs, and the suffix that a file of each gets."""
+MEDIA_TYPES = tuple(Image.MIME[name] for name in ACCEPTED_FORMATS)
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # Depth, colour type, compression, filter and interlacing in a PNG's header, and those that need no conversion: 8 bit,

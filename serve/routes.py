@@ -6,11 +6,12 @@ from typing import Any
 from fastapi import FastAPI
 
 from gitops.manifest import VERSION_HEADER
+from gitops.wire import COUNT_HEADER
 from serve import inference
-from serve.counting import COUNT_HEADER
 from serve.endpoints import HEATMAP, Endpoints
 from serve.errors import PROTOCOL, answer_errors
 from serve.inference import InferenceAnswer
+from serve.preprocess import MEDIA_TYPES
 from serve.protocol import CLIENT_HEADER, ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, InferenceError
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -18,7 +19,10 @@ _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _
 REQUEST_BODY = {
     "required": True,
     "description": "A PNG, JPEG, BMP or TIFF file as it is, under any content type; or a form with several of them.",
-    "content": {"application/octet-stream": _BYTES, "image/*": _BYTES, "multipart/form-data": {"schema": _FILES}},
+    "content": {
+        **dict.fromkeys(("application/octet-stream", *MEDIA_TYPES), _BYTES),
+        "multipart/form-data": {"schema": _FILES},
+    },
 }
 """What OpenAPI shall say of the bodies of `/predict`."""
 _EXPLAIN = {

@@ -55,6 +55,7 @@ def verdict(live: Application | None, answers: Answers, slot: Slot | None = SLOT
         (running("a"), said(a={"wanted": NEW, "load_error": "broken"}), "Degraded", "no version answers"),
         (running("a"), said(a={**OLD, "wanted": OLD, "load_error": "an older one"}), "Progressing", "0 of 1"),
         (running("a"), Answers({}, "connection refused"), "Degraded", "connection refused"),
+        (running("a"), Answers({}, "timed out", busy=True), "Progressing", "too busy to say what it serves: timed out"),
         (running("a"), Answers({}, can_be_asked=False), "Healthy", "no HTTP route"),
         (running(target=0), said(), "Healthy", "no running replica"),
         (running(target=1), said(), "Progressing", "no running replica"),

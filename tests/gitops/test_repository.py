@@ -256,7 +256,7 @@ def test_git_that_is_missing_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(GitError, match=r"git failed \(1\): git nonsense"):
         run_git("nonsense")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(GitError, match="git was not found: install Git"):
+    with pytest.raises(GitError, match=r"git was not found: install git 2\.38"):
         run_git("version")
 
 
