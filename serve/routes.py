@@ -13,6 +13,7 @@ from serve.errors import PROTOCOL, answer_errors
 from serve.inference import InferenceAnswer
 from serve.preprocess import MEDIA_TYPES
 from serve.protocol import CLIENT_HEADER, ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, InferenceError
+from serve.reference import add_reference
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _BYTES["schema"]}}}
@@ -58,8 +59,17 @@ _WHO_JUDGES = [
 
 
 def new_application(description: str) -> FastAPI:
-    """An ASGI application without routes."""
-    return FastAPI(title="Mergeline", description=description, version=package_version("mergeline"))
+    """An ASGI application without routes, but for its own reference."""
+    # FastAPI's own pages for people load scripts from elsewhere.
+    app = FastAPI(
+        title="Mergeline",
+        description=description,
+        version=package_version("mergeline"),
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_reference(app)
+    return app
 
 
 def application(endpoints: Endpoints) -> FastAPI:
