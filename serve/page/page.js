@@ -2,20 +2,23 @@
 
 import * as camera from "./camera.js";
 import { Item } from "./card.js";
+import * as histogram from "./histogram.js";
 import * as intake from "./intake.js";
 import { csv, isGood, sorter } from "./judgement.js";
+import { keep, kept } from "./kept.js";
 import { ask } from "./report.js";
 import * as servedView from "./served.js";
 import { figures, judge, Queue, served, windows } from "./service.js";
 import * as spot from "./spot.js";
 import { Viewer } from "./viewer.js";
+import * as views from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
-const BARS = 60;
 const SERVED_EVERY_MS = 15_000;
 const FOLLOW_AFTER_MS = 3_000;
 const UNDO_MS = 10_000;
+const THRESHOLD = `threshold of ${location.pathname}`; // each model of a fleet has its own page
 const ARRANGE_EVERY_MS = 1_000;
 const POINTER = matchMedia("(hover: hover)"); // a finger leaves the last card that it touched hovered
 
@@ -133,7 +136,7 @@ function countsNow() {
 function drawCounts() {
   const counts = countsNow();
   drawFilter(counts);
-  drawHistogram();
+  histogram.draw(items.filter((item) => item.answer).map((item) => item.answer.score), threshold);
   drawProgress(counts);
   drawOutdated();
   $("work").hidden = items.length === 0;
@@ -192,27 +195,6 @@ function drawFilter(counts) {
     button.tabIndex = kind === filter ? 0 : -1;
     button.hidden = kind === "failed" && !counts.failed && filter !== "failed";
   }
-}
-
-function drawHistogram() {
-  const counts = new Array(BARS).fill(0);
-  for (const { answer } of items) if (answer) counts[Math.min(BARS - 1, Math.floor(answer.score * BARS))]++;
-  const highest = Math.max(1, ...counts);
-  const bars = $("histogram");
-  while (bars.children.length < BARS) {
-    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    bar.setAttribute("x", bars.children.length + 0.1);
-    bar.setAttribute("width", 0.8);
-    bars.append(bar);
-  }
-  counts.forEach((count, place) => {
-    // The root, because most scores are near 0 or 1 and the few between are what matters.
-    const height = count ? Math.max(1.5, 20 * Math.sqrt(count / highest)) : 0;
-    const bar = bars.children[place];
-    bar.setAttribute("y", 20 - height);
-    bar.setAttribute("height", height);
-    bar.setAttribute("class", (place + 0.5) / BARS < threshold ? "good" : "bad");
-  });
 }
 
 function drawProgress(counts) {
@@ -328,7 +310,7 @@ function setThreshold(value, byUser) {
   const isStandard = standard !== undefined && Math.abs(standard - threshold) < 5e-4;
   moved = byUser && !isStandard;
   $("reset").hidden = standard === undefined || isStandard;
-  remember("threshold", moved ? threshold : null);
+  keep("sessionStorage", THRESHOLD, moved ? threshold : null);
   $("threshold-text").textContent = `from a score of ${threshold.toFixed(3)} on, a part is not good`;
   $("default-mark").hidden = standard === undefined;
   if (standard !== undefined) {
@@ -364,12 +346,12 @@ $("reset").addEventListener("click", () => {
   $("threshold").focus();
 });
 $("sort").addEventListener("change", () => {
-  remember("sort", $("sort").value);
+  keep("sessionStorage", "sort", $("sort").value);
   overview();
 });
 function setSize() {
   $("cards").style.setProperty("--size", `${$("size").value}px`);
-  remember("size", $("size").value);
+  keep("sessionStorage", "size", $("size").value);
 }
 $("size").addEventListener("input", setSize);
 
@@ -556,67 +538,7 @@ async function look() {
   }
 }
 
-function show(name) {
-  for (const tab of document.querySelectorAll("[role=tab]")) {
-    const chosen = tab.id === `tab-${name}`;
-    tab.setAttribute("aria-selected", String(chosen));
-    tab.tabIndex = chosen ? 0 : -1;
-    $(tab.getAttribute("aria-controls")).hidden = !chosen;
-  }
-  if (name === "served") look();
-}
-const shownByHash = () => show(location.hash === "#served" ? "served" : "inspect");
-// Not by setting location.hash: that scrolls to the panel and, a moment later, takes the focus from the tab.
-function go(name) {
-  if (location.hash !== `#${name}`) history.pushState(null, "", `#${name}`);
-  show(name);
-}
-addEventListener("hashchange", shownByHash);
-for (const tab of document.querySelectorAll("[role=tab]")) {
-  tab.addEventListener("click", () => go(tab.getAttribute("aria-controls")));
-  tab.addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-    const other = [...document.querySelectorAll("[role=tab]")].find((one) => one !== tab);
-    other.click();
-    other.focus();
-  });
-}
-$("model").addEventListener("click", () => go("served"));
-
-$("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  try {
-    localStorage.setItem("mergeline-theme", root.dataset.theme);
-  } catch {
-    // forbidden: it lasts until the page is left
-  }
-});
-
-document.querySelector(".brand").addEventListener("click", (event) => {
-  event.preventDefault();
-  go("inspect");
-});
-
-// --- what outlasts a reload -------------------------------------------------------------------------------------------
-
-function remember(name, value) {
-  try {
-    if (value === null) sessionStorage.removeItem(`mergeline-${name}`);
-    else sessionStorage.setItem(`mergeline-${name}`, value);
-  } catch {
-    // forbidden: it lasts until the page is left
-  }
-}
-
-function remembered(name) {
-  try {
-    return sessionStorage.getItem(`mergeline-${name}`);
-  } catch {
-    return null;
-  }
-}
+// --- paper, leaving, and the start ------------------------------------------------------------------------------------
 
 // What is not near the screen is not loaded; paper shows all of it.
 let printed = [];
@@ -631,12 +553,12 @@ addEventListener("afterprint", () => {
 addEventListener("beforeunload", (event) => {
   if (queue.busy || unsaved) event.preventDefault();
 });
-$("sort").value = remembered("sort") ?? "added";
-$("size").value = remembered("size") ?? 220;
+$("sort").value = kept("sessionStorage", "sort") ?? "added";
+$("size").value = kept("sessionStorage", "size") ?? 220;
 setSize();
-const chosen = remembered("threshold");
+const chosen = kept("sessionStorage", THRESHOLD);
 setThreshold(Number(chosen ?? threshold), chosen !== null);
-shownByHash();
+views.begin((name) => name === "served" && look());
 look();
 // Only for who sees it: answers to photographs tell by themselves when another model has come.
 setInterval(() => document.visibilityState === "visible" && (!$("served").hidden || !facts?.model || !reachable) && look(), SERVED_EVERY_MS);

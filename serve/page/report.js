@@ -1,27 +1,13 @@
 // "This is wrong": asks for the right label, and sends it with the photograph; or takes back what was said.
 
 import { labelAt } from "./judgement.js";
+import { keep, kept } from "./kept.js";
 import { report } from "./service.js";
 
 const dialog = document.getElementById("report");
 const at = (name) => document.getElementById(`report-${name}`);
-const NAME = "mergeline-by";
 
-function remembered() {
-  try {
-    return localStorage.getItem(NAME) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function remember(name) {
-  try {
-    localStorage.setItem(NAME, name);
-  } catch {
-    // forbidden: it is asked for again
-  }
-}
+const remembered = () => kept("localStorage", "by") ?? "";
 
 /**
  * Says what an item is.
@@ -66,7 +52,7 @@ export function ask(item, threshold, onSent) {
     event.preventDefault();
     const label = dialog.querySelector("input[name=label]:checked").value;
     const by = at("by").value.trim();
-    remember(by);
+    keep("localStorage", "by", by);
     at("send").disabled = true;
     at("error").hidden = true;
     try {
