@@ -56,7 +56,7 @@ def render(description: Mapping[str, Any], prefix: str, style: str) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        '<meta name=color-scheme content="light dark">'
+        '<meta name=color-scheme content="light dark"><link rel=icon href=page/icon.svg>'
         f"<title>{escape(about['title'])}: reference</title><style>{style}</style>"
         f"<main class=reference><h1>{escape(about['title'])} {escape(about['version'])}</h1>"
         f"<p>{_words(about.get('description', ''))} For generators there is <a href=openapi.json>openapi.json</a>.</p>"
