@@ -143,7 +143,7 @@ class Answers:
     silence: str = ""
     """Why not every running replica answered; empty if each did."""
     busy: bool = False
-    """It is because they have too much to do. Serve, which asks for their health on another way, finds those that hang."""
+    """They have too much to do; Serve, which asks for their health on another way, finds those that hang."""
     can_be_asked: bool = True
     """False: the application has no HTTP route, so that there is only Serve's word."""
 

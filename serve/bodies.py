@@ -1,11 +1,8 @@
 """Bodies of requests: read within a limit, and whole."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
 from serve.protocol import RequestError
@@ -42,29 +39,24 @@ def limited(request: Request, limit: int) -> Request:
     return Request(request.scope, receive)
 
 
-@asynccontextmanager
-async def form_of(request: Request, limit: int, *, max_files: int, **limits: int) -> AsyncIterator[FormData]:
-    """A request's form; its files are closed after the block.
+def limited_form(request: Request, limit: int) -> Request:
+    """The request, as `limited`, whose `form` raises 400 where its end is missing.
 
-    Args:
-        request: whose body is the form.
-        limit: most bytes of it.
-        max_files: most files.
-        limits: as Starlette's `Request.form` takes them.
+    Starlette's parser leaves out a file whose part has no end, and says nothing of it.
 
     Raises:
-        RequestError: as `limited`; 400, its end is missing: with it the parser leaves out a file, and says nothing.
+        RequestError: as `limited`.
     """
     within, tail = limited(request, limit), b""
+    boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
 
     async def receive() -> Message:
         nonlocal tail
         message = await within.receive()
         tail = (tail + message.get("body", b"")[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        is_last = message["type"] == "http.request" and not message.get("more_body")
+        if is_last and boundary is not None and b"--" + boundary + b"--" not in tail:
+            raise MultiPartException("the form is cut off: its last boundary is missing; send all of it")
         return message
 
-    boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
-    async with Request(request.scope, receive).form(max_files=max_files, **limits) as form:
-        if boundary is not None and b"--" + boundary + b"--" not in tail:
-            raise RequestError(400, "the form is cut off: its last boundary is missing; send all of it")
-        yield form
+    return Request(request.scope, receive)

@@ -16,7 +16,7 @@ from gitops.wire import COUNT_HEADER
 from monitoring import metrics
 from monitoring.metrics import Meters, RequestStage
 from serve import inference, tensors
-from serve.bodies import form_of, limited
+from serve.bodies import limited, limited_form
 from serve.choosing import Judges
 from serve.counting import Counting, counts
 from serve.envelope import as_json
@@ -142,7 +142,8 @@ class Endpoints:
         return Response(evidence.overlay, 200, headers, "image/png")
 
     async def _predict_form(self, request: Request) -> Response:
-        async with form_of(request, self.limits.max_request_bytes, max_files=self.limits.max_files) as form:
+        within = limited_form(request, self.limits.max_request_bytes)
+        async with within.form(max_files=self.limits.max_files) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
         if not files:

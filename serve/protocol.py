@@ -126,6 +126,12 @@ class Readiness(Contract):
     version: Version
 
 
+class FleetReadiness(Contract):
+    """There are models to ask for, each below its own path."""
+
+    ready: Literal[True] = True
+
+
 class ServerMetadata(Contract):
     """What the server is, in the Open Inference Protocol's words."""
 

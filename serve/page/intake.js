@@ -1,6 +1,6 @@
 // What is picked or dropped: photographs with the paths by which they are known, in order, and what was left out.
 
-const SUFFIX = /\.(png|jpe?g|bmp|tiff?)$/i;
+const SUFFIX = /\.(png|jpe?g|jpe|jfif|bmp|tiff?)$/i;
 
 /**
  * What came in: `photographs` as {file, path}; by name what of a folder is of another format, and what cannot be read.

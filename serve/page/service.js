@@ -86,7 +86,9 @@ function inClassOrder(text) {
 
 /** The photograph with its evidence, as a PNG. */
 export async function heatmap(file, onWait) {
-  return (await send("predict?explain=heatmap", raw(file), PATIENCE_SECONDS.judging, onWait)).blob();
+  const options = raw(file);
+  options.headers["X-Count"] = "false"; // it has been judged and counted: its card shows the judgement
+  return (await send("predict?explain=heatmap", options, PATIENCE_SECONDS.judging, onWait)).blob();
 }
 
 /** Keeps feedback; resolves when it is on the service's disk. */

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serve.endpoints import new_application
 from serve.protocol import ErrorAnswer
+from serve.routes import new_application
 
 pytestmark = pytest.mark.anyio
 
