@@ -131,9 +131,7 @@ def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
     ):
         list(Asking(other).ask(photographs([folder])))
     with refusing(0, ready=b'{"ready":true}') as (fleet, asked):
-        with pytest.raises(
-            MergelineError, match=r"is a fleet of models: name one of .*/fleet, as .*/models/NAME"
-        ):
+        with pytest.raises(MergelineError, match=r"is a fleet of models: name one of .*/fleet, as .*/models/NAME"):
             list(Asking(fleet).ask(photographs([folder])))
         assert asked == []
     for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
