@@ -70,10 +70,10 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         for found in operation.get("parameters", ())
     ]
     body = operation.get("requestBody", {})
-    sent = [
-        (f"<code>{escape(kind)}</code>", "as the body", _type(content.get("schema", {})), _about(body))
-        for kind, content in body.get("content", {}).items()
-    ]
+    kinds_of: dict[str, list[str]] = {}
+    for kind, content in body.get("content", {}).items():
+        kinds_of.setdefault(_type(content.get("schema", {})), []).append(f"<code>{escape(kind)}</code>")
+    sent = [("<br>".join(kinds), "as the body", schema, _about(body)) for schema, kinds in kinds_of.items()]
     answers = [
         (f"<b>{escape(status)}</b>", kinds, _words(answer["description"].replace(_SAYS_NOTHING, "")))
         for status, answer in operation["responses"].items()
