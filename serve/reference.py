@@ -32,7 +32,8 @@ def add_reference(app: FastAPI) -> None:
         text = render(app.openapi(), request.scope.get("root_path", ""), style)
         return Response(text, 200, headers, "text/html; charset=utf-8")
 
-    app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
+    # No route of FastAPI's: it keeps what it calls in caches of its own, and with this function the application.
+    app.add_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def render(description: Mapping[str, Any], prefix: str, style: str) -> str:
