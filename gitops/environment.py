@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from gitops import bounded_yaml
 from gitops.errors import ContractError
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
@@ -379,10 +380,7 @@ def with_port(text: str, port: int) -> str:
 
 
 def _load(text: str, source: str) -> dict[str, Any]:
-    try:
-        config = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: ruamel's, for an impossible date, say
-        raise ContractError(f"{source} is not YAML: {error}") from error
+    config = bounded_yaml.load(text, source)
     if not isinstance(config, dict):
         raise ContractError(f"{source} is not a Ray Serve configuration: it needs the key `applications`")
     try:

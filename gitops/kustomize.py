@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from gitops import bounded_yaml
 from gitops.environment import ENVIRONMENTS
 from gitops.errors import ContractError, MergelineError
 
@@ -47,7 +46,7 @@ def render(files: Mapping[str, str], environment: str) -> list[Object]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
         rendered = _kustomize(Path(folder, ENVIRONMENTS, environment))
-    objects = [item for item in YAML(typ="safe", pure=True).load_all(rendered) if item is not None]
+    objects = [item for item in bounded_yaml.load_all(rendered, f"what {environment} renders") if item is not None]
     if not objects:
         raise ContractError(f"{overlay_path(environment)} renders no object: name ../../base among its resources")
     return objects
