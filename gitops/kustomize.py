@@ -1,5 +1,6 @@
 """Renders an environment's overlay with the real kustomize, which kubectl carries."""
 
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,15 @@ from typing import Any
 from gitops import bounded_yaml
 from gitops.environment import ENVIRONMENTS
 from gitops.errors import ContractError, MergelineError
+from gitops.objects import at
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""
 Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
+_IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
 _SECONDS = 120
+_LOGGED = re.compile(r'[EF]\d{4} [\d:.]+ +\d+ \S+\] "command failed" err=')
 _SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
 
 
@@ -49,6 +53,11 @@ def render(files: Mapping[str, str], environment: str) -> list[Object]:
     objects = [item for item in bounded_yaml.load_all(rendered, f"what {environment} renders") if item is not None]
     if not objects:
         raise ContractError(f"{overlay_path(environment)} renders no object: name ../../base among its resources")
+    for item in objects:
+        if missing := [".".join(way) for way in _IDENTITY if not isinstance(at(item, *way), str) or not at(item, *way)]:
+            raise ContractError(
+                f"{overlay_path(environment)} renders an object without {', '.join(missing)}: {str(item)[:200]}"
+            )
     return objects
 
 
@@ -68,5 +77,19 @@ def _kustomize(folder: Path) -> str:
     except subprocess.TimeoutExpired as error:
         raise ContractError(f"kustomize did not finish in {_SECONDS} s; does the overlay name a URL?") from error
     if done.returncode:
-        raise ContractError(_SCRATCH.sub("", done.stderr.strip()).removeprefix("error: "))
+        raise ContractError(_SCRATCH.sub("", words_of(done.stderr)))
     return done.stdout
+
+
+def words_of(printed: str) -> str:
+    """What kubectl printed on its standard error, without what its log puts around it."""
+    text = printed.strip().removeprefix("error: ")
+    if not (logged := _LOGGED.match(text)):
+        return text
+    text = text[logged.end() :]
+    if text.startswith("<"):  # of several lines, each with a tab before it
+        return "\n".join(line.removeprefix("\t") for line in text.strip("<> \n").splitlines())
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text

@@ -10,6 +10,7 @@ from gitops.environment import Environment, serve_config_path
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import serve_schema
+from gitops.objects import mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import Forecast
 
@@ -101,7 +102,7 @@ def embedded(objects: Sequence[Mapping[str, Any]], text: str | None, environment
         raise ContractError(f"{where} is missing")
     if service["spec"].get("serveConfigV2") != text:
         raise ContractError(
-            f"spec.serveConfigV2 of {policies.name_of(service)} is not {where}: a promotion would change nothing; "
+            f"spec.serveConfigV2 of {name_of(service)} is not {where}: a promotion would change nothing; "
             f"see `replacements` in {kustomize.overlay_path('staging')}"
         )
     return Environment.parse(text, where).config
@@ -117,7 +118,7 @@ def _service(objects: Sequence[Mapping[str, Any]], environment: str) -> Mapping[
             group["template"]["spec"]["containers"][0]["name"]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ContractError(
-            f"spec.rayClusterConfig of {policies.name_of(found[0])} does not say its pods: each group needs "
+            f"spec.rayClusterConfig of {name_of(found[0])} does not say its pods: each group needs "
             f"template.spec.containers ({type(error).__name__}: {error})"
         ) from error
     return found[0]
@@ -136,7 +137,7 @@ def _schemas(
         checked += 1
         for complaint in found:
             remedy = f"correct it as the schema of {item['apiVersion']} asks"
-            yield refuse("kubernetes", f"{policies.name_of(item)}: {complaint}", remedy)
+            yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
     if checked:
         yield accept("kubernetes", f"{checked} of {len(objects)} objects were compared with the schemas of their kinds")
     if unknown:
@@ -148,11 +149,11 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
     """Who looks whether the cluster serves what Git wants has what Git wants."""
     where = serve_config_path(environment)
     for item in objects:
-        for path, mapping in policies.mappings(item):
-            if OBSERVED not in mapping or not path.endswith("template.metadata.annotations"):
+        for path, annotations in mappings(item):
+            if OBSERVED not in annotations or not path.endswith("template.metadata.annotations"):
                 continue
-            found = f"{policies.name_of(item)}: {path}.{OBSERVED}"
-            if mapping[OBSERVED] != text:
+            found = f"{name_of(item)}: {path}.{OBSERVED}"
+            if annotations[OBSERVED] != text:
                 remedy = f"put it there by `replacements`, as {kustomize.overlay_path('staging')} does"
                 yield refuse("observer", f"{found} is not {where}: nobody would look whether that is served", remedy)
             elif len(text.encode()) > _LONGEST_ANNOTATION:

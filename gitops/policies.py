@@ -9,6 +9,7 @@ from typing import Any
 
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
 from gitops.findings import Finding, accept, refuse
+from gitops.objects import at, dicts, mapping, mappings, name_of, pods
 
 PRODUCTION = "production"
 """The environment in which code comes from the image alone."""
@@ -55,27 +56,11 @@ def refusals(objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
     return [finding for item in objects for policy in asked for finding in policy(item)]
 
 
-def name_of(item: Mapping[str, Any]) -> str:
-    """An object as errors name it."""
-    return f"{item['kind']} {item['metadata']['name']}"
-
-
-def mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping in a value, with where it stands."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, inner in value.items():
-            yield from mappings(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from mappings(inner, f"{path}.{index}")
-
-
 def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
     """An image is what its digest says; a tag can be moved, and `latest` always is."""
     remedy = "name it by digest, under `images:` in the overlay's kustomization.yaml"
-    for path, mapping in mappings(item):
-        image = mapping.get("image")
+    for path, found in mappings(item):
+        image = found.get("image")
         if not isinstance(image, str):
             continue
         where = f"{name_of(item)}: {path}: the image {image}"
@@ -90,14 +75,11 @@ def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _limits(item: Mapping[str, Any]) -> Iterator[Finding]:
     """Ray takes its CPUs and memory from the limits, and a container without them may take its node's."""
-    for path, mapping in mappings(item):
-        containers = (*(mapping.get("containers") or ()), *(mapping.get("initContainers") or ()))
-        for container in containers:
-            if not isinstance(container, dict):
-                continue
-            limits = (container.get("resources") or {}).get("limits") or {}
-            if missing := [limit for limit in _LIMITS if limit not in limits]:
-                where = f"{name_of(item)}: {path}: container {container.get('name')}"
+    for pod in pods(item):
+        for container in pod.containers():
+            limits = mapping(container, "resources", "limits")
+            if missing := [limit for limit in _LIMITS if limits.get(limit) is None]:
+                where = f"{pod}: container {container.get('name')}"
                 yield refuse("limits", f"{where} has no limit of {' and '.join(missing)}", "give `resources.limits`")
 
 
@@ -111,37 +93,31 @@ def _secrets(item: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _secrets_in(value: Mapping[str, Any], source: str) -> Iterator[Finding]:
     """A value in clear under a name that says what it is: of a variable, or of a key."""
-    for path, mapping in mappings(value):
-        named = {str(mapping.get("name")): mapping.get("value")}
-        keys = {key: found.get("value") if isinstance(found, dict) else found for key, found in mapping.items()}
+    for path, inner in mappings(value):
+        named = {str(inner.get("name")): inner.get("value")}
+        keys = {key: found.get("value") if isinstance(found, dict) else found for key, found in inner.items()}
         for name, found in (named | keys).items():
             if isinstance(found, str) and found and _SECRET_NAME.search(str(name)):
                 remedy = "take it from a Secret with `valueFrom.secretKeyRef`"
                 yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", remedy)
 
 
-def _strategy(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How KubeRay is to bring up another cluster; empty for what is no RayService."""
-    found = (item.get("spec") or {}).get("upgradeStrategy") if item["kind"] == "RayService" else None
-    return found or {}
-
-
 def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
     if item["kind"] != "RayService":
         return
-    strategy = _strategy(item)
-    kind = strategy.get("type") or UPGRADES[0]
+    strategy = at(item, "spec", "upgradeStrategy")
+    kind = UPGRADES[0] if strategy is None else at(strategy, "type")
     if kind not in UPGRADES:
         found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"
-        yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}")
+        yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}, or leave out `upgradeStrategy`")
     elif kind == INCREMENTAL:
-        yield from _incremental(item, strategy.get("clusterUpgradeOptions") or {})
+        yield from _incremental(item, mapping(strategy, "clusterUpgradeOptions"))
 
 
 def _incremental(item: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
     """KubeRay refuses these with an event only, when they are applied; steps of nothing it takes, and never ends."""
     surge, step = options.get("maxSurgePercent", 100), options.get("stepSizePercent")
-    cluster = item["spec"].get("rayClusterConfig") or {}
+    cluster = mapping(item, "spec", "rayClusterConfig")
     needs = {
         "`rayClusterConfig.enableInTreeAutoscaling: true`": cluster.get("enableInTreeAutoscaling") is True,
         "a `gatewayClassName`": bool(options.get("gatewayClassName")),
@@ -162,21 +138,21 @@ def _is_in(value: Any, low: int, high: int | None = None) -> bool:
 def _missing_services(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
     for service in objects:
-        if _strategy(service).get("type") != INCREMENTAL:
+        if service["kind"] != "RayService" or at(service, "spec", "upgradeStrategy", "type") != INCREMENTAL:
             continue
         name = f"{service['metadata']['name']}-serve-svc"
         for item in objects:
-            if any(mapping.get("name") == name for _, mapping in mappings(item)):
+            if any(found.get("name") == name for _, found in mappings(item)):
                 found = f"{name_of(item)} sends requests to {name}, which is not there with {INCREMENTAL}"
                 yield refuse("upgrade", found, f"take it out: KubeRay makes {service['metadata']['name']}-gateway")
 
 
 def _working_dirs(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Code that is fetched when a replica starts wins over the image's, without a word."""
-    for path, mapping in mappings(config):
-        if "working_dir" in mapping:
-            found = f"serve-config.yaml: {path}: `working_dir` wins over the code in the image"
-            yield refuse("working-dir", found, "take it out, and build an image with that code")
+    for path, found in mappings(config):
+        if "working_dir" in found:
+            said = f"serve-config.yaml: {path}: `working_dir` wins over the code in the image"
+            yield refuse("working-dir", said, "take it out, and build an image with that code")
 
 
 def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -193,7 +169,7 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
             continue
         for group, spec in _ray_groups(item):
             container = spec["template"]["spec"]["containers"][0]
-            ports = {found.get("name"): found.get("containerPort") for found in container.get("ports") or ()}
+            ports = {found.get("name"): found.get("containerPort") for found in dicts(container, "ports")}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
                     there = f"the port `{name}` of {name_of(item)}, {group}, another one: {ports.get(name)}"
@@ -220,12 +196,12 @@ def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) ->
 
 
 def _has_no_cpus(group: Mapping[str, Any]) -> bool:
-    return str((group.get("rayStartParams") or {}).get("num-cpus")) == "0"
+    return str(at(group, "rayStartParams", "num-cpus")) == "0"
 
 
 def _runs_without_cpus(application: Mapping[str, Any]) -> bool:
     """Whether Ray may place one of the deployments where there are no CPUs; the monitor is one that asks for none."""
-    options = [found.get("ray_actor_options") or {} for found in _dicts(application.get("deployments"))]
+    options = [mapping(found, "ray_actor_options") for found in dicts(application, "deployments")]
     return bool(application["args"].get("windows")) or any(found.get("num_cpus") == 0 for found in options)
 
 
@@ -233,23 +209,22 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
     """Why Ray's container cannot write into a folder, or not for long; empty if it can, or if nobody knows."""
     container = pod["containers"][0]
     if folder.startswith("~"):
-        home = next((found.get("value") for found in _dicts(container.get("env")) if found.get("name") == "HOME"), None)
+        home = next((found.get("value") for found in dicts(container, "env") if found.get("name") == "HOME"), None)
         folder = f"{home or ''}{folder[1:]}"
     place = _normal(folder)
     if not place.is_absolute():
         return ""
-    mounts = [(_normal(str(found.get("mountPath"))), found) for found in _dicts(container.get("volumeMounts"))]
+    mounts = [(_normal(str(found.get("mountPath"))), found) for found in dicts(container, "volumeMounts")]
     over = [(path, found) for path, found in mounts if place.is_relative_to(path)]
     if not over:
-        read_only = (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
+        read_only = at(container, "securityContext", "readOnlyRootFilesystem")
         if kept or read_only:
             return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
         return ""
     mount = max(over, key=lambda found: len(found[0].parts))[1]  # it hides those above it
     name = mount.get("name")
-    volume: Mapping[str, Any] = next((found for found in _dicts(pod.get("volumes")) if found.get("name") == name), {})
-    claim = volume.get("persistentVolumeClaim") or {}
-    if mount.get("readOnly") or claim.get("readOnly") or _READ_ONLY & volume.keys():
+    volume: Mapping[str, Any] = next((found for found in dicts(pod, "volumes") if found.get("name") == name), {})
+    if mount.get("readOnly") or at(volume, "persistentVolumeClaim", "readOnly") or _READ_ONLY & volume.keys():
         return f"the volume {name} is mounted there to be read only"
     if kept and (_PASSING & volume.keys() or volume.keys() <= {"name"}):  # without a source it is an emptyDir
         return f"the volume {name} ends with the pod"
@@ -259,11 +234,6 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
 def _normal(path: str) -> PurePosixPath:
     """The path without `..`, and with one slash at its beginning."""
     return PurePosixPath(normpath(path).replace("//", "/"))
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The mappings in what should be a list of them; the schemas say what else is wrong with it."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from gitops import kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
+from gitops.objects import name_of
 from ray_jobs import cluster, ingress
 
 ROOT = Path(__file__).parents[2]
@@ -165,10 +166,10 @@ def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str
         if item["kind"] == "RayService" or selector is None:
             continue
         chosen = [i for i, found in enumerate(labels) if selector["matchLabels"].items() <= found.items()]
-        assert chosen, policies.name_of(item)
+        assert chosen, name_of(item)
         wanted = {endpoint["port"] for endpoint in item["spec"].get("podMetricsEndpoints", ())}
         wanted |= {port["port"] for rule in item["spec"].get("ingress", ()) for port in rule.get("ports", ())}
-        assert wanted <= set().union(*(ports[i] for i in chosen)), policies.name_of(item)
+        assert wanted <= set().union(*(ports[i] for i in chosen)), name_of(item)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +532,47 @@ def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
     assert all(finding.remedy for finding in found)
 
 
+def patched(
+    files: Mapping[str, str], *operations: str, kind: str = "RayService", name: str = "mergeline"
+) -> dict[str, str]:
+    """The overlay with a patch of these JSON operations more."""
+    lines = "".join(f"      - {operation}\n" for operation in operations)
+    return {OVERLAY: f"{files[OVERLAY].rstrip()}\n  - target: {{kind: {kind}, name: {name}}}\n    patch: |\n{lines}"}
+
+
+def with_object(files: Mapping[str, str], text: str) -> dict[str, str]:
+    """The overlay with an object more."""
+    overlay = files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - more.yaml\n")
+    return {OVERLAY: overlay, "gitops/environments/production/more.yaml": text}
+
+
+WORKER = "/spec/rayClusterConfig/workerGroupSpecs/0/template/spec"
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "words"),
+    [
+        ("{op: replace, path: /spec/upgradeStrategy, value: [NewCluster]}", "upgrade", "None is none that KubeRay"),
+        ('{op: replace, path: /spec/upgradeStrategy/type, value: ""}', "upgrade", "'' is none that KubeRay knows"),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources/limits, value: 5}}", "limits", "cpu and memory"),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources, value: none}}", "limits", "cpu and memory"),
+        (f"{{op: replace, path: {WORKER}/containers/0/ports, value: {{metrics: 8080}}}}", "http", "group cpu"),
+        ("{op: replace, path: /spec/rayClusterConfig/headGroupSpec/rayStartParams, value: foo}", "folder", "head"),
+        ("{op: replace, path: /spec/rayClusterConfig, value: foo}", "overlay", "does not say its pods"),
+    ],
+)
+def test_what_has_no_sense_is_refused_in_words(files: dict[str, str], operation: str, key: str, words: str) -> None:
+    config = files[CONFIG].replace("      threads: 2\n", "      threads: 2\n      feedback: /feedback\n")
+    found = refusals(files | {CONFIG: config} | patched(files, operation))
+    assert any(finding.key == key and words in finding.reason for finding in found), found
+
+
+def test_an_object_without_a_version_is_refused(files: dict[str, str]) -> None:
+    found = refusals(files | with_object(files, "kind: ConfigMap\nmetadata: {name: a}\n"))
+    assert [finding.key for finding in found] == ["overlay"]
+    assert "apiVersion" in found[0].reason
+
+
 def test_what_is_too_long_to_be_observed_is_refused(files: dict[str, str]) -> None:
     found = refusals(files | {CONFIG: files[CONFIG] + "# a line of a fleet\n" * 14_000})
     assert [finding.key for finding in found] == ["observer"]
@@ -593,6 +635,21 @@ def test_an_error_of_kustomize_names_the_file_in_the_repository(files: dict[str,
     found = refusals(files | {"gitops/base/rayservice.yaml": "kind: [\n"})
     assert "mergeline-overlay" not in found[0].reason
     assert "rayservice.yaml" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            'E1127 07:42:55.1 18586 run.go:72] "command failed" err="no \\"gitops/bass\\" there"',
+            'no "gitops/bass" there',
+        ),
+        ('E1127 07:42:55.1 18586 run.go:72] "command failed" err=<\n\ta: first\n\t  second\n >', "a: first\n  second"),
+        ("error: no such file", "no such file"),
+    ],
+)
+def test_an_error_of_kustomize_has_its_own_words_only(printed: str, said: str) -> None:
+    assert kustomize.words_of(printed) == said
 
 
 # --- definitions of other kinds ---------------------------------------------------------------------------------------
