@@ -9,17 +9,22 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from gitops import bounded_yaml
 from gitops.environment import ENVIRONMENTS
 from gitops.errors import ContractError, MergelineError
-from gitops.objects import at
+from gitops.objects import at, texts
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""
 Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
+_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# The fields of a kustomization that name files or folders, and those that name files only.
+_MADE_OF = ("resources", "components", "bases", "generators", "transformers", "validators", "configurations", "crds")
+_FILE_FIELDS = ("path", "files", "envs", "env", "patchesStrategicMerge")
 _IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
 _SECONDS = 120
 _LOGGED = re.compile(r'[EF]\d{4} [\d:.]+ +\d+ \S+\] "command failed" err=')
@@ -44,6 +49,7 @@ def render(files: Mapping[str, str], environment: str) -> list[Object]:
     """
     if overlay_path(environment) not in files:
         raise ContractError(f"{overlay_path(environment)} is missing: {environment} is no environment for a cluster")
+    _mind_what_is_elsewhere(files, f"{ENVIRONMENTS}/{environment}", set())
     with tempfile.TemporaryDirectory(prefix="mergeline-overlay-") as folder:
         for path, text in files.items():
             target = Path(folder, path)
@@ -59,6 +65,30 @@ def render(files: Mapping[str, str], environment: str) -> list[Object]:
                 f"{overlay_path(environment)} renders an object without {', '.join(missing)}: {str(item)[:200]}"
             )
     return objects
+
+
+def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str]) -> None:
+    """Refuse what a folder is made of if it is not in the repository: tomorrow it would be something else."""
+    found = next((path for name in _NAMES if (path := f"{folder}/{name}") in files), None)
+    if found is None or folder in seen:
+        return
+    seen.add(folder)
+    document = bounded_yaml.load(files[found], found)
+    for field in _MADE_OF:
+        entries = at(document, field)
+        for entry in entries if isinstance(entries, list) else ():
+            if not isinstance(entry, str) or "\n" in entry:  # some may stand there as they are
+                continue
+            target = normpath(f"{folder}/{entry}")
+            if target in files:
+                continue
+            if not any(f"{target}/{name}" in files for name in _NAMES):
+                raise ContractError(f"{found}: `{field}` names {entry}, and {target} is not in this repository as text")
+            _mind_what_is_elsewhere(files, target, seen)
+    for path, text in texts(document):
+        steps = path.split(".")
+        if (steps[-1] in _FILE_FIELDS or (steps[-2:-1] and steps[-2] in _FILE_FIELDS)) and "://" in text:
+            raise ContractError(f"{found}: {path} names {text}, which is not in this repository")
 
 
 def search_path() -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import kustomize, policies, schemas, upgrade
+from gitops import destination, kustomize, policies, schemas, upgrade
 from gitops.environment import Environment, serve_config_path
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
@@ -21,9 +21,8 @@ _LONGEST_ANNOTATION = 250 * 1024  # Kubernetes takes 256 KiB for all of an objec
 
 
 def files_at(repository: Repository, commit: str) -> dict[str, str]:
-    """Paths and texts of all that an overlay may refer to, at a commit."""
-    paths = [path for folder in kustomize.FOLDERS for path in repository.list(commit, folder)]
-    return {path: repository.read(commit, path) for path in paths}
+    """Paths and texts of what an overlay may refer to at a commit; links, submodules and binary files it may not."""
+    return {path: text for folder in kustomize.FOLDERS for path, text in repository.texts(commit, folder).items()}
 
 
 def check(
@@ -47,6 +46,7 @@ def check(
     try:
         objects = kustomize.render(files, environment)
         config = embedded(objects, files.get(serve_config_path(environment)), environment)
+        elsewhere = list(destination.refusals(objects, files, environment))
     except ContractError as error:
         remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
         return [refuse("overlay", str(error), remedy)]
@@ -55,6 +55,7 @@ def check(
         *_schemas(objects, known),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
+        *elsewhere,
         *policies.check(objects, config, environment),
     ]
 

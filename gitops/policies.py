@@ -11,8 +11,8 @@ from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
 from gitops.findings import Finding, accept, refuse
 from gitops.objects import at, dicts, mapping, mappings, name_of, pods
 
-PRODUCTION = "production"
-"""The environment in which code comes from the image alone."""
+STAGING = "staging"
+"""The one environment of a cluster in which code that is in no image may be tried."""
 INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 UPGRADES = ("NewCluster", INCREMENTAL, "None")
 """What KubeRay 1.7 knows as `upgradeStrategy.type`; the API server takes any text there."""
@@ -41,7 +41,7 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
     refused = [
         *refusals(objects),
         *_secrets_in(config, "serve-config.yaml"),
-        *(_working_dirs(config) if environment == PRODUCTION else ()),
+        *(_working_dirs(config) if environment != STAGING else ()),
         *_http(objects, config),
         *_missing_services(objects),
         *_folders(objects, config),

@@ -16,6 +16,7 @@ from gitops import kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
 from gitops.objects import name_of
+from gitops.repository import Repository
 from ray_jobs import cluster, ingress
 
 ROOT = Path(__file__).parents[2]
@@ -567,6 +568,92 @@ def test_what_has_no_sense_is_refused_in_words(files: dict[str, str], operation:
     assert any(finding.key == key and words in finding.reason for finding in found), found
 
 
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("StatefulSet", "apps/v1"),
+        ("RoleBinding", "rbac.authorization.k8s.io/v1"),
+        ("ClusterRole", "rbac.authorization.k8s.io/v1"),
+    ],
+)
+def test_what_argo_cd_would_not_take_is_refused(files: dict[str, str], kind: str, version: str) -> None:
+    found = refusals(files | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"))
+    assert f"{kind} a: the AppProject takes no {kind} of the group" in str(found)
+    here = {path: text for path, text in files.items() if not path.startswith("gitops/argocd/")}
+    found = refusals(here | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"))
+    assert "argocd" not in {finding.key for finding in found}  # it is none of ours
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("ExternalSecret", "external-secrets.io/v1"),
+        ("SealedSecret", "bitnami.com/v1alpha1"),
+        ("Certificate", "cert-manager.io/v1"),
+    ],
+)
+def test_what_makes_secrets_in_the_cluster_is_taken(files: dict[str, str], kind: str, version: str) -> None:
+    assert refusals(files | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n")) == []
+
+
+@pytest.mark.parametrize("line", ["namespace: mergeline-staging\n", "namespace: kube-system\n", ""])
+def test_an_environment_has_its_own_namespace(files: dict[str, str], line: str) -> None:
+    found = refusals(files | {OVERLAY: files[OVERLAY].replace("namespace: mergeline-production\n", line)})
+    assert {finding.key for finding in found} == {"argocd"}
+    assert "and production goes to mergeline-production" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  - ../../base\n", "  - ../../base\n  - git::file:///srv/line//gitops/base\n"),
+        ("  - ../../base\n", "  - ../../base\n  - https://example.com/a.yaml\n"),
+        ("  - ../../base\n", "  - github.com/line/deployments//gitops/base?ref=main\n"),
+        ("  - ../../components/gateway\n", "  - git@example.com:line/deployments\n"),
+        ("    files: [serve-config.yaml]\n", "    files: ['serve-config.yaml=https://example.com/a.yaml']\n"),
+        ("patches:\n", "patches:\n  - path: https://example.com/a.yaml\n"),
+        ("patches:\n", "generators: [https://example.com/a.yaml]\npatches:\n"),
+    ],
+)
+def test_what_lies_elsewhere_is_refused(files: dict[str, str], old: str, new: str) -> None:
+    assert old in files[OVERLAY]
+    found = refusals(files | {OVERLAY: files[OVERLAY].replace(old, new, 1)})
+    assert [finding.key for finding in found] == ["overlay"]
+    assert "not in this repository" in found[0].reason
+
+
+def test_only_texts_of_a_commit_are_read(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    (tmp_path / "gitops").mkdir()
+    (tmp_path / "gitops" / "a.yaml").write_text("a: ä\n")
+    (tmp_path / "gitops" / "logo.png").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "gitops" / "link.yaml").symlink_to("/etc/passwd")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},gitops/submodule")
+    git("commit", "--quiet", "--message", "a")
+    repository = Repository(tmp_path)
+    assert overlay.files_at(repository, repository.fetch("HEAD").id) == {"gitops/a.yaml": "a: ä\n"}
+
+
+def test_an_environment_of_another_name_is_judged_as_strictly_as_production(files: dict[str, str]) -> None:
+    moved = {
+        path.replace("environments/production", "environments/hall-2"): text.replace(
+            "mergeline-production", "mergeline-hall-2"
+        )
+        for path, text in files.items()
+        if path in (OVERLAY, CONFIG)
+    }
+    assert refusals(files | moved, "hall-2") == []
+    _, old, new, _, _ = BAD["working_dir"]
+    path = CONFIG.replace("production", "hall-2")
+    assert [found.key for found in refusals(files | moved | {path: files[CONFIG].replace(old, new)}, "hall-2")] == [
+        "working-dir"
+    ]
+
+
 def test_an_object_without_a_version_is_refused(files: dict[str, str]) -> None:
     found = refusals(files | with_object(files, "kind: ConfigMap\nmetadata: {name: a}\n"))
     assert [finding.key for finding in found] == ["overlay"]
@@ -589,8 +676,8 @@ def test_a_secret_in_git_is_refused(files: dict[str, str]) -> None:
     secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: ray-token}\nstringData: {auth_token: abc}\n"
     text = files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - secret.yaml\n")
     found = refusals(files | {OVERLAY: text, "gitops/environments/production/secret.yaml": secret})
-    assert [finding.key for finding in found] == ["secret"]
-    assert "Secret ray-token would lie in Git in clear" in found[0].reason
+    assert {finding.key for finding in found} == {"secret", "argocd"}
+    assert "Secret ray-token would lie in Git in clear" in str(found)
 
 
 def test_what_only_names_a_secret_is_not_refused() -> None:
