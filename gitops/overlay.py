@@ -12,11 +12,8 @@ from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import serve_schema
 from gitops.objects import mappings, name_of
 from gitops.repository import Repository
-from gitops.upgrade import Forecast
+from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
 
-RAY_SERVICE = "RayService"
-OBSERVED = "serve-config"
-"""The annotation of pods that holds what `mergeline observe` compares the cluster with."""
 _LONGEST_ANNOTATION = 250 * 1024  # Kubernetes takes 256 KiB for all of an object's, names included
 
 
@@ -83,7 +80,9 @@ def forecast(repository: Repository, base: str, revision: str, environment: str)
     old, new = (Environment.parse(files[path], path).config for files in (before, after))
     if not all(kustomize.overlay_path(environment) in files for files in (before, after)):
         return upgrade.forecast(environment, (old, new), None)
-    one, other = (_service(kustomize.render(files, environment), environment) for files in (before, after))
+    one, other = (kustomize.render(files, environment) for files in (before, after))
+    for objects in (one, other):
+        _service(objects, environment)
     return upgrade.forecast(environment, (old, new), (one, other))
 
 
