@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import product
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
+from gitops import bounded_yaml, clear_text, pod_security, reach
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
+from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
-from gitops.objects import at, dicts, mapping, mappings, name_of, pods
+from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods
 
 STAGING = "staging"
 """The one environment of a cluster in which code that is in no image may be tried."""
@@ -20,9 +23,17 @@ NO_DIGEST = "0" * 64
 """Stands in the packaged overlays for an image that nobody has built yet."""
 
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{64})\Z")
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@\w+:[0-9A-Za-z]+)?\Z"
+)
 _TAG = re.compile(r":([^:/@]+)(?:@|\Z)")
-_SECRET_NAME = re.compile(r"(?i)(password|passwd|token|secret|credentials?|(access|api|private|secret)_?key(_id)?)\Z")
 _LIMITS = ("cpu", "memory")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPEnum]?)\Z")
+_FRACTIONS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+# Keys of a runtime environment that bring no code, and variables that make Python load other code.
+_HARMLESS = ("env_vars", "config", "excludes")
+_LOADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH")
 # Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
 _KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
 # Sources of volumes that go with their pod, and that nobody can write to.
@@ -30,7 +41,7 @@ _PASSING = {"emptyDir", "ephemeral", "csi"}
 _READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
 
 
-def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], environment: str) -> list[Finding]:
+def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str) -> list[Finding]:
     """Every policy's finding.
 
     Args:
@@ -40,32 +51,43 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
     """
     refused = [
         *refusals(objects),
-        *_secrets_in(config, "serve-config.yaml"),
-        *(_working_dirs(config) if environment != STAGING else ()),
+        *clear_text.refusals_in(config, "serve-config.yaml"),
+        *(_fetched(objects, config) if environment != STAGING else ()),
+        *reach.refusals(objects),
         *_http(objects, config),
         *_missing_services(objects),
         *_folders(objects, config),
     ]
-    found = "images by digest, limits, no secret, a known upgrade strategy, folders on volumes"
+    found = (
+        "images by digest, limits, no secret, restricted pods, Ray closed, a known upgrade strategy, folders on volumes"
+    )
     return refused or [accept("policies", found)]
 
 
-def refusals(objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
+def refusals(objects: Iterable[Object]) -> list[Finding]:
     """What stands against objects, whatever they are for."""
-    asked = (_images, _limits, _secrets, _upgrade)
+    asked = (_images, _limits, clear_text.refusals, pod_security.refusals, _tokens, _upgrade)
     return [finding for item in objects for policy in asked for finding in policy(item)]
 
 
-def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
+def _images(item: Object) -> Iterator[Finding]:
     """An image is what its digest says; a tag can be moved, and `latest` always is."""
     remedy = "name it by digest, under `images:` in the overlay's kustomization.yaml"
+    for pod in pods(item):
+        for container in pod.containers():
+            if not isinstance(container.get("image"), str) or not container["image"]:
+                yield refuse("image", f"{pod}: container {container.get('name')} has no image", remedy)
     for path, found in mappings(item):
         image = found.get("image")
-        if not isinstance(image, str):
+        if isinstance(image, dict):  # a volume's
+            image = image.get("reference")
+        if not isinstance(image, str) or not image:
             continue
         where = f"{name_of(item)}: {path}: the image {image}"
         tag, digest = _TAG.search(image), _DIGEST.search(image)
-        if (tag is None and digest is None) or (tag and tag[1] == "latest"):
+        if not _REFERENCE.match(image):
+            yield refuse("image", f"{where} is no reference of an image", remedy)
+        elif (tag is None and digest is None) or (tag and tag[1] == "latest"):
             yield refuse("image", f"{where} is `latest`, which is another one tomorrow", remedy)
         elif digest is None:
             yield refuse("image", f"{where} has no digest", remedy)
@@ -73,36 +95,42 @@ def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
             yield refuse("image", f"{where} has the digest that stands for none yet", remedy)
 
 
-def _limits(item: Mapping[str, Any]) -> Iterator[Finding]:
+def _limits(item: Object) -> Iterator[Finding]:
     """Ray takes its CPUs and memory from the limits, and a container without them may take its node's."""
     for pod in pods(item):
         for container in pod.containers():
-            limits = mapping(container, "resources", "limits")
-            if missing := [limit for limit in _LIMITS if limits.get(limit) is None]:
-                where = f"{pod}: container {container.get('name')}"
+            where = f"{pod}: container {container.get('name')}"
+            limits, requests = (mapping(container, "resources", key) for key in ("limits", "requests"))
+            if missing := [limit for limit in _LIMITS if limits.get(limit) is None or _quantity(limits[limit]) == 0]:
                 yield refuse("limits", f"{where} has no limit of {' and '.join(missing)}", "give `resources.limits`")
+            for key in sorted(limits.keys() & requests.keys()):
+                limit, request = _quantity(limits[key]), _quantity(requests[key])
+                if limit is not None and request is not None and limit < request:
+                    found = f"{where} requests {requests[key]} of {key}, and its limit is {limits[key]}"
+                    yield refuse("limits", found, "give a limit that is not below the request")
 
 
-def _secrets(item: Mapping[str, Any]) -> Iterator[Finding]:
-    if item["kind"] == "Secret" and (item.get("data") or item.get("stringData")):
-        remedy = "make it by hand, or let External Secrets or Sealed Secrets do it"
-        yield refuse("secret", f"{name_of(item)} would lie in Git in clear (base64 hides nothing)", remedy)
-    elif "Secret" not in item["kind"]:  # a SealedSecret or an ExternalSecret names keys, and holds no value in clear
-        yield from _secrets_in(item, name_of(item))
+def _quantity(value: Any) -> Decimal | None:
+    """A quantity of Kubernetes as a number; None: it is none, which the schema says."""
+    found = _QUANTITY.match(str(value))
+    if found is None:
+        return None
+    unit = found[2]
+    if unit in _FRACTIONS:
+        return Decimal(found[1]) * _FRACTIONS[unit]
+    base = 1024 if unit.endswith("i") else 1000
+    return Decimal(found[1]) * Decimal(base) ** " KMGTPE".index(unit[:1].upper() or " ")
 
 
-def _secrets_in(value: Mapping[str, Any], source: str) -> Iterator[Finding]:
-    """A value in clear under a name that says what it is: of a variable, or of a key."""
-    for path, inner in mappings(value):
-        named = {str(inner.get("name")): inner.get("value")}
-        keys = {key: found.get("value") if isinstance(found, dict) else found for key, found in inner.items()}
-        for name, found in (named | keys).items():
-            if isinstance(found, str) and found and _SECRET_NAME.search(str(name)):
-                remedy = "take it from a Secret with `valueFrom.secretKeyRef`"
-                yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", remedy)
+def _tokens(item: Object) -> Iterator[Finding]:
+    """Who reaches Ray's dashboard without a token runs code in the cluster."""
+    for path, cluster in mappings(item):
+        if "headGroupSpec" in cluster and at(cluster, "authOptions", "mode") != "token":
+            found = f"{name_of(item)}: {path}.authOptions.mode is not `token`: who reaches Ray runs code in it"
+            yield refuse("token", found, "take `authOptions` of gitops/base/rayservice.yaml")
 
 
-def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
+def _upgrade(item: Object) -> Iterator[Finding]:
     if item["kind"] != "RayService":
         return
     strategy = at(item, "spec", "upgradeStrategy")
@@ -135,7 +163,7 @@ def _is_in(value: Any, low: int, high: int | None = None) -> bool:
     return isinstance(value, int) and value >= low and (high is None or value <= high)
 
 
-def _missing_services(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _missing_services(objects: Sequence[Object]) -> Iterator[Finding]:
     """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
     for service in objects:
         if service["kind"] != "RayService" or at(service, "spec", "upgradeStrategy", "type") != INCREMENTAL:
@@ -147,15 +175,36 @@ def _missing_services(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]
                 yield refuse("upgrade", found, f"take it out: KubeRay makes {service['metadata']['name']}-gateway")
 
 
-def _working_dirs(config: Mapping[str, Any]) -> Iterator[Finding]:
+def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """Code that is fetched when a replica starts wins over the image's, without a word."""
+    remedy = "take it out, and build an image with that code"
     for path, found in mappings(config):
-        if "working_dir" in found:
-            said = f"serve-config.yaml: {path}: `working_dir` wins over the code in the image"
-            yield refuse("working-dir", said, "take it out, and build an image with that code")
+        if path.endswith("runtime_env"):
+            for key in _of_other_code(found):
+                yield refuse(
+                    "working-dir", f"serve-config.yaml: {path}: `{key}` wins over the code in the image", remedy
+                )
+    for item in objects:
+        for path, found in mappings(item):
+            if (text := found.get("runtimeEnvYAML")) is None:
+                continue
+            where = f"{name_of(item)}: {path}.runtimeEnvYAML"
+            try:
+                environment = bounded_yaml.load(str(text), where)
+            except ContractError as error:
+                yield refuse("working-dir", str(error), remedy)
+                continue
+            for key in _of_other_code(environment if isinstance(environment, dict) else {}):
+                yield refuse("working-dir", f"{where}: `{key}` wins over the code in the image", remedy)
 
 
-def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_other_code(runtime_env: Mapping[str, Any]) -> list[str]:
+    """What in a runtime environment of Ray's runs other code, or the same by another interpreter."""
+    variables = [name for name in mapping(runtime_env, "env_vars") if name in _LOADING]
+    return [*(str(key) for key in runtime_env if key not in _HARMLESS), *(f"env_vars.{name}" for name in variables)]
+
+
+def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """Serve listens where KubeRay's Service sends requests to."""
     options = config.get("http_options") or {}
     host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)  # noqa: S104 - Ray Serve's defaults
@@ -177,7 +226,7 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
                     yield refuse("http", found, "give both the same")
 
 
-def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
+def _folders(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
     services = [item for item in objects if item["kind"] == "RayService"]
     for application in config.get("applications") or ():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gitops import kustomize, overlay, policies, schemas
+from gitops import clear_text, kustomize, overlay, policies, reach, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
 from gitops.objects import name_of
@@ -568,6 +568,197 @@ def test_what_has_no_sense_is_refused_in_words(files: dict[str, str], operation:
     assert any(finding.key == key and words in finding.reason for finding in found), found
 
 
+HEAD = "/spec/rayClusterConfig/headGroupSpec"
+OTHER = f"other@sha256:{DIGEST}"
+LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "words"),
+    [
+        (f"{{op: remove, path: {WORKER}/containers/0/image}}", "image", "container ray-worker has no image"),
+        (f'{{op: replace, path: {WORKER}/containers/0/image, value: ""}}', "image", "ray-worker has no image"),
+        (
+            f'{{op: replace, path: {WORKER}/containers/0/image, value: "https://r/m @sha256:{DIGEST}"}}',
+            "image",
+            "is no reference of an image",
+        ),
+        (
+            f'{{op: replace, path: {WORKER}/containers/0/image, value: "R/M@sha256:{DIGEST}"}}',
+            "image",
+            "is no reference of an image",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/volumes/-, value: {{name: a, image: {{reference: 'q.io/m:latest'}}}}}}",
+            "image",
+            "the image q.io/m:latest is `latest`",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/initContainers, value: [{{name: a, image: 'b:1', {LIMITED}}}]}}",
+            "image",
+            "the image b:1 has no digest",
+        ),
+        (f'{{op: replace, path: {WORKER}/containers/0/resources/limits/memory, value: "0"}}', "limits", "of memory"),
+        (
+            f"{{op: replace, path: {WORKER}/containers/0/resources/limits/memory, value: 1Gi}}",
+            "limits",
+            "requests 4Gi of memory, and its limit is 1Gi",
+        ),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources/limits/cpu, value: 1500m}}", "limits", "is 1500m"),
+        (f"{{op: add, path: {WORKER}/hostNetwork, value: true}}", "pod-security", "hostNetwork is on"),
+        (
+            f"{{op: add, path: {WORKER}/volumes/-, value: {{name: a, hostPath: {{path: /}}}}}}",
+            "pod-security",
+            "the volume a is a hostPath",
+        ),
+        (f"{{op: replace, path: {WORKER}/securityContext/runAsUser, value: 0}}", "pod-security", "it runs as root"),
+        (f"{{op: replace, path: {WORKER}/securityContext/runAsNonRoot, value: false}}", "pod-security", "NonRoot"),
+        (f"{{op: remove, path: {WORKER}/securityContext/seccompProfile}}", "pod-security", "`seccompProfile.type`"),
+        (f"{{op: remove, path: {WORKER}/containers/0/securityContext}}", "pod-security", "`capabilities.drop` is not"),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/securityContext/privileged, value: true}}",
+            "pod-security",
+            "it is privileged",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/securityContext/capabilities/add, value: [SYS_ADMIN]}}",
+            "pod-security",
+            "it adds capabilities",
+        ),
+        (
+            "{op: remove, path: /spec/rayClusterConfig/autoscalerOptions/securityContext}",
+            "pod-security",
+            "headGroupSpec.template: container autoscaler: `allowPrivilegeEscalation` is not false",
+        ),
+        ("{op: remove, path: /spec/rayClusterConfig/authOptions}", "token", "authOptions.mode is not `token`"),
+        ("{op: replace, path: /spec/rayClusterConfig/authOptions/mode, value: disabled}", "token", "is not `token`"),
+        (f"{{op: add, path: {HEAD}/serviceType, value: LoadBalancer}}", "network", "opens Ray's head to the outside"),
+        (f"{{op: add, path: {HEAD}/enableIngress, value: true}}", "network", "opens Ray's head to the outside"),
+        (
+            "{op: remove, path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
+            "/app.kubernetes.io~1part-of}",
+            "network",
+            "no NetworkPolicy without rules selects these pods",
+        ),
+        (f"{{op: replace, path: {WORKER}/serviceAccountName, value: admin}}", "reference", "no ServiceAccount admin"),
+    ],
+)
+def test_a_service_that_breaks_a_policy_is_refused(files: dict[str, str], operation: str, key: str, words: str) -> None:
+    found = refusals(files | patched(files, operation))
+    assert [finding for finding in found if finding.key == key and words in finding.reason], found
+
+
+def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]) -> None:
+    labels = "/spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
+    found = refusals(files | patched(files, f"{{op: replace, path: {labels}, value: {{a: b}}}}"))
+    assert {finding.key for finding in found} == {"network", "reference"}
+    said = "workerGroupSpecs.0.template: no NetworkPolicy without rules selects these pods"
+    assert said in str(found)
+    assert "PodDisruptionBudget ray-workers selects no pod that is there" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ("commonLabels: {team: a}\n", {"network", "reference"}),
+        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference"}),
+        ("labels:\n  - pairs: {team: a}\n", set()),
+        ("commonAnnotations: {team: a}\n", set()),
+        ("namePrefix: x-\n", {"network", "reference"}),
+    ],
+)
+def test_what_kustomize_adds_reaches_both_a_selector_and_its_pods(
+    files: dict[str, str], more: str, keys: set[str]
+) -> None:
+    assert {finding.key for finding in refusals(files | {OVERLAY: files[OVERLAY] + more})} == keys
+
+
+ANYBODY = "from: [{namespaceSelector: {}}]"
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_open"),
+    [
+        ("{}", True),
+        (f"{{{ANYBODY}}}", True),
+        (f"{{{ANYBODY}, ports: [{{port: 8265}}]}}", True),
+        ("{from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: dashboard}]}", True),
+        ("{ports: [{port: 8000, endPort: 9000}]}", True),
+        ("{ports: [{port: serve}, {port: 9000}]}", False),
+        (f"{{{ANYBODY}, ports: [{{port: metrics}}]}}", False),
+        ("{from: [{namespaceSelector: {matchLabels: {a: b}}}]}", False),
+        ("{from: [{podSelector: {}}]}", False),
+    ],
+)
+def test_only_serve_s_ports_may_be_open_to_everybody(files: dict[str, str], rule: str, is_open: bool) -> None:
+    policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: more}\n"
+    found = refusals(files | with_object(files, f"{policy}spec: {{podSelector: {{}}, ingress: [{rule}]}}\n"))
+    assert {finding.key for finding in found} == ({"network"} if is_open else set())
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "is_refused"), [("mergeline-serve-svc", 8000, False), ("mergeline-head-svc", 8265, True)]
+)
+def test_from_outside_there_is_a_way_to_serve_only(
+    files: dict[str, str], service: str, port: int, is_refused: bool
+) -> None:
+    backend = f"{{service: {{name: {service}, port: {{number: {port}}}}}}}"
+    paths = f"{{paths: [{{path: /, pathType: Prefix, backend: {backend}}}]}}"
+    ingress = (
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\n"
+        f"spec: {{rules: [{{http: {paths}}}]}}\n"
+    )
+    route = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: b}\n"
+        f"spec: {{rules: [{{backendRefs: [{{name: {service}, port: {port}}}]}}]}}\n"
+    )
+    for text in (ingress, route):
+        found = refusals(files | with_object(files, text))
+        assert [finding.key for finding in found] == (["network"] if is_refused else [])
+
+
+def test_a_load_balancer_to_the_dashboard_is_refused() -> None:
+    def found(port: object) -> list[Finding]:
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}]}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}
+        return list(reach.refusals([service]))
+
+    assert [finding.key for finding in found(8265)] == ["network"]
+    assert found("serve") == found(8000) == []
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "{py_modules: ['https://example.com/a.zip']}",
+        "{pip: [requests]}",
+        "{uv: [requests]}",
+        "{conda: {dependencies: [pip]}}",
+        "{py_executable: uv run}",
+        "{worker_process_setup_hook: a.b}",
+        "{image_uri: 'rayproject/ray:latest'}",
+        "{container: {image: 'rayproject/ray:latest'}}",
+        "{env_vars: {PYTHONPATH: /tmp}}",
+    ],
+)
+def test_code_comes_from_the_image(files: dict[str, str], runtime: str) -> None:
+    for line in ("    import_path: serve.app:build\n", "          num_cpus: 2\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        text = files[CONFIG].replace(line, f"{line}{indent}runtime_env: {runtime}\n")
+        assert "working-dir" in {finding.key for finding in refusals(files | {CONFIG: text})}
+        harmless = files[CONFIG].replace(line, f"{line}{indent}runtime_env: {{env_vars: {{OMP_NUM_THREADS: '2'}}}}\n")
+        assert refusals(files | {CONFIG: harmless}) == []
+
+
+@pytest.mark.parametrize(("text", "count"), [("pip: [a]", 1), ("env_vars: {A: b}", 0), ("a: [", 1)])
+def test_a_job_s_code_comes_from_the_image_too(text: str, count: int) -> None:
+    job = {"kind": "RayJob", "metadata": {"name": "a"}, "spec": {"runtimeEnvYAML": text}}
+    for item in (job, {"kind": "RayCronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": job["spec"]}}):
+        found = [one for one in policies.check([item], {}, "production") if one.key == "working-dir"]
+        assert len(found) == count
+        assert policies.check([item], {}, "staging")[0].key != "working-dir"
+
+
 @pytest.mark.parametrize(
     ("kind", "version"),
     [
@@ -689,6 +880,77 @@ def test_what_only_names_a_secret_is_not_refused() -> None:
     assert policies.refusals([sealed, external, pod]) == []
     redis = {"kind": "RayCluster", "metadata": {"name": "a"}, "spec": {"redisPassword": {"value": "hunter2"}}}
     assert [finding.key for finding in policies.refusals([redis])] == ["secret"]
+
+
+NAMED = (
+    "AZURE_STORAGE_KEY ACCOUNT_KEY KAGGLE_KEY SIGNING_KEY ENCRYPTION_KEY SSH_KEY TLS_KEY DB_PASS MYSQL_PWD PGPASSWORD "
+)
+NAMED += "REDIS_AUTH PASSPHRASE GITHUB_PAT SECRETS TOKEN_2 AZURE_STORAGE_CONNECTION_STRING AWS_ACCESS_KEY_ID "
+NAMED += "apiToken example.com/token redis-password Authorization API_KEY apiKey"
+HARMLESS = "PASSWORD_FILE topologyKey PUBLIC_KEY PWD secretName COMPASS KEYS OMP_NUM_THREADS tokenizer bypass"
+
+
+@pytest.mark.parametrize("name", NAMED.split())
+def test_a_name_says_that_a_value_is_secret(name: str) -> None:
+    for value in ({"name": name, "value": "abc"}, {name: "abc"}, {name: {"value": "abc"}}):
+        assert [found.key for found in clear_text.refusals_in({"env": [value]}, "it")] == ["secret"]
+    for nothing in ("", "$REDIS_PASSWORD", "$(RAY_AUTH_TOKEN)", "${A}", "{{ .password }}", "false"):
+        assert list(clear_text.refusals_in({"env": [{"name": name, "value": nothing}]}, "it")) == []
+
+
+@pytest.mark.parametrize("name", HARMLESS.split())
+def test_other_names_do_not(name: str) -> None:
+    assert list(clear_text.refusals_in({name: "abc", "env": [{"name": name, "value": "abc"}]}, "it")) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "is_secret"),
+    [
+        ("postgres://u:hunter2@db/x", True),
+        ("https://user:hunter2@mlflow.example.com", True),
+        ("redis://:hunter2@redis:6379", True),
+        ("s3://AKIA:abc@bucket/key?region=us-east-1", True),
+        ("ray start --redis-password=hunter2", True),
+        ("Bearer eyJhbGciOi", True),
+        ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc==", True),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE", True),
+        (f"ghp_{'a' * 36}", True),
+        ("https://user:$PASSWORD@mlflow.example.com", False),
+        ("https://mlflow.example.com:5000/a@b", False),
+        ("s3://line/bundles/a?scheme=https&endpoint_override=minio.example.com:9000", False),
+        ("ray start --redis-password=$REDIS_PASSWORD", False),
+        ("-----BEGIN CERTIFICATE-----", False),
+        ("line@example.com", False),
+        (OTHER, False),
+    ],
+)
+def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
+    found = [*clear_text.refusals_in({"args": [value]}, "it"), *clear_text.refusals_in({"uri": value}, "it")]
+    assert [finding.key for finding in found] == ["secret", "secret"] * is_secret
+
+
+@pytest.mark.parametrize(
+    ("item", "count"),
+    [
+        ({"kind": "ConfigMap", "data": {"app.env": "# of the app\nexport AWS_SECRET_ACCESS_KEY='abc'\n"}}, 1),
+        ({"kind": "ConfigMap", "data": {"app.sh": "TOKEN=$(cat /token)\nOTHER=abc\n"}}, 0),
+        ({"kind": "ConfigMap", "data": {"secret": "hunter2"}}, 1),
+        (
+            {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
+            0,
+        ),
+        ({"kind": "Middleware", "spec": {"basicAuth": {"secret": "line/users"}}}, 0),
+        ({"kind": "ServiceAccount", "automountServiceAccountToken": "false"}, 0),
+        ({"kind": "MySecretThing", "spec": {"password": "hunter2"}}, 1),
+        ({"kind": "SecretStore", "spec": {"provider": {"vault": {"auth": {"token": "s3cr3t"}}}}}, 1),
+        ({"kind": "ExternalSecret", "spec": {"target": {"template": {"data": {"password": "hunter2"}}}}}, 1),
+        ({"kind": "ExternalSecret", "spec": {"target": {"template": {"data": {"password": "{{ .a }}"}}}}}, 0),
+        ({"kind": "SealedSecret", "spec": {"encryptedData": {"password": "AgBy3"}, "template": {"token": "abc"}}}, 1),
+    ],
+)
+def test_a_reference_is_no_secret_and_a_kind_s_name_no_excuse(item: dict[str, Any], count: int) -> None:
+    whole = {**item, "metadata": {"name": "a", **item.get("metadata", {})}}
+    assert [found.key for found in clear_text.refusals(whole)] == ["secret"] * count
 
 
 @pytest.mark.parametrize(
