@@ -65,6 +65,7 @@ _MODELS_KEY: Mapping[type[Contract], str] = {UserConfig: "model", FleetConfig: "
 """The key of a `user_config` by which it is known."""
 _SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
 _PROJECT = re.compile(r"^projects/[a-z0-9-]+\.yaml\Z")
+_ROUTE_PREFIX = re.compile(r"/([^{}]*[^{}/])?\Z")
 _MODEL = re.compile(r"^gitops/models/([a-z0-9-]+)/([1-9][0-9]{0,8})\.yaml\Z")
 
 
@@ -405,10 +406,20 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     found = models_of(entry, source)
     return Application(
         name=name,
-        route_prefix=entry.get("route_prefix", "/"),
+        route_prefix=_route_prefix(entry, source, where),
         deployment=found[0] if found else None,
         wanted=found[1] if found else UserConfig(),
         config=entry,
+    )
+
+
+def _route_prefix(entry: dict[str, Any], source: str, where: str) -> str | None:
+    """As Ray Serve takes it; another one it would refuse only when it deploys the application."""
+    prefix = entry.get("route_prefix", "/")
+    if prefix is None or (isinstance(prefix, str) and _ROUTE_PREFIX.match(prefix)):
+        return prefix
+    raise ContractError(
+        f"{source}: {where}: the `route_prefix` {prefix!r} must begin with a slash, end with none and hold no braces"
     )
 
 

@@ -650,3 +650,18 @@ def test_a_seed_for_this_machine_has_replicas_for_its_cores(
 def test_a_second_project_joins_an_environment_that_keeps_no_feedback(tmp_path: Path) -> None:
     joined = with_application(seed_environment("screw", "staging"), "bolt", "staging", State.at(tmp_path))
     assert set(Environment.parse(joined, "x").applications) == {"screw", "bolt"}
+
+
+@pytest.mark.parametrize("prefix", ["/", "/a", "/a/b", "null"])
+def test_a_route_prefix_is_taken_as_ray_serve_takes_it(prefix: str) -> None:
+    text = seed_environment("screw", "production").replace("route_prefix: /\n", f"route_prefix: {prefix}\n")
+    assert Environment.parse(text, "a.yaml").applications["screw"].route_prefix == (
+        None if prefix == "null" else prefix
+    )
+
+
+@pytest.mark.parametrize("prefix", ["/a/", "screw", '"/x{y}"', '""', "//", "5"])
+def test_a_route_prefix_that_ray_serve_would_refuse_when_it_deploys_is_refused(prefix: str) -> None:
+    text = seed_environment("screw", "production").replace("route_prefix: /\n", f"route_prefix: {prefix}\n")
+    with pytest.raises(ContractError, match="must begin with a slash, end with none and hold no braces"):
+        Environment.parse(text, "a.yaml")

@@ -1064,7 +1064,38 @@ def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: P
     assert schemas.complaints(item | {"spec": {}}, crds) == ["spec: 'rayClusterConfig' is a required property"]
     whole = {"rayClusterConfig": {"anything": 1}, "rayClusterDeletionDelaySeconds": None}
     assert schemas.complaints(item | {"spec": whole}, crds) == []
-    assert schemas.complaints(item | {"kind": "RayJob"}, crds) is None
+    misspelt = "the definitions of ray.io have no RayJobb in ray.io/v1"
+    assert schemas.complaints(item | {"kind": "RayJobb"}, crds) == [misspelt]
+    assert schemas.complaints(item | {"kind": "A", "apiVersion": "line.example.com/v1"}, crds) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"labels": {"a": "b", "c": ""}, "annotations": {"a": "any text"}, "finalizers": ["a/b"]}, ""),
+        ({"namespace": "mergeline-staging", "creationTimestamp": None}, ""),
+        ({"labelz": {}}, "metadata: Additional properties are not allowed ('labelz' was unexpected)"),
+        ({"anotations": {"a": "b"}}, "'anotations' was unexpected"),
+        ({"labels": {"a": 5}}, "metadata.labels.a: 5 is not of type 'string'"),
+        ({"labels": {"a": "not a label!"}}, "metadata.labels.a: 'not a label!' does not match"),
+        ({"annotations": {"a": True}}, "metadata.annotations.a: True is not of type 'string'"),
+        ({"name": "Merge_line"}, "metadata.name: 'Merge_line' does not match"),
+    ],
+)
+def test_the_metadata_of_other_kinds_is_checked(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition(**KNOWN)))
+    item = {"apiVersion": "ray.io/v1", "kind": "RayService", "spec": {"rayClusterConfig": {}}}
+    found = schemas.complaints(item | {"metadata": {"name": "a", **metadata}}, schemas.read_crds(tmp_path / "crd.yaml"))
+    assert found is not None
+    assert [said in complaint for complaint in found] == [True] * bool(said)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("networking.k8s.io/v1", "Ingres"), ("networking.k8s.io/v1beta1", "Ingress")]
+)
+def test_a_group_of_kubernetes_own_has_the_kinds_that_it_has(version: str, kind: str) -> None:
+    found = schemas.complaints({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}}, {})
+    assert found == [f"Kubernetes 1.37 has no {kind} in {version}"]
 
 
 @pytest.mark.parametrize(
