@@ -12,7 +12,7 @@ _NAME = re.compile(
     r"|connection_?string|(redis|basic|http)[_-]?auth"
     r"|(access|account|api|encryption|master|private|secret|signing|ssh|storage|tls)[_-]?key(_id)?)([_-]?\d+)?\Z"
 )
-_KEY = re.compile(r"(?<!PUBLIC)_KEY(_ID|_\d+)?\Z")
+_KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
 """Variables are in capitals; in small letters a key is more often that of a mapping."""
 # Values by which nobody gets in: a place to look at, a template's, a switch.
 _NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
@@ -76,6 +76,8 @@ def _is_secret(name: str, value: str) -> bool:
 
 def _names_one(path: str, name: str, value: str, kind: str) -> bool:
     """Whether the value is the name of a Secret, or of a key in one, as controllers take them."""
+    if kind == "ResourceQuota":  # it counts them
+        return True
     if kind.endswith("ExternalSecret"):
         return name == "secretKey"
     is_reference = name == "secret" or (name.endswith("-secret") and "/" in name and path.endswith("annotations"))

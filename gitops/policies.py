@@ -83,16 +83,20 @@ def _images(item: Object) -> Iterator[Finding]:
             image = image.get("reference")
         if not isinstance(image, str) or not image:
             continue
-        where = f"{name_of(item)}: {path}: the image {image}"
-        tag, digest = _TAG.search(image), _DIGEST.search(image)
-        if not _REFERENCE.match(image):
-            yield refuse("image", f"{where} is no reference of an image", remedy)
-        elif (tag is None and digest is None) or (tag and tag[1] == "latest"):
-            yield refuse("image", f"{where} is `latest`, which is another one tomorrow", remedy)
-        elif digest is None:
-            yield refuse("image", f"{where} has no digest", remedy)
-        elif digest[1] == NO_DIGEST:
-            yield refuse("image", f"{where} has the digest that stands for none yet", remedy)
+        if complaint := image_complaint(image):
+            yield refuse("image", f"{name_of(item)}: {path}: {complaint}", remedy)
+
+
+def image_complaint(image: str) -> str | None:
+    """What is wrong with the name of an image; None: nothing."""
+    tag, digest = _TAG.search(image), _DIGEST.search(image)
+    if not _REFERENCE.match(image):
+        return f"the image {image} is no reference of an image"
+    if (tag is None and digest is None) or (tag and tag[1] == "latest"):
+        return f"the image {image} is `latest`, which is another one tomorrow"
+    if digest is None:
+        return f"the image {image} has no digest"
+    return f"the image {image} has the digest that stands for none yet" if digest[1] == NO_DIGEST else None
 
 
 def _limits(item: Object) -> Iterator[Finding]:

@@ -887,7 +887,9 @@ NAMED = (
 )
 NAMED += "REDIS_AUTH PASSPHRASE GITHUB_PAT SECRETS TOKEN_2 AZURE_STORAGE_CONNECTION_STRING AWS_ACCESS_KEY_ID "
 NAMED += "apiToken example.com/token redis-password Authorization API_KEY apiKey"
-HARMLESS = "PASSWORD_FILE topologyKey PUBLIC_KEY PWD secretName COMPASS KEYS OMP_NUM_THREADS tokenizer bypass"
+HARMLESS = (
+    "PASSWORD_FILE topologyKey PUBLIC_KEY PARTITION_KEY PWD secretName COMPASS KEYS OMP_NUM_THREADS tokenizer bypass"
+)
 
 
 @pytest.mark.parametrize("name", NAMED.split())
@@ -939,6 +941,7 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
             {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
             0,
         ),
+        ({"kind": "ResourceQuota", "spec": {"hard": {"count/secrets": "10"}}}, 0),
         ({"kind": "Middleware", "spec": {"basicAuth": {"secret": "line/users"}}}, 0),
         ({"kind": "ServiceAccount", "automountServiceAccountToken": "false"}, 0),
         ({"kind": "MySecretThing", "spec": {"password": "hunter2"}}, 1),
