@@ -25,6 +25,7 @@ from benchmarks.peers.judging import BUNDLE_VARIABLE
 from gitops import environment
 from gitops.bundle import MANIFEST, digest
 from gitops.manifest import BundleManifest, ServedModel
+from gitops.seed import seed_environment
 from gitops.serve_api import ServeApi
 from gitops.state import State, usable_cores
 from ray_jobs import cluster, processes
@@ -296,7 +297,7 @@ class Mergeline:
         """The packaged environment with the bundle as version 1."""
         name = BundleManifest.read(self.bundle / MANIFEST).name
         model = ServedModel(name=name, version="1", uri=self.bundle.as_uri(), sha256=digest(self.bundle))
-        text = environment.seed_environment(name, "local", self.port)
+        text = seed_environment(name, "local", self.port)
         for key, value in self.settings.items():
             text, found = re.subn(rf"(?<=\b{key}: )\d+", str(value), text)
             assert found == 1, f"the environment has {found} lines {key}"

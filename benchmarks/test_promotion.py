@@ -20,11 +20,12 @@ from benchmarks.services import Mergeline, await_answer
 from benchmarks.test_request_path import photograph
 from gitops import environment
 from gitops.bundle import MANIFEST, seal
-from gitops.environment import serve_config_path
 from gitops.gates import hooks
+from gitops.layout import serve_config_path
 from gitops.manifest import BundleManifest, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import Repository, create_bare
+from gitops.seed import seed_environment
 from gitops.state import State
 from tests.processes import processes_named
 
@@ -86,7 +87,7 @@ def served(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 def _texts(served: Mergeline, folder: Path, versions: int) -> list[str]:
     """An environment's text for each version: copies of the bundle that differ enough to be loaded anew."""
     manifest = BundleManifest.read(served.bundle / MANIFEST)
-    text = environment.seed_environment(manifest.name, "local", served.port)
+    text = seed_environment(manifest.name, "local", served.port)
     texts = []
     for version in range(2, versions + 2):
         copy = Path(shutil.copytree(served.bundle, folder / f"version-{version}"))
@@ -109,7 +110,7 @@ def test_from_a_merge_to_the_first_answer(benchmark: BenchmarkFixture, served: M
 
     def merge() -> None:
         number = next(numbers)
-        repository.commit("main", "main", {path: texts[number]}, f"Serve version {number + 2}", replace=True)
+        repository.commit("main", "main", {path: texts[number]}, f"Serve version {number + 2}")
         merged, version = time.perf_counter(), str(number + 2)
         while version not in clients.first_seen:
             assert time.perf_counter() - merged < _DEADLINE_SECONDS, (clients.failed, reconciler.journal.status())

@@ -10,7 +10,7 @@ from gitops.manifest import Contract
 from gitops.status import OperationState, SyncResult
 
 
-class Settings(Contract):
+class ReconcileSettings(Contract):
     """How the reconciler goes about it; the defaults of retrying are Argo CD's."""
 
     self_heal: bool = Field(default=False, description="Put back what was changed on the cluster behind Git's back.")
@@ -45,7 +45,7 @@ class Goal:
 
 
 def is_due(
-    goal: Goal, last: OperationState | None, settings: Settings, at: datetime, *, work: bool, valid: bool
+    goal: Goal, last: OperationState | None, settings: ReconcileSettings, at: datetime, *, work: bool, valid: bool
 ) -> bool:
     """Whether to attempt `goal` now without anybody asking for it.
 
@@ -81,7 +81,7 @@ class Found:
 def begin(
     goal: Goal,
     last: OperationState | None,
-    settings: Settings,
+    settings: ReconcileSettings,
     at: datetime,
     found: Found,
     request: str | None = None,
@@ -153,7 +153,7 @@ def succeed(operation: OperationState, message: str, at: datetime) -> OperationS
 def fail(
     operation: OperationState,
     error: MergelineError,
-    settings: Settings,
+    settings: ReconcileSettings,
     at: datetime,
     *,
     retrying: bool,
@@ -186,7 +186,7 @@ def failure_of(operation: OperationState | None, revision: str | None) -> str:
     return operation.message if failed else ""
 
 
-def _next_heal(last: OperationState, settings: Settings) -> datetime:
+def _next_heal(last: OperationState, settings: ReconcileSettings) -> datetime:
     """The first self-heal comes at once; where they come again and again, somebody works against them."""
     return _end(last) + settings.wait_before(last.heals) if last.heals else _end(last)
 

@@ -3,34 +3,22 @@
 Ray Serve's REST API takes unknown keys and unknown deployments without a word, so they are refused here.
 """
 
-import difflib
-import importlib.resources
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
-
 from gitops import bounded_yaml
-from gitops.errors import ContractError
+from gitops.errors import ContractError, did_you_mean
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
-from gitops.state import State, usable_cores
+from gitops.yaml_edit import remove, set_mapping
 
-PROJECT_PATH = "project.yaml"
-"""Where a deployments repository keeps the project file; those of further projects stand beside it, see below."""
-ENVIRONMENTS = "gitops/environments"
-MODELS = "gitops/models"
-SEED = "local"
-"""The packaged environment that one of an unknown name starts from."""
 DEFAULT_HTTP = ("0.0.0.0", 8000)  # noqa: S104 - Ray Serve's own default, where a file names no other
 DEFAULT_GRPC_PORT = 9000
-# Where a further replica has cores of its own: `target_ongoing_requests` and `max_replicas` of the packaged production.
-_REQUESTS_OF_A_REPLICA, _MOST_REPLICAS = 8, 8
+CLASSIFIER, FLEET = "Classifier", "Fleet"
+"""The deployments that serve a model, and many."""
 MONITOR = "Monitor"
 """The deployment that watches for drift; it is there only where `args.windows` is set."""
 MEMBERS = "/models"
@@ -54,8 +42,8 @@ class Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "serve.app:build": Builder("Classifier", UserConfig, monitored=True),
-    "serve.fleet:build": Builder("Fleet", FleetConfig, monitored=False),
+    "serve.app:build": Builder(CLASSIFIER, UserConfig, monitored=True),
+    "serve.fleet:build": Builder(FLEET, FleetConfig, monitored=False),
 }
 """By their import paths; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -63,42 +51,7 @@ GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_
 
 _MODELS_KEY: Mapping[type[Contract], str] = {UserConfig: "model", FleetConfig: "models"}
 """The key of a `user_config` by which it is known."""
-_SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
-_PROJECT = re.compile(r"^projects/[a-z0-9-]+\.yaml\Z")
 _ROUTE_PREFIX = re.compile(r"/([^{}]*[^{}/])?\Z")
-_MODEL = re.compile(r"^gitops/models/([a-z0-9-]+)/([1-9][0-9]{0,8})\.yaml\Z")
-
-
-def serve_config_path(environment: str) -> str:
-    """Where a deployments repository keeps an environment."""
-    return f"{ENVIRONMENTS}/{environment}/serve-config.yaml"
-
-
-def parse_serve_config_path(path: str) -> str | None:
-    """The environment whose serve-config.yaml `path` is, or None."""
-    match = _SERVE_CONFIG.match(path)
-    return match[1] if match else None
-
-
-def project_path(name: str) -> str:
-    """Where a deployments repository keeps the project file of a further project."""
-    return f"projects/{name}.yaml"
-
-
-def is_project_path(path: str) -> bool:
-    """Whether `path` is that of a project file."""
-    return path == PROJECT_PATH or _PROJECT.match(path) is not None
-
-
-def model_path(name: str, version: str) -> str:
-    """Where a deployments repository keeps a registered version of a model."""
-    return f"{MODELS}/{name}/{version}.yaml"
-
-
-def parse_model_path(path: str) -> tuple[str, str] | None:
-    """Name and version of the model whose manifest `path` is, or None."""
-    match = _MODEL.match(path)
-    return (match[1], match[2]) if match else None
 
 
 @dataclass(frozen=True)
@@ -126,15 +79,15 @@ class Application:
                     deployment["user_config"].pop(other, None)
         return copy
 
-    def targets(self) -> "tuple[Target, ...]":
+    def targets(self) -> "tuple[ModelTarget, ...]":
         """Where models are."""
         if isinstance(self.wanted, FleetConfig):
-            return tuple(Target(self, name) for name in self.wanted.models)
-        return (Target(self),)
+            return tuple(ModelTarget(self, name) for name in self.wanted.models)
+        return (ModelTarget(self),)
 
 
 @dataclass(frozen=True)
-class Target:
+class ModelTarget:
     """Where a model is or goes: an application that serves one, or its place in a fleet."""
 
     application: Application
@@ -210,11 +163,11 @@ class Environment:
         options = self.config.get("grpc_options") or {}
         return options.get("port", DEFAULT_GRPC_PORT), tuple(options.get("grpc_servicer_functions") or ())
 
-    def url(self, target: Target) -> str:
+    def url(self, target: ModelTarget) -> str:
         """Where this machine reaches a model."""
         return f"http://127.0.0.1:{self.http_port}{target.route}"
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[ModelTarget, ...]:
         """Where models are."""
         return tuple(target for app in self.applications.values() for target in app.targets())
 
@@ -230,7 +183,7 @@ class Environment:
         """All of the configuration but the models."""
         return self.config | {"applications": [app.settings() for app in self.applications.values()]}
 
-    def find(self, application: str | None, model: str | None, source: str) -> Target:
+    def find(self, application: str | None, model: str | None, source: str) -> ModelTarget:
         """Where a model goes: the named application, the one of the model's name, a fleet that has it, or the only one.
 
         Args:
@@ -248,133 +201,17 @@ class Environment:
             fit = having or list(taking)
             wanted = fit[0] if len(fit) == 1 else None
         if wanted in taking:
-            found = taking[wanted]
-            if isinstance(found.wanted, UserConfig):
-                return Target(found)
+            app = taking[wanted]
+            if isinstance(app.wanted, UserConfig):
+                return ModelTarget(app)
             if model is not None:
-                return Target(found, model)
-            raise ContractError(f"{source}: {found.name} is {found.wanted}: say which of them is meant")
+                return ModelTarget(app, model)
+            raise ContractError(f"{source}: {app.name} is {app.wanted}: say which of them is meant")
         names = ", ".join(taking) or "none: `user_config: {model: null}` under a deployment makes one"
-        asked = (
+        lacking = (
             f"no application {wanted!r} that serves a model" if wanted else "not one application to take for granted"
         )
-        raise ContractError(f"{source} has {asked}; name one of those that serve a model ({names})")
-
-
-def promote(
-    text: str,
-    application: str | None,
-    model: ServedModel,
-    source: str = "serve-config.yaml",
-    *,
-    trial: Trial | None = None,
-) -> str:
-    """The text with `model` in the application's `user_config`, and `trial` below it; all other characters stay.
-
-    Args:
-        text: a serve-config.yaml.
-        application: whose model; None: what `Environment.find` says.
-        model: what it shall serve.
-        source: named in errors.
-        trial: what it shall try beside it; None: nothing, and the lines of what it tried go.
-
-    Raises:
-        ContractError: the text is not valid, its `user_config` cannot be edited in place (an alias, say), or a fleet
-            should try something.
-    """
-    before = Environment.parse(text, source)
-    target = before.find(application, model.name, source)
-    app = target.application
-    if target.member is None:
-        edited = _write(text, app, "model", model.model_dump())
-        if target.trial and not (trial and trial.kind == target.trial.kind):
-            edited = _remove(edited, app, target.trial.kind)
-        if trial:
-            edited = _write(edited, app, trial.kind, trial.model_dump())
-    elif trial:
-        raise ContractError(
-            f"{source}: {app.name} is a fleet, whose models are promoted at once: to try one on a share of the "
-            "requests, give it an application of its own"
-        )
-    else:
-        edited = _write_member(text, app, target.member, model.model_dump())
-    after = Environment.parse(edited, source)
-    expected = before.wanted() | {target.name: UserConfig.of(model, trial)}
-    if after.wanted() != expected or after.settings() != before.settings():
-        raise ContractError(
-            f"{source}: cannot edit the model of {target.name} alone; write it without anchors or aliases"
-        )
-    return edited
-
-
-def with_application(text: str, project: str, environment: str, state: State | None = None) -> str:
-    """The text with another application behind the others: the packaged one, at a route of the project's name.
-
-    Args:
-        text: a serve-config.yaml.
-        project: name of the application.
-        environment: which packaged environment it is taken from.
-        state: of this machine, whose folders the application may use; None: it runs elsewhere.
-
-    Raises:
-        ContractError: the text is not valid, has an application of that name or route, or is laid out otherwise.
-    """
-    source = serve_config_path(environment)
-    before = Environment.parse(text, source)
-    seed = seed_environment(project, environment, state=state)
-    values = {"route_prefix": f"/{project}"}
-    if state and "feedback" in (Environment.parse(seed, source).applications[project].config.get("args") or {}):
-        values["args.feedback"] = str(state.feedback / environment / project)  # each project imports its own
-    for key, value in values.items():
-        seed = _set(seed, value, "applications", project, *key.split("."))
-    added, there = (_pair(_compose(of), "applications")[1].value for of in (seed, text))
-    block = seed[seed.rindex("\n", 0, added[0].start_mark.index) :].rstrip()
-    end = _line_end(text, _end(text, there[-1])) if there else 0
-    edited = text[:end] + block + text[end:]
-    expected = {**before.applications, project: Environment.parse(seed, source).applications[project]}
-    if not there or Environment.parse(edited, source).applications != expected:
-        raise ContractError(f"{source}: cannot add the application {project} behind the others; write it there by hand")
-    return edited
-
-
-def seed_environment(project: str, environment: str, port: int | None = None, state: State | None = None) -> str:
-    """The packaged serve-config.yaml of an environment (`local`'s where there is none) with the project's name.
-
-    Args:
-        project: name of the application.
-        environment: which environment.
-        port: HTTP port; None: the packaged one.
-        state: of this machine, whose folders the application may use, and whose cores its replicas; None: it runs
-            elsewhere.
-    """
-    environments = importlib.resources.files("gitops") / "environments"
-    packaged = environments / environment / "serve-config.yaml"
-    text = (packaged if packaged.is_file() else environments / SEED / "serve-config.yaml").read_text()
-    name = _pair(_pair(_compose(text), "applications")[1].value[0], "name")[1]
-    text = _replace(text, _span(name), _scalar(project))
-    if port is not None:
-        text = with_port(text, port)
-    arguments = Environment.parse(text, str(packaged)).applications[project].config.get("args") or {}
-    if state is None or "journal" not in arguments:  # it runs elsewhere, or is made for other machines
-        return text
-    here = "applications", project
-    text = _set(text, str(state.feedback / environment), *here, "args", "feedback")
-    text = _set(text, str(state.reconciler / environment), *here, "args", "journal")
-    text = _set(text, str(state.windows / environment), *here, "args", "windows")
-    if (replicas := min(usable_cores() // arguments["threads"], _MOST_REPLICAS)) > 1:
-        scaling = *here, "deployments", "Classifier", "autoscaling_config"
-        text = _set(text, replicas, *scaling, "max_replicas")
-        text = _set(text, _REQUESTS_OF_A_REPLICA, *scaling, "target_ongoing_requests")
-    return text
-
-
-def with_port(text: str, port: int) -> str:
-    """The text with another HTTP port; every other character stays.
-
-    Raises:
-        ContractError: the text names no port.
-    """
-    return _set(text, port, "http_options", "port")
+        raise ContractError(f"{source} has {lacking}; name one of those that serve a model ({names})")
 
 
 # --- reading strictly -------------------------------------------------------------------------------------------------
@@ -403,12 +240,12 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
     if builder := BUILDERS.get(entry["import_path"]):
         _check_monitor(builder, entry, deployments, source, where)
-    found = models_of(entry, source)
+    models = models_of(entry, source)
     return Application(
         name=name,
         route_prefix=_route_prefix(entry, source, where),
-        deployment=found[0] if found else None,
-        wanted=found[1] if found else UserConfig(),
+        deployment=models[0] if models else None,
+        wanted=models[1] if models else UserConfig(),
         config=entry,
     )
 
@@ -454,7 +291,9 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
     where = f"{where}, deployment {name}"
     builder = BUILDERS.get(import_path)
     if builder and name not in builder.deployments:
-        raise ContractError(f"{source}: {import_path} makes no deployment {name!r}{_hint(name, builder.deployments)}")
+        raise ContractError(
+            f"{source}: {import_path} makes no deployment {name!r}; {did_you_mean(name, builder.deployments)}"
+        )
     _check_keys(deployment, "deployments", source, where)
     for section in ("autoscaling_config", "ray_actor_options"):
         _check_section(deployment, section, source, where)
@@ -487,13 +326,13 @@ def _check_monitor(
 
 
 def _check_section(parent: Mapping[str, Any], section: str, source: str, where: str) -> None:
-    found = parent.get(section)
-    if found is None:
+    mapping = parent.get(section)
+    if mapping is None:
         return
     where = f"{where}, {section}" if where else section
-    if not isinstance(found, dict):
+    if not isinstance(mapping, dict):
         raise ContractError(f"{source}: {where} must be a mapping")
-    _check_keys(found, section, source, where)
+    _check_keys(mapping, section, source, where)
 
 
 def _check_grpc(options: Mapping[str, Any], source: str) -> None:
@@ -503,24 +342,18 @@ def _check_grpc(options: Mapping[str, Any], source: str) -> None:
         raise ContractError(f"{source}: grpc_options wants a number as port and a list as grpc_servicer_functions")
     for function in functions:
         if not isinstance(function, str) or (function.startswith("serve.") and function != GRPC_SERVICER):
-            raise ContractError(
-                f"{source}: grpc_servicer_functions: unknown {function!r}{_hint(str(function), (GRPC_SERVICER,))}"
-            )
+            hint = did_you_mean(str(function), (GRPC_SERVICER,))
+            raise ContractError(f"{source}: grpc_servicer_functions: unknown {function!r}; {hint}")
 
 
-def _check_keys(found: Mapping[str, Any], section: str, source: str, where: str) -> None:
-    _refuse_unknown(found, KNOWN_KEYS[section], source, where or "the top level")
+def _check_keys(mapping: Mapping[str, Any], section: str, source: str, where: str) -> None:
+    _refuse_unknown(mapping, KNOWN_KEYS[section], source, where or "the top level")
 
 
-def _refuse_unknown(found: Iterable[Any], known: tuple[str, ...], source: str, where: str) -> None:
-    for key in found:
+def _refuse_unknown(keys: Iterable[Any], known: tuple[str, ...], source: str, where: str) -> None:
+    for key in keys:
         if key not in known:
-            raise ContractError(f"{source}: {where}: unknown key {key!r}{_hint(str(key), known)}")
-
-
-def _hint(word: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise ContractError(f"{source}: {where}: unknown key {key!r}; {did_you_mean(str(key), known)}")
 
 
 def _entries(
@@ -547,173 +380,53 @@ def _refuse_doubles(names: list[str], noun: str, source: str) -> None:
         raise ContractError(f"{source}: {noun} {doubles[0]!r} stands there twice; rename or remove one")
 
 
-# --- editing in place -------------------------------------------------------------------------------------------------
-# ruamel.yaml's nodes know where in the text they stand. Only that stretch is replaced, because writing the whole
-# document anew would keep comments, but fold long lines and move indentation that the promotion has no business with.
+# --- promoting in place -----------------------------------------------------------------------------------------------
 
 
-def _write(text: str, target: Application, key: str, values: Mapping[str, Any]) -> str:
-    """The text with `values` under a key of the application's `user_config`, which need not be there yet."""
-    user_config = _user_config(text, target)
-    if key not in _keys(user_config):
-        # Behind `model`, which is not null then.
-        return _insert(text, user_config, _pair(user_config, "model")[1], key, values)
-    return _put(text, user_config, key, values)
+def promote(
+    text: str,
+    application: str | None,
+    model: ServedModel,
+    source: str = "serve-config.yaml",
+    *,
+    trial: Trial | None = None,
+) -> str:
+    """The text with `model` in the application's `user_config`, and `trial` below it; all other characters stay.
 
+    Args:
+        text: a serve-config.yaml.
+        application: whose model; None: what `Environment.find` says.
+        model: what it shall serve.
+        source: named in errors.
+        trial: what it shall try beside it; None: nothing, and the lines of what it tried go.
 
-def _write_member(text: str, target: Application, name: str, values: Mapping[str, Any]) -> str:
-    """The text with `values` under a name in the fleet's `user_config.models`, which need not have it yet."""
-    user_config = _user_config(text, target)
-    models = _pair(user_config, "models")[1]
-    if not isinstance(models, MappingNode) or not models.value:  # null, or {}
-        return _put(text, user_config, "models", {name: values})
-    if name not in _keys(models):
-        return _insert(text, models, models.value[-1][1], name, values)
-    return _put(text, models, name, values)
-
-
-def _put(text: str, mapping: MappingNode, key: str, values: Mapping[str, Any]) -> str:
-    """The text with `values` under a key that the mapping has."""
-    name, node = _pair(mapping, key)
-    if isinstance(node, MappingNode) and node.value:  # value by value, so that comments between them stay
-        changed = [(found, value) for found, value in _leaves(node, values) if found.value != str(value)]
-        for found, value in sorted(changed, key=lambda pair: -pair[0].start_mark.index):
-            text = _replace(text, _span(found), _scalar(value))
-        return text
-    if mapping.flow_style:
-        start, end = _span(node)
-        space = " " if start == end else ""  # an empty value has none before it
-        return _replace(text, (start, end), space + _flow(values))
-    return _replace_below(text, name, node, _block(values, mapping.start_mark.column + 2))
-
-
-def _insert(text: str, mapping: MappingNode, before: Node, key: str, values: Mapping[str, Any]) -> str:
-    """The text with a new key in a mapping, behind the value `before`."""
-    end = _end(text, before)
-    if mapping.flow_style:
-        return _replace(text, (end, end), f", {key}: {_flow(values)}")
-    end = _line_end(text, end)  # a comment behind the last value stays there
-    return _replace(text, (end, end), _block({key: values}, mapping.start_mark.column))
-
-
-def _remove(text: str, target: Application, key: str) -> str:
-    """The text without a key of the application's `user_config`, whose value is a mapping."""
-    user_config = _user_config(text, target)
-    name, node = _pair(user_config, key)
-    start, end = name.start_mark.index, _end(text, node)
-    if not user_config.flow_style:
-        return _replace(text, (text.rindex("\n", 0, start), _line_end(text, end)), "")
-    place = _keys(user_config).index(key)
-    if place == 0:
-        return _replace(text, (start, user_config.value[1][0].start_mark.index), "")
-    return _replace(text, (_end(text, user_config.value[place - 1][1]), end), "")
-
-
-def _user_config(text: str, target: Application) -> MappingNode:
-    node = _find(_compose(text), "applications", target.name, "deployments", target.deployment or "", "user_config")
-    if not isinstance(node, MappingNode):
-        raise ContractError(f"cannot edit the user_config of {target.name}: it must stand there as a mapping")
-    return node
-
-
-def _keys(mapping: MappingNode) -> list[str]:
-    return [key.value for key, _ in mapping.value]
-
-
-def _leaves(node: Node, values: Mapping[str, Any]) -> Iterator[tuple[Node, str | int]]:
-    """The scalars of a mapping, each with what shall stand there."""
-    for key, value in values.items():
-        found = _pair(node, key)[1]
-        if isinstance(value, Mapping):
-            yield from _leaves(found, value)
-        else:
-            yield found, value
-
-
-def _end(text: str, node: Node) -> int:
-    """Where a value's last character is; a block mapping is said to end where the next thing begins."""
-    while isinstance(node, MappingNode) and not node.flow_style:
-        node = node.value[-1][1]
-    return len(text[: node.end_mark.index].rstrip())
-
-
-def _line_end(text: str, start: int) -> int:
-    found = text.find("\n", start)
-    return len(text) if found < 0 else found
-
-
-def _block(values: Mapping[str, Any], column: int) -> str:
-    """Lines of a mapping in block style, each with the line break before it."""
-    return "".join(
-        f"\n{' ' * column}{key}:" + (_block(value, column + 2) if isinstance(value, Mapping) else f" {_scalar(value)}")
-        for key, value in values.items()
-    )
-
-
-def _flow(values: Mapping[str, Any]) -> str:
-    """A mapping in flow style."""
-    pairs = (
-        f"{key}: {_flow(value) if isinstance(value, Mapping) else _scalar(value)}" for key, value in values.items()
-    )
-    return f"{{{', '.join(pairs)}}}"
-
-
-def _compose(text: str) -> Node:
-    node: Node = YAML(typ="safe", pure=True).compose(text)
-    return node
-
-
-def _find(node: Node, *steps: str) -> Node:
-    """The node that `steps` lead to: keys of mappings, and names of the mappings in a list."""
-    for step in steps:
-        if isinstance(node, SequenceNode):
-            node = next(item for item in node.value if _pair(item, "name")[1].value == step)
-        else:
-            node = _pair(node, step)[1]
-    return node
-
-
-def _pair(node: Node, key: str) -> tuple[Node, Node]:
-    for pair in node.value:
-        if pair[0].value == key:
-            return pair[0], pair[1]
-    line = node.start_mark.line + 1
-    raise ContractError(
-        f"cannot edit the mapping on line {line}: its {key!r} must stand there, not come from elsewhere"
-    )
-
-
-def _span(node: Node) -> tuple[int, int]:
-    return node.start_mark.index, node.end_mark.index
-
-
-def _replace(text: str, span: tuple[int, int], value: str) -> str:
-    return text[: span[0]] + value + text[span[1] :]
-
-
-def _set(text: str, value: str | int, *steps: str) -> str:
-    """The text with another scalar where `steps` lead to."""
-    return _replace(text, _span(_find(_compose(text), *steps)), _scalar(value))
-
-
-def _replace_below(text: str, key: Node, node: Node, lines: str) -> str:
-    """Replace the scalar behind a key by `lines` below it; a comment behind the key stays there."""
-    start, end = _span(node)
-    if start == end:  # an empty value is said to stand where the next thing begins
-        start = end = text.index(":", key.end_mark.index) + 1
-    line_end = _line_end(text, end)
-    comment = text[end:line_end].strip()
-    return text[:start].rstrip(" ") + (f" {comment}" if comment else "") + lines + text[line_end:]
-
-
-def _scalar(value: str | int) -> str:
-    """`value` in YAML; a text is quoted where it would otherwise be read as something else."""
-    if isinstance(value, int):
-        return str(value)
-    try:
-        # In flow and in block style, which differ: a lone colon is a text in the one only.
-        plain = YAML(typ="safe", pure=True).load(f"[{value}]\n") == [value]
-        plain = plain and YAML(typ="safe", pure=True).load(f"key: {value}\n") == {"key": value}
-    except (YAMLError, ValueError):
-        plain = False
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    Raises:
+        ContractError: the text is not valid, its `user_config` cannot be edited in place (an alias, say), or a fleet
+            should try something.
+    """
+    before = Environment.parse(text, source)
+    target = before.find(application, model.name, source)
+    app = target.application
+    place = "applications", app.name, "deployments", app.deployment or "", "user_config"
+    if target.member is None:
+        edited = set_mapping(text, "model", model.model_dump(), *place, behind="model")
+        if target.trial and not (trial and trial.kind == target.trial.kind):
+            edited = remove(edited, target.trial.kind, *place)
+        if trial:
+            edited = set_mapping(edited, trial.kind, trial.model_dump(), *place, behind="model")
+    elif trial:
+        raise ContractError(
+            f"{source}: {app.name} is a fleet, whose models are promoted at once: to try one on a share of the "
+            "requests, give it an application of its own"
+        )
+    elif isinstance(app.wanted, FleetConfig) and app.wanted.models:
+        edited = set_mapping(text, target.member, model.model_dump(), *place, "models")
+    else:  # null, or {}
+        edited = set_mapping(text, "models", {target.member: model.model_dump()}, *place)
+    after = Environment.parse(edited, source)
+    expected = before.wanted() | {target.name: UserConfig.of(model, trial)}
+    if after.wanted() != expected or after.settings() != before.settings():
+        raise ContractError(
+            f"{source}: cannot edit the model of {target.name} alone; write it without anchors or aliases"
+        )
+    return edited

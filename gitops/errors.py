@@ -13,6 +13,9 @@ MergelineError              anything a user can mend: says which object, what wa
     └── WaitingError        trying again later may help
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class MergelineError(Exception):
     """Anything a user can mend."""
@@ -56,3 +59,10 @@ class StalledError(ReconcileError):
 
 class WaitingError(ReconcileError):
     """Trying again later may help."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown word: the known one that is nearest to it, or all of them."""
+    words = list(known)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words)}"

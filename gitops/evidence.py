@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from gitops.environment import PROJECT_PATH, project_path
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
+from gitops.layout import PROJECT_PATH, project_path
 from gitops.manifest import ESTIMATE_PREFIX, EvaluationReport, Gate, ModelVersion, Project
 
 ROUNDING = 1e-3
@@ -15,14 +15,14 @@ _NORMAL_95 = 1.959964
 
 def judge_report(version: ModelVersion) -> Iterator[Finding]:
     """The report is about this bundle, on images that nothing was fitted to, and agrees with itself."""
-    report, label = version.evaluation, f"the report of {version.model.name} {version.model.version}"
+    report, label = version.evaluation, f"the report of {version.model}"
     if report.bundle != version.model.sha256:
-        found = f"{label} is about the bundle {report.bundle[:12]}, served is {version.model.sha256[:12]}"
-        yield refuse("report", found, "evaluate the bundle that shall be served (`mergeline submit evaluate`)")
+        reason = f"{label} is about the bundle {report.bundle[:12]}, served is {version.model.sha256[:12]}"
+        yield refuse("report", reason, "evaluate the bundle that shall be served (`mergeline submit evaluate`)")
     elif report.split != "test" or report.threshold.split == "test":
-        found = f"{label} judges on the {report.split} split a threshold chosen on {report.threshold.split}"
+        reason = f"{label} judges on the {report.split} split a threshold chosen on {report.threshold.split}"
         yield refuse(
-            "report", found, "choose the threshold out of fold or on validation data, and evaluate on the test split"
+            "report", reason, "choose the threshold out of fold or on validation data, and evaluate on the test split"
         )
     elif contradiction := _contradiction(report):
         yield refuse("report", f"{label} contradicts itself: {contradiction}", "evaluate again; edit no report by hand")
@@ -32,10 +32,10 @@ def judge_report(version: ModelVersion) -> Iterator[Finding]:
 
 def _contradiction(report: EvaluationReport) -> str | None:
     """Where a report's figures are not those of its own confusion matrices; None: nowhere."""
-    found = _accuracy_contradiction(report.confusion, report.images, report.metrics, "")
-    if found is None and (estimate := report.cross_validation) is not None:
-        found = _accuracy_contradiction(estimate.confusion, estimate.images, report.metrics, ESTIMATE_PREFIX)
-    return found
+    contradiction = _accuracy_contradiction(report.confusion, report.images, report.metrics, "")
+    if contradiction is None and (estimate := report.cross_validation) is not None:
+        contradiction = _accuracy_contradiction(estimate.confusion, estimate.images, report.metrics, ESTIMATE_PREFIX)
+    return contradiction
 
 
 def _accuracy_contradiction(
@@ -65,25 +65,27 @@ def wilson(right: int, images: int) -> tuple[float, float]:
 def judge_bars(project: str | None, version: ModelVersion) -> Iterator[Finding]:
     """Every bar of the model's project file (None: there is none, and nothing passes) against the version's metrics."""
     try:
-        found = Project.from_yaml(project or "", PROJECT_PATH)
+        project_file = Project.from_yaml(project or "", PROJECT_PATH)
     except ContractError as error:
         yield refuse("project", f"the bars before this change cannot be read: {error}", f"merge a valid {PROJECT_PATH}")
         return
-    if found.name != version.model.name:
+    if project_file.name != version.model.name:
         remedy = f"merge its project file as {project_path(version.model.name)} first, on its own"
-        yield refuse("project", f"{version.model.name} has no bars here: {PROJECT_PATH} is {found.name}'s", remedy)
+        yield refuse(
+            "project", f"{version.model.name} has no bars here: {PROJECT_PATH} is {project_file.name}'s", remedy
+        )
         return
-    for gate in found.gates:
+    for gate in project_file.gates:
         yield _bar(gate, version)
 
 
 def _bar(gate: Gate, version: ModelVersion) -> Finding:
     value = version.evaluation.metrics.get(gate.metric)
-    label, bar = f"{version.model.name} {version.model.version}", describe(gate)
+    label, bar = f"{version.model}", describe(gate)
     if value is None or not math.isfinite(value):
-        found = "has no such metric" if value is None else f"has {value}"
+        measured = "has no such metric" if value is None else f"has {value}"
         return refuse(
-            gate.metric, f"{label} {found}; the bar is {bar}", "evaluate again and see why it is not measured"
+            gate.metric, f"{label} {measured}; the bar is {bar}", "evaluate again and see why it is not measured"
         )
     if meets(gate, value):
         return accept(gate.metric, f"{label} has {value:.4f}; the bar is {bar}")

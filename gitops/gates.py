@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gitops import bundle
-from gitops.environment import (
+from gitops.environment import Environment
+from gitops.errors import BundleError, ContractError, GateError, MergelineError, StalledError
+from gitops.evidence import judge_bars, judge_report
+from gitops.findings import Finding, accept, explain, failed, refuse, skip
+from gitops.layout import (
     PROJECT_PATH,
-    Environment,
     is_project_path,
     model_path,
     parse_model_path,
@@ -25,36 +28,20 @@ from gitops.environment import (
     project_path,
     serve_config_path,
 )
-from gitops.errors import BundleError, ContractError, GateError, MergelineError
-from gitops.evidence import judge_bars, judge_report
-from gitops.findings import Finding, Phase, accept, explain, failed, refuse
 from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
-
-__all__ = [
-    "Arrival",
-    "Change",
-    "Finding",
-    "Phase",
-    "brought",
-    "check",
-    "check_files",
-    "explain",
-    "failed",
-    "hooks",
-    "judge",
-    "pre_receive",
-]
 
 POKE = "mergeline-poke"
 """A file in the bare repository that the post-receive hook touches: the reconciler watches its time of change."""
 
+Schema = Callable[[Mapping[str, Any]], str | None]
+"""What is wrong with a Serve configuration, None where nothing is; StalledError where nobody here can say."""
 Reader = Callable[[str], str | None]
 """The text of a path at some commit; None where there is no such file."""
 
 
 @dataclass(frozen=True)
-class Change:
+class RepositoryChange:
     """A change of a deployments repository, as the gates see it."""
 
     paths: tuple[str, ...]
@@ -102,9 +89,9 @@ def brought(repository: Repository, old: str, new: str) -> list[Arrival]:
     change = _change(repository, old, new)
     arrivals: list[Arrival] = []
     for name in filter(None, map(parse_serve_config_path, change.paths)):
-        found = _environment(change, name)[1]
+        environment = _environment(change, name)[1]
         now = {} if change.first else _wanted(change.into, name)
-        for application, models in found.models.items() if found else ():
+        for application, models in environment.models.items() if environment else ():
             served = _registered(change.into, now[application].model) if application in now else None
             versions = filter(None, (_registered(change.new, model) for model in models))
             arrivals += [Arrival(f"{name}/{application}", version, served) for version in versions]
@@ -129,29 +116,33 @@ def _registered(reader: Reader, model: ServedModel | None) -> ModelVersion | Non
         return None
 
 
-def _change(repository: Repository, old: str, new: str) -> Change:
+def _change(repository: Repository, old: str, new: str) -> RepositoryChange:
     first = old == NO_COMMIT
     fork = NO_COMMIT if first else (repository.merge_base(old, new) or old)
     before: Reader = (lambda _: None) if first else _reader(repository, fork)
     after = _reader(repository, new)
     into = after if first else _reader(repository, old)
-    return Change(tuple(repository.changed(fork, new)), before, after, into, first)
+    return RepositoryChange(tuple(repository.changed(fork, new)), before, after, into, first)
 
 
 def check_files(repository: Repository, base: str, files: Mapping[str, str]) -> list[Finding]:
     """Judge what writing `files` on top of `base` would change, before there is a commit."""
     before = _reader(repository, base)
     paths = tuple(path for path, text in files.items() if before(path) != text)
-    return judge(Change(paths, before, lambda path: files[path] if path in files else before(path), before))
+    return judge(RepositoryChange(paths, before, lambda path: files[path] if path in files else before(path), before))
 
 
 def serve_schema(config: Mapping[str, Any]) -> str | None:
-    """What Ray Serve's own schema says against a configuration; None: nothing."""
+    """What Ray Serve's own schema says against a configuration; None: nothing.
+
+    Raises:
+        StalledError: Ray is not installed here.
+    """
     try:
         from ray.serve.config import AutoscalingConfig
         from ray.serve.schema import ServeDeploySchema
     except ImportError as error:
-        return f"Ray cannot be imported here, so its schema was not asked: {error}"
+        raise StalledError(f"Ray cannot be imported here, so that its schema was not asked: {error}") from error
     try:
         ServeDeploySchema.model_validate(copy.deepcopy(dict(config)))
         for application in config["applications"]:
@@ -167,32 +158,36 @@ def bundle_complaint(model: ServedModel) -> str | None:
     try:
         folder = bundle.local_folder(model.uri)
         if folder:
-            found = bundle.verify(folder, model.sha256).manifest
+            manifest = bundle.verify(folder, model.sha256).manifest
         else:
-            found = bundle.read_manifest(model.uri, model.sha256)
+            manifest = bundle.read_manifest(model.uri, model.sha256)
     except BundleError as error:
         return str(error)
-    return None if found.name == model.name else f"the bundle {model.uri} is a model of {found.name}, not {model.name}"
+    return (
+        None
+        if manifest.name == model.name
+        else f"the bundle {model.uri} is a model of {manifest.name}, not {model.name}"
+    )
 
 
 def judge(
-    change: Change,
-    schema: Callable[[Mapping[str, Any]], str | None] = serve_schema,
+    change: RepositoryChange,
+    schema: Schema = serve_schema,
     bundles: Callable[[ServedModel], str | None] = bundle_complaint,
 ) -> list[Finding]:
     """Every gate's finding on a change; nothing is read but through `change` and the two given questions.
 
     Args:
         change: what is to be merged.
-        schema: says what is wrong with a configuration.
+        schema: says what is wrong with a configuration; raises StalledError where it cannot.
         bundles: says what is wrong with a model's bundle.
     """
     findings = [*_history(change), *_project(change)]
     environments: list[_EnvironmentChange] = []
     for name in filter(None, map(parse_serve_config_path, change.paths)):
-        finding, found = _environment(change, name)
+        finding, environment = _environment(change, name)
         findings.append(finding)
-        environments += [found] if found else []
+        environments += [environment] if environment else []
     if any(item.changed for item in environments) and not change.first:
         findings += _scope(change, environments)
     for model in dict.fromkeys(model for item in environments for group in item.models.values() for model in group):
@@ -200,14 +195,16 @@ def judge(
     if not failed(
         findings
     ):  # Ray takes seconds to import: it is asked last, and not about settings that it took before
-        findings += [_schema(item, schema) for item in environments if not item.same_settings]
+        findings += [
+            judge_schema(item.path, item.after.config, schema) for item in environments if not item.same_settings
+        ]
     return findings
 
 
 # --- the gates --------------------------------------------------------------------------------------------------------
 
 
-def _history(change: Change) -> Iterator[Finding]:
+def _history(change: RepositoryChange) -> Iterator[Finding]:
     """Manifests of registered versions are added, never changed."""
     for path in change.paths:
         registered = parse_model_path(path)
@@ -223,11 +220,11 @@ def _history(change: Change) -> Iterator[Finding]:
             yield refuse("history", str(error), "write it with `mergeline promote`")
             continue
         if (version.model.name, version.model.version) != registered:
-            found = f"{version.model.name} {version.model.version}"
-            yield refuse("history", f"{path} describes {found}", f"name it {model_path(*found.split())}")
+            remedy = f"name it {model_path(version.model.name, version.model.version)}"
+            yield refuse("history", f"{path} describes {version.model}", remedy)
 
 
-def _project(change: Change) -> Iterator[Finding]:
+def _project(change: RepositoryChange) -> Iterator[Finding]:
     """Project files stay readable, and there is one for each name: without them nobody knows the bars."""
     for path in filter(is_project_path, change.paths):
         text = change.new(path)
@@ -242,13 +239,13 @@ def _project(change: Change) -> Iterator[Finding]:
         if path not in (PROJECT_PATH, project_path(name)):
             yield refuse("project", f"{path} is the project {name}", f"name it {project_path(name)}")
         elif change.new(project_path(first)) is not None:
-            found = f"{first} has two project files: {PROJECT_PATH} and {project_path(first)}"
-            yield refuse("project", found, "take one of them out: nobody would know whose bars count")
+            reason = f"{first} has two project files: {PROJECT_PATH} and {project_path(first)}"
+            yield refuse("project", reason, "take one of them out: nobody would know whose bars count")
         else:
             yield accept("project", f"{path} is valid")
 
 
-def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange | None]:
+def _environment(change: RepositoryChange, name: str) -> tuple[Finding, _EnvironmentChange | None]:
     """The file can be read without a doubt; what of its models is new."""
     path = serve_config_path(name)
     text, old_text = change.new(path), change.old(path)
@@ -267,8 +264,8 @@ def _environment(change: Change, name: str) -> tuple[Finding, _EnvironmentChange
     earlier = before.wanted() if before else {}
     changes = {app: wanted for app, wanted in after.wanted().items() if wanted != earlier.get(app, UserConfig())}
     models = {app: tuple(_to_judge(earlier.get(app), wanted)) for app, wanted in changes.items()}
-    found = _EnvironmentChange(path, after, bool(changes), models, same_settings, known)
-    return accept("environment", f"{path} is valid"), found
+    environment = _EnvironmentChange(path, after, bool(changes), models, same_settings, known)
+    return accept("environment", f"{path} is valid"), environment
 
 
 def _to_judge(before: UserConfig | None, after: UserConfig) -> Iterator[ServedModel]:
@@ -279,7 +276,7 @@ def _to_judge(before: UserConfig | None, after: UserConfig) -> Iterator[ServedMo
         yield after.trial.model
 
 
-def _removed(change: Change, name: str) -> Finding:
+def _removed(change: RepositoryChange, name: str) -> Finding:
     try:
         listed = name in Project.from_yaml(change.new(PROJECT_PATH) or "", PROJECT_PATH).environments
     except ContractError:
@@ -290,16 +287,16 @@ def _removed(change: Change, name: str) -> Finding:
     return accept("environment", f"{name} is no environment of the project any more")
 
 
-def _scope(change: Change, environments: list[_EnvironmentChange]) -> Iterator[Finding]:
+def _scope(change: RepositoryChange, environments: list[_EnvironmentChange]) -> Iterator[Finding]:
     """A change of a model brings its manifest, and nothing else."""
     promoted = [item for item in environments if item.changed]
     allowed = {item.path for item in promoted}
     others = [path for path in change.paths if path not in allowed and parse_model_path(path) is None]
     mixed = [item.path for item in promoted if item.known and not item.same_settings]
     if mixed:
-        found = f"{', '.join(mixed)} changes its model and other settings together"
+        reason = f"{', '.join(mixed)} changes its model and other settings together"
         remedy = "change settings in a commit of their own (a new environment or application begins with `model: null`)"
-        yield refuse("scope", found, remedy)
+        yield refuse("scope", reason, remedy)
     if bars := [path for path in others if is_project_path(path)]:
         remedy = "merge the change of the bars first, on its own"
         yield refuse("scope", f"{', '.join(bars)} and a model change together", remedy)
@@ -311,11 +308,13 @@ def _scope(change: Change, environments: list[_EnvironmentChange]) -> Iterator[F
         yield accept("scope", "nothing but the model and its manifest is touched")
 
 
-def _model(change: Change, model: ServedModel, bundles: Callable[[ServedModel], str | None]) -> Iterator[Finding]:
+def _model(
+    change: RepositoryChange, model: ServedModel, bundles: Callable[[ServedModel], str | None]
+) -> Iterator[Finding]:
     path = model_path(model.name, model.version)
     text = change.new(path)
     if text is None:
-        yield refuse("manifest", f"{path} is missing", f"promote {model.name} {model.version} with `mergeline promote`")
+        yield refuse("manifest", f"{path} is missing", f"promote {model} with `mergeline promote`")
         return
     try:
         version = ModelVersion.from_yaml(text, path)
@@ -337,10 +336,15 @@ def _model(change: Change, model: ServedModel, bundles: Callable[[ServedModel], 
     yield from judge_bars(change.into(project_path(model.name)) or change.into(PROJECT_PATH), version)
 
 
-def _schema(item: _EnvironmentChange, schema: Callable[[Mapping[str, Any]], str | None]) -> Finding:
-    if complaint := schema(item.after.config):
-        return refuse("schema", f"{item.path}: {complaint}", "correct the file as Ray's ServeDeploySchema asks")
-    return accept("schema", f"Ray's ServeDeploySchema takes {item.path}")
+def judge_schema(path: str, config: Mapping[str, Any], schema: Schema) -> Finding:
+    """Whether Ray takes the configuration that stands at a path; undecided where there is no Ray to ask."""
+    try:
+        complaint = schema(config)
+    except StalledError as error:
+        return skip("schema", f"{path}: {error}", "judge it where Mergeline is installed with Ray")
+    if complaint:
+        return refuse("schema", f"{path}: {complaint}", "correct the file as Ray's ServeDeploySchema asks")
+    return accept("schema", f"Ray's ServeDeploySchema takes {path}")
 
 
 def _reader(repository: Repository, commit: str) -> Reader:
@@ -350,11 +354,11 @@ def _reader(repository: Repository, commit: str) -> Reader:
 # --- hooks ------------------------------------------------------------------------------------------------------------
 
 
-def hooks(python: str = sys.executable) -> dict[str, str]:
+def hooks() -> dict[str, str]:
     """The hooks of a deployments repository: pre-receive runs the gates, post-receive pokes the reconciler."""
     return {
         "pre-receive": "#!/bin/sh\n# Written by Mergeline: a push to main passes the gates or is refused.\n"
-        f"exec {shlex.quote(python)} -P -m gitops.gates --pre-receive\n",
+        f"exec {shlex.quote(sys.executable)} -P -m gitops.gates --pre-receive\n",
         "post-receive": "#!/bin/sh\n# Written by Mergeline: tells the reconciler to look now, not at its next poll.\n"
         f"exec touch {POKE}\n",
     }

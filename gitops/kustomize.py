@@ -13,8 +13,8 @@ from posixpath import normpath
 from typing import Any
 
 from gitops import bounded_yaml
-from gitops.environment import ENVIRONMENTS
 from gitops.errors import ContractError, MergelineError
+from gitops.layout import ENVIRONMENTS
 from gitops.objects import at, texts
 
 FOLDERS = ("gitops", "monitoring")

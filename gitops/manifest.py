@@ -1,6 +1,5 @@
 """The contracts between stages: what one part of the line writes and another reads (pydantic only)."""
 
-import difflib
 import json
 import types
 import typing
@@ -10,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gitops import bounded_yaml
-from gitops.errors import ContractError
+from gitops.errors import ContractError, did_you_mean
 from monitoring.metrics import DriftKind, WindowOutcome
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
@@ -28,14 +27,19 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def parse(cls, data: object, source: str) -> Self:
+    def parse(cls, data: object, source: str, *, extra: Literal["ignore"] | None = None) -> Self:
         """Validate `data`, naming `source` and every offending key in the error.
+
+        Args:
+            data: the values by their keys.
+            source: where they come from.
+            extra: "ignore" passes over unknown keys, which another release of ours may have written.
 
         Raises:
             ContractError: a key is unknown (the nearest known one is named), missing or wrong.
         """
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, extra=extra)
         except ValidationError as error:
             lines = "\n".join(f"  {line}" for line in _explain(cls, error))
             raise ContractError(f"{source} is not a valid {cls.__name__}:\n{lines}") from error
@@ -75,9 +79,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> list[str]:
         where = ".".join(str(part) for part in item["loc"]) or "(the whole file)"
         text = item["msg"]
         if item["type"] == "extra_forbidden":
-            known = _known_keys(cls, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-            text = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            text = f"unknown key; {did_you_mean(str(item['loc'][-1]), _known_keys(cls, item['loc'][:-1]))}"
         lines.append(f"{where}: {text}")
     return lines
 
@@ -286,9 +288,7 @@ class Gate(Contract):
             raise ValueError(f"the gate {self.metric!r} lets everything pass: give it `min`, `max` or both")
         known_metrics = (*METRICS, *(f"{ESTIMATE_PREFIX}{name}" for name in METRICS if name != "loss"))
         if self.metric not in known_metrics:
-            near = difflib.get_close_matches(self.metric, known_metrics, n=1, cutoff=0.4)
-            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_metrics)}"
-            raise ValueError(f"there is no metric {self.metric!r}; {known}")
+            raise ValueError(f"there is no metric {self.metric!r}; {did_you_mean(self.metric, known_metrics)}")
         return self
 
 
@@ -642,6 +642,10 @@ class ServedModel(Contract):
     uri: str = Field(description="The bundle's folder: file://, s3://, or whatever pyarrow.fs knows.")
     sha256: Sha256 = Field(description="The bundle's digest.")
 
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.name} {self.version}"
+
 
 class Canary(Contract):
     """A candidate that answers a share of the requests: `user_config.canary` of a deployment."""
@@ -914,7 +918,7 @@ class Comparison(Contract):
         mind = f"; mind: {'; '.join(self.warnings)}" if self.warnings else ""
         newcomers = f"; {self.newcomers.summary}" if self.newcomers else ""
         return (
-            f"{other.name} {other.version} against {one.name} {one.version} on {self.images} held-out images: "
+            f"{other} against {one} on {self.images} held-out images: "
             f"accuracy {found.b:.4f} against {found.a:.4f} ({found.difference:+.4f}; 95 %: {found.low:+.4f} to "
             f"{found.high:+.4f}), McNemar {self.mcnemar.p_text}{newcomers}{mind}"
         )

@@ -8,7 +8,8 @@ from typing import Any
 from gitops.difference import applications
 from gitops.environment import Environment
 from gitops.errors import MergelineError
-from gitops.health import ask, assess, awaits_a_model, live_slot, slot_of
+from gitops.health import assess, awaits_a_model, live_slot, slot_of
+from gitops.replicas import ask
 from gitops.serve_api import ServeApi, ServeDetails
 from gitops.state import write_atomically
 from gitops.status import Health, worst

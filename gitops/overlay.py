@@ -1,15 +1,16 @@
 """Judges what an environment would be on a cluster: rendered, compared with the schemas, and asked for our policies."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gitops import destination, kustomize, policies, schemas, upgrade
-from gitops.environment import Environment, serve_config_path
+from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
-from gitops.gates import serve_schema
+from gitops.gates import Schema, judge_schema, serve_schema
+from gitops.layout import serve_config_path
 from gitops.objects import mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
@@ -26,7 +27,7 @@ def check(
     files: Mapping[str, str],
     environment: str,
     crds: Path | None = None,
-    schema: Callable[[Mapping[str, Any]], str | None] = serve_schema,
+    schema: Schema = serve_schema,
 ) -> list[Finding]:
     """Every finding on an environment's overlay.
 
@@ -162,11 +163,6 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
                 yield refuse("observer", f"{found} has {len(text.encode())} bytes, and {limit}", remedy)
 
 
-def _serve(
-    config: Mapping[str, Any], environment: str, schema: Callable[[Mapping[str, Any]], str | None]
-) -> Iterator[Finding]:
+def _serve(config: Mapping[str, Any], environment: str, schema: Schema) -> Iterator[Finding]:
     where = serve_config_path(environment)
-    if complaint := schema(config):
-        yield refuse("schema", f"{where}: {complaint}", "correct the file as Ray's ServeDeploySchema asks")
-    else:
-        yield accept("schema", f"Ray's ServeDeploySchema takes {where}")
+    yield judge_schema(where, config, schema)

@@ -4,9 +4,12 @@ A trial lets the version answer a share of the requests (a canary) or none (a sh
 until it is finished, which promotes it, or aborted. A rollback is the way back to the model before.
 """
 
+import hashlib
 import io
+import json
 import re
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -15,14 +18,17 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 from gitops import environment, gates
-from gitops.environment import Environment, Target, model_path, serve_config_path
+from gitops.environment import Environment, ModelTarget
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, explain, failed
+from gitops.layout import ENVIRONMENTS, model_path, parse_serve_config_path, serve_config_path
 from gitops.manifest import Canary, Comparison, ModelVersion, ServedModel, Shadow, Trial, UserConfig
 from gitops.pull_request import Remote, open_pull_request, report_markdown
 from gitops.repository import MAIN, Repository
 
 BranchKind = Literal["promote", "canary", "shadow", "finish", "abort", "rollback"]
+_FILES_TRAILER = "Mergeline-Files"
+"""By which a promotion knows a commit as its own: the digest of the files that it writes."""
 _BRANCH = re.compile(rf"^({'|'.join(get_args(BranchKind))})/([a-z0-9-]+)/([a-z0-9-]+)-([1-9][0-9]{{0,8}})\Z")
 
 
@@ -101,35 +107,187 @@ class _Proposal:
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items())
             lines = [f"Held-out images: {report.images}; {metrics}", f"Bundle: {self.version.model.uri}"]
         compared = [self.comparison.summary] if isinstance(self.comparison, Comparison) else []
-        return "\n".join([self.title, "", *filter(None, [self.purpose]), *lines, *compared, ""])
+        body = [*filter(None, [self.purpose]), *lines, *compared]
+        trailer = f"{_FILES_TRAILER}: {_digest(self.files)}"
+        return "\n".join([self.title, "", *body, *([""] if body else []), trailer, ""])
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where models are promoted to: an environment, as the main branch of a deployments repository has it.
+
+    Each method looks at the repository anew. Those that change something make a branch with one commit, and open a pull
+    request where the remote is GitHub; told to `merge`, they merge as well. A `comparison` is one with the version now
+    served, or why there is none: for whoever decides about the merge.
+
+    Each of them raises GateError where it should merge and the gates refuse it (nothing is pushed then); GitError where
+    the repository cannot be reached, has no such environment, or has commits of somebody else on the branch; and
+    ContractError where the environment's file is not valid, or it is not clear which application is meant.
+    """
+
+    repository: Repository
+    environment: str
+    application: str | None = None
+    """Which application; None: that of the model's name, or the only one that serves a model."""
+
+    def target(self, model: str | None) -> ModelTarget:
+        """Where a model of the name `model` (None: whichever is served) would go, and what is wanted there now."""
+        return _Place.of(self, model).target
+
+    def promote(
+        self,
+        version: ModelVersion,
+        *,
+        merge: bool = False,
+        comparison: Comparison | str | None = None,
+        purpose: str = "",
+    ) -> Promotion:
+        """Serve a registered version; `purpose` says why, in the commit and in the pull request.
+
+        Raises:
+            ContractError: the environment tries a version.
+        """
+        place = _Place.of(self, version.model.name)
+        title = f"Promote {version.model} to {self.environment}"
+        if place.target.wanted == UserConfig.of(version.model):
+            return Promotion(title, None, place.tip, merged=True)
+        place.refuse_trial()
+        files = place.files(version.model) | place.manifest(version)
+        proposal = _Proposal(place.branch("promote", version.model), title, files, version, purpose, comparison)
+        return place.propose(proposal, merge=merge)
+
+    def try_beside(
+        self,
+        version: ModelVersion,
+        percent: int | None,
+        *,
+        merge: bool = False,
+        comparison: Comparison | str | None = None,
+    ) -> Promotion:
+        """Try a registered version beside the model that is served; it passes the same gates.
+
+        The same version may be tried in another way, or on another share, without ending the trial first.
+
+        Args:
+            version: the candidate.
+            percent: share of the requests that it shall answer, 1 to 99; None: none, it only judges (a shadow).
+            merge: merge as well.
+            comparison: of the candidate with the version now served.
+
+        Raises:
+            ContractError: the environment serves nothing or this very version, or tries another one.
+        """
+        candidate = version.model
+        place = _Place.of(self, candidate.name)
+        model = place.target.model
+        if model is None:
+            raise ContractError(
+                f"{self.environment} serves nothing beside which {candidate} could be tried: promote a version"
+            )
+        if model.version == candidate.version:
+            raise ContractError(f"{self.environment} serves {candidate} already: try another version")
+        if place.target.trial and place.target.trial.model != candidate:
+            place.refuse_trial()
+        trial: Trial
+        if percent is None:
+            trial = Shadow(model=candidate)
+            title = f"Try {candidate} in {self.environment} without answering"
+            does = f"{candidate} judges the photographs that {model} has answered, and answers nothing itself."
+        else:
+            trial = Canary(percent=percent, model=candidate)
+            title = f"Try {candidate} on {percent} % of the requests to {self.environment}"
+            does = f"{candidate} answers {percent} % of the requests, {model} the others."
+        if place.target.trial == trial:
+            return Promotion(title, None, place.tip, merged=True)
+        purpose = f"{does} `mergeline promote --to {self.environment} --finish` promotes it, `--abort` takes it away."
+        files = place.files(model, trial) | place.manifest(version)
+        proposal = _Proposal(place.branch(trial.kind, candidate), title, files, version, purpose, comparison)
+        return place.propose(proposal, merge=merge)
+
+    def finish(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        merge: bool = False,
+        comparison: Comparison | str | None = None,
+    ) -> Promotion:
+        """Promote the version of `model` that is tried, which must be `version` if one is given; the gates judge it.
+
+        Raises:
+            ContractError: the environment tries nothing, or another version.
+        """
+        place = _Place.of(self, model)
+        served, trial = place.trial(version)
+        title = f"Promote {trial.model} to {self.environment}"
+        purpose = f"This ends the {trial}: {trial.model} answers all requests, in place of {served}."
+        files, tried = place.files(trial.model), place.registered(trial.model)
+        proposal = _Proposal(place.branch("finish", trial.model), title, files, tried, purpose, comparison)
+        return place.propose(proposal, merge=merge)
+
+    def abort(self, model: str, version: str | None = None, *, merge: bool = False) -> Promotion:
+        """Take away the version of `model` that is tried, which must be `version` if one is given.
+
+        The gates ask for no evidence to do so.
+
+        Raises:
+            ContractError: the environment tries nothing, or another version.
+        """
+        place = _Place.of(self, model)
+        served, trial = place.trial(version)
+        title = f"End the {trial.kind} of {trial.model} in {self.environment}"
+        purpose = f"This ends the {trial}: {served} answers alone."
+        shown = None  # its figures only inform: a manifest that cannot be read must not keep a bad candidate there
+        with suppress(ContractError, GitError):
+            shown = place.registered(served)
+        proposal = _Proposal(place.branch("abort", trial.model), title, place.files(served), shown, purpose)
+        return place.propose(proposal, merge=merge)
+
+    def rollback(self, model: str | None = None, *, merge: bool = False) -> Promotion:
+        """Return to the version of `model` (None: whichever is served) before; it passes the same gates.
+
+        A reverted commit would delete the manifest of the version that it leaves; only the environment's lines go back.
+
+        Raises:
+            GitError: there is no earlier one.
+            ContractError: the environment tries a version.
+        """
+        place = _Place.of(self, model)
+        place.refuse_trial()
+        before, since = place.model_before()
+        title = f"Roll {self.environment} back to {before}"
+        purpose = f"This reverts what commit {since} served."
+        files, registered = place.files(before), place.registered(before)
+        proposal = _Proposal(place.branch("rollback", before), title, files, registered, purpose)
+        return place.propose(proposal, merge=merge)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a model of an environment is, at the tip of the branch that environments are read from."""
+    """A destination at the tip of the main branch, and where in it a model is or goes."""
 
     repository: Repository
     environment: str
-    base: str
     tip: str
     text: str
     """The environment's file."""
-    target: Target
+    target: ModelTarget
 
     @classmethod
-    def at(
-        cls, repository: Repository, environment_name: str, application: str | None, model: str | None, base: str
-    ) -> "_Place":
-        """Where a model of the name `model` would go.
+    def of(cls, destination: Destination, model: str | None) -> "_Place":
+        repository, name = destination.repository, destination.environment
+        tip, path = repository.fetch(MAIN).id, serve_config_path(name)
+        if not repository.exists(tip, path):
+            environments = map(parse_serve_config_path, repository.list(tip, ENVIRONMENTS))
+            known = ", ".join(filter(None, environments)) or "none"
+            raise GitError(f"{repository.location} has no environment {name!r} (no {path}); it has {known}")
+        text = repository.read(tip, path)
+        return cls(
+            repository, name, tip, text, Environment.parse(text, path).find(destination.application, model, path)
+        )
 
-        Raises:
-            GitError: the repository cannot be reached, or has no such environment.
-            ContractError: the environment's file is not valid, or it is not clear which application is meant.
-        """
-        tip, path = repository.fetch(base).id, serve_config_path(environment_name)
-        text = _read_environment(repository, tip, environment_name)
-        target = Environment.parse(text, path).find(application, model, path)
-        return cls(repository, environment_name, base, tip, text, target)
+    def branch(self, kind: BranchKind, model: ServedModel) -> BranchName:
+        return BranchName(kind, self.environment, model.name, model.version)
 
     def files(self, model: ServedModel, trial: Trial | None = None) -> dict[str, str]:
         """The environment's file where it serves `model`, and tries `trial` beside it."""
@@ -152,21 +310,13 @@ class _Place:
         return ModelVersion.from_yaml(self.repository.read(self.tip, path), path)
 
     def refuse_trial(self) -> None:
-        """Leave a trial to whoever began it.
-
-        Raises:
-            ContractError: the environment tries a version.
-        """
+        """Leave a trial to whoever began it."""
         if self.target.trial:
             end = f"`mergeline promote --to {self.environment}` with --finish or --abort"
             raise ContractError(f"{self.environment} has a {self.target.trial}: end that first, by {end}")
 
     def trial(self, version: str | None) -> tuple[ServedModel, Trial]:
-        """The model that is served, and what is tried beside it.
-
-        Raises:
-            ContractError: nothing is tried, or another version than the one that is meant.
-        """
+        """The model that is served, and what is tried beside it: of `version`, if one is given."""
         model, trial = self.target.model, self.target.trial
         if model is None or trial is None:
             raise ContractError(f"{self.environment} tries no version: there is nothing to end")
@@ -174,231 +324,85 @@ class _Place:
             raise ContractError(f"{self.environment} has a {trial}, not one of version {version}")
         return model, trial
 
+    def model_before(self) -> tuple[ServedModel, str]:
+        """The model that was served before the present one, and the commit that changed it."""
+        path, since, now = serve_config_path(self.environment), self.tip, self.target.model
+        for commit in self.repository.log(self.tip, path, first_parent=True):
+            try:
+                served = Environment.parse(self.repository.read(commit.id, path), path).served()
+            except (ContractError, GitError):  # it could not be read then, so that it was not served then
+                continue
+            model = served.get(self.target.name)
+            if model is not None and model != now:
+                return model, since
+            since = commit.id
+        present = f"now: {now or 'none'}"
+        raise GitError(f"{self.environment} has no earlier model to return to ({present}); promote a version instead")
 
-def promote(
-    repository: Repository,
-    version: ModelVersion,
-    environment_name: str,
-    *,
-    application: str | None = None,
-    base: str = MAIN,
-    merge: bool = False,
-    comparison: Comparison | str | None = None,
-    purpose: str = "",
-) -> Promotion:
-    """Make a branch that puts `version` into an environment; open a pull request where the remote is GitHub.
+    def propose(self, proposal: _Proposal, *, merge: bool) -> Promotion:
+        """Judge first, so that nothing is pushed that shall be merged and cannot be."""
+        repository, branch = self.repository, str(proposal.branch)
+        findings = tuple(gates.check_files(repository, self.tip, proposal.files))
+        refused = failed(findings)
+        if merge and refused:
+            raise GateError(f"the gates refuse to merge: {proposal.title}\n{explain(refused)}")
+        commit = self._commit(proposal)
+        if merge:
+            merged = repository.merge(branch, MAIN, f"Merge {branch}\n\n{proposal.title}")
+            return Promotion(proposal.title, branch, merged, merged=True, findings=findings)
+        url: str | None = None
+        commands = _merge_commands(repository, branch)
+        if remote := Remote.of(repository.location):
+            body = report_markdown(proposal.version, findings, proposal.comparison, proposal.purpose)
+            url = open_pull_request(remote, branch, MAIN, proposal.title, body)
+            commands = () if url else (f"open {remote.compare_url(MAIN, branch)}", *commands)
+        return Promotion(proposal.title, branch, commit, merged=False, findings=findings, url=url, commands=commands)
 
-    Args:
-        repository: the deployments repository.
-        version: a registered version.
-        environment_name: where it shall be served.
-        application: which application; None: that of the model's name, or the only one.
-        base: the branch that environments are read from.
-        merge: merge as well.
-        comparison: with the version now served, or why there is none: for whoever decides about the merge.
-        purpose: why it is done, for the commit and the pull request.
+    def _commit(self, proposal: _Proposal) -> str:
+        """Push the branch; one that is there already stays if it does exactly this, or if somebody has worked on it."""
+        branch = str(proposal.branch)
+        present = self.repository.tip(branch)
+        if present:
+            if self._does(present, proposal.files):
+                return present
+            self._refuse_others(branch, present)
+        return self.repository.commit(self.tip, branch, proposal.files, proposal.message, replace=present)
 
-    Raises:
-        GateError: it should be merged, and the gates refuse it; nothing was pushed.
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, has no application for the model, or tries a version.
-    """
-    place = _Place.at(repository, environment_name, application, version.model.name, base)
-    title = f"Promote {_label(version.model)} to {environment_name}"
-    if place.target.wanted == UserConfig.of(version.model):
-        return Promotion(title, None, place.tip, merged=True)
-    place.refuse_trial()
-    branch = BranchName("promote", environment_name, version.model.name, version.model.version)
-    files = place.files(version.model) | place.manifest(version)
-    return _propose(place, _Proposal(branch, title, files, version, purpose, comparison), merge=merge)
+    def _does(self, commit: str, files: Mapping[str, str]) -> bool:
+        """Whether a commit stands on the tip and differs from it in `files` alone."""
+        repository = self.repository
+        return (
+            repository.merge_base(self.tip, commit) == self.tip
+            and set(repository.changed(self.tip, commit)) == set(files)
+            and all(repository.exists(commit, path) for path in files)
+            and all(repository.read(commit, path) == text for path, text in files.items())
+        )
 
-
-def try_beside(
-    repository: Repository,
-    version: ModelVersion,
-    environment_name: str,
-    *,
-    percent: int | None,
-    application: str | None = None,
-    base: str = MAIN,
-    merge: bool = False,
-    comparison: Comparison | str | None = None,
-) -> Promotion:
-    """Make a branch that tries `version` beside the model that an environment serves; it passes the same gates.
-
-    The same version may be tried in another way, or on another share, without ending the trial first.
-
-    Args:
-        repository: the deployments repository.
-        version: a registered version: the candidate.
-        environment_name: where it shall be tried.
-        percent: share of the requests that it shall answer, 1 to 99; None: none, it only judges (a shadow).
-        application: which application; None: that of the model's name, or the only one.
-        base: the branch that environments are read from.
-        merge: merge as well.
-        comparison: with the version now served, or why there is none: for whoever decides about the merge.
-
-    Raises:
-        GateError: it should be merged, and the gates refuse it; nothing was pushed.
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, serves nothing or this very version, or tries another one.
-    """
-    candidate = version.model
-    place = _Place.at(repository, environment_name, application, candidate.name, base)
-    model, label = place.target.model, _label(candidate)
-    if model is None:
-        raise ContractError(f"{environment_name} serves nothing beside which {label} could be tried: promote a version")
-    if model.version == candidate.version:
-        raise ContractError(f"{environment_name} serves {label} already: try another version")
-    if place.target.trial and place.target.trial.model != candidate:
-        place.refuse_trial()
-    trial: Trial
-    if percent is None:
-        trial = Shadow(model=candidate)
-        title = f"Try {label} in {environment_name} without answering"
-        does = f"{label} judges the photographs that {_label(model)} has answered, and answers nothing itself."
-    else:
-        trial = Canary(percent=percent, model=candidate)
-        title = f"Try {label} on {percent} % of the requests to {environment_name}"
-        does = f"{label} answers {percent} % of the requests, {_label(model)} the others."
-    if place.target.trial == trial:
-        return Promotion(title, None, place.tip, merged=True)
-    purpose = f"{does} `mergeline promote --to {environment_name} --finish` promotes it, `--abort` takes it away."
-    branch = BranchName(trial.kind, environment_name, candidate.name, candidate.version)
-    files = place.files(model, trial) | place.manifest(version)
-    return _propose(place, _Proposal(branch, title, files, version, purpose, comparison), merge=merge)
+    def _refuse_others(self, branch: str, present: str) -> None:
+        commits = self.repository.log(f"{self.tip}..{present}")
+        others = [commit for commit in commits if not _is_ours(self.repository, commit.id)]
+        if others:
+            listed = "".join(f"\n  {commit.id[:12]} {commit.subject} ({commit.author})" for commit in others)
+            raise GitError(
+                f"{self.repository.location}: somebody has committed to {branch}, which would be made anew:{listed}\n"
+                "merge the branch, or delete it"
+            )
 
 
-def finish(
-    repository: Repository,
-    environment_name: str,
-    model: str,
-    *,
-    version: str | None = None,
-    application: str | None = None,
-    base: str = MAIN,
-    merge: bool = False,
-    comparison: Comparison | str | None = None,
-) -> Promotion:
-    """Make a branch that promotes the version that an environment tries; it passes the same gates.
-
-    Args:
-        repository: the deployments repository.
-        environment_name: which environment.
-        model: the model's name.
-        version: the version that is meant; None: whichever is tried.
-        application: which application; None: that of the model's name, or the only one.
-        base: the branch that environments are read from.
-        merge: merge as well.
-        comparison: with the version now served, or why there is none: for whoever decides about the merge.
-
-    Raises:
-        GateError: it should be merged, and the gates refuse it; nothing was pushed.
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, or tries nothing or another version.
-    """
-    place = _Place.at(repository, environment_name, application, model, base)
-    served, trial = place.trial(version)
-    label = _label(trial.model)
-    title = f"Promote {label} to {environment_name}"
-    purpose = f"This ends the {trial}: {label} answers all requests, in place of {_label(served)}."
-    branch = BranchName("finish", environment_name, trial.model.name, trial.model.version)
-    proposal = _Proposal(branch, title, place.files(trial.model), place.registered(trial.model), purpose, comparison)
-    return _propose(place, proposal, merge=merge)
+def _is_ours(repository: Repository, commit: str) -> bool:
+    """Whether a promotion made a commit, and nobody has amended what it changes: a rebase leaves it ours."""
+    digest = repository.trailer(commit, _FILES_TRAILER)
+    if not digest:
+        return False
+    try:
+        files = {path: repository.read(commit, path) for path in repository.changed(f"{commit}^", commit)}
+    except GitError:  # a file was taken away, or is no text: no promotion does that
+        return False
+    return digest == _digest(files)
 
 
-def abort(
-    repository: Repository,
-    environment_name: str,
-    model: str,
-    *,
-    version: str | None = None,
-    application: str | None = None,
-    base: str = MAIN,
-    merge: bool = False,
-) -> Promotion:
-    """Make a branch that takes away the version that an environment tries; the gates ask for no evidence to do so.
-
-    Args:
-        repository: the deployments repository.
-        environment_name: which environment.
-        model: the model's name.
-        version: the version that is meant; None: whichever is tried.
-        application: which application; None: that of the model's name, or the only one.
-        base: the branch that environments are read from.
-        merge: merge as well.
-
-    Raises:
-        GateError: it should be merged, and the gates refuse it; nothing was pushed.
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, or tries nothing or another version.
-    """
-    place = _Place.at(repository, environment_name, application, model, base)
-    served, trial = place.trial(version)
-    title = f"End the {trial.kind} of {_label(trial.model)} in {environment_name}"
-    purpose = f"This ends the {trial}: {_label(served)} answers alone."
-    branch = BranchName("abort", environment_name, trial.model.name, trial.model.version)
-    version_served = None  # its figures only inform: a manifest that cannot be read must not keep a bad candidate there
-    with suppress(ContractError, GitError):
-        version_served = place.registered(served)
-    return _propose(place, _Proposal(branch, title, place.files(served), version_served, purpose), merge=merge)
-
-
-def target_of(
-    repository: Repository, environment_name: str, model: str, *, application: str | None = None, base: str = MAIN
-) -> Target:
-    """Where a model of the name `model` would be promoted to in an environment, and what that wants now.
-
-    Args:
-        repository: the deployments repository.
-        environment_name: which environment.
-        model: the model's name.
-        application: which application; None: that of the model's name, or the only one.
-        base: the branch that environments are read from.
-
-    Raises:
-        GitError: the repository cannot be reached, or has no such environment.
-        ContractError: the environment's file is not valid, or has no application for the model.
-    """
-    return _Place.at(repository, environment_name, application, model, base).target
-
-
-def rollback(
-    repository: Repository,
-    environment_name: str,
-    *,
-    model: str | None = None,
-    application: str | None = None,
-    base: str = MAIN,
-    merge: bool = False,
-) -> Promotion:
-    """Make a branch that returns an environment to the model before; it passes the same gates.
-
-    A reverted commit would delete the manifest of the version that it leaves; only the environment's lines go back.
-
-    Args:
-        repository: the deployments repository.
-        environment_name: which environment.
-        model: the model's name; None: whichever the application serves.
-        application: which application; None: that of the model's name, or the only one that serves a model.
-        base: the branch that environments are read from.
-        merge: merge as well.
-
-    Raises:
-        GateError: it should be merged, and the gates refuse it; nothing was pushed.
-        GitError: there is no earlier model.
-        ContractError: the environment's file is not valid, it is not clear which application is meant, or that tries a
-            version.
-    """
-    place = _Place.at(repository, environment_name, application, model, base)
-    place.refuse_trial()
-    before, since = _model_before(repository, place.tip, environment_name, place.target.name, place.target.model)
-    title = f"Roll {environment_name} back to {_label(before)}"
-    purpose = f"This reverts what commit {since} served."
-    branch = BranchName("rollback", environment_name, before.name, before.version)
-    return _propose(
-        place, _Proposal(branch, title, place.files(before), place.registered(before), purpose), merge=merge
-    )
+def _digest(files: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def to_yaml(version: ModelVersion) -> str:
@@ -415,79 +419,13 @@ def to_yaml(version: ModelVersion) -> str:
     return text.getvalue()
 
 
-def _propose(place: _Place, proposal: _Proposal, *, merge: bool) -> Promotion:
-    """Judge first, so that nothing is pushed that shall be merged and cannot be."""
-    repository, base, branch = place.repository, place.base, str(proposal.branch)
-    findings = tuple(gates.check_files(repository, place.tip, proposal.files))
-    refused = failed(findings)
-    if merge and refused:
-        raise GateError(f"the gates refuse to merge: {proposal.title}\n{explain(refused)}")
-    commit = _reusable(place, proposal) or repository.commit(
-        place.tip, branch, proposal.files, proposal.message, replace=True
-    )
-    if merge:
-        merged = repository.merge(branch, base, f"Merge {branch}\n\n{proposal.title}")
-        return Promotion(proposal.title, branch, merged, merged=True, findings=findings)
-    url: str | None = None
-    commands = _merge_commands(repository, branch, base)
-    if remote := Remote.of(repository.location):
-        body = report_markdown(proposal.version, findings, proposal.comparison, proposal.purpose)
-        url = open_pull_request(remote, branch, base, proposal.title, body)
-        commands = () if url else (f"open {remote.compare_url(base, branch)}", *commands)
-    return Promotion(proposal.title, branch, commit, merged=False, findings=findings, url=url, commands=commands)
-
-
-def _reusable(place: _Place, proposal: _Proposal) -> str | None:
-    """The branch's commit, if it is there already and does exactly this."""
-    repository, tip = place.repository, place.tip
-    found = repository.tip(str(proposal.branch))
-    if found is None or repository.merge_base(tip, found) != tip:
-        return None
-    same = set(repository.changed(tip, found)) == set(proposal.files)
-    return (
-        found if same and all(repository.read(found, path) == text for path, text in proposal.files.items()) else None
-    )
-
-
-def _read_environment(repository: Repository, tip: str, name: str) -> str:
-    path = serve_config_path(name)
-    if not repository.exists(tip, path):
-        parsed = (
-            environment.parse_serve_config_path(found) for found in repository.list(tip, environment.ENVIRONMENTS)
-        )
-        known = ", ".join(found for found in parsed if found) or "none"
-        raise GitError(f"{repository.location} has no environment {name!r} (no {path}); it has {known}")
-    return repository.read(tip, path)
-
-
-def _model_before(
-    repository: Repository, tip: str, environment_name: str, target: str, now: ServedModel | None
-) -> tuple[ServedModel, str]:
-    """The model that was served at a target before its present one, and the commit that changed it."""
-    path, since = serve_config_path(environment_name), tip
-    for commit in repository.log(tip, path, first_parent=True):
-        try:
-            model = Environment.parse(repository.read(commit.id, path), path).served().get(target)
-        except (ContractError, GitError):  # it could not be read then, so that it was not served then
-            continue
-        if model is not None and model != now:
-            return model, since
-        since = commit.id
-    present = f"{now.name} {now.version}" if now else "none"
-    raise GitError(f"{environment_name} has no earlier model to return to (now: {present}); promote a version instead")
-
-
-def _label(model: ServedModel) -> str:
-    return f"{model.name} {model.version}"
-
-
-def _merge_commands(repository: Repository, branch: str, base: str) -> tuple[str, ...]:
+def _merge_commands(repository: Repository, branch: str) -> tuple[str, ...]:
     if not repository.bare:
         folder = shlex.quote(repository.location)
-        return (f"git -C {folder} switch {base}", f"git -C {folder} merge --no-ff {branch}")
+        return (f"git -C {folder} switch {MAIN}", f"git -C {folder} merge --no-ff {branch}")
     message = shlex.quote(f"Merge {branch}")
     return (
-        f"git clone --branch {base} {shlex.quote(repository.location)} deployments",
+        f"git clone --branch {MAIN} {shlex.quote(repository.location)} deployments",
         f"git -C deployments merge --no-ff -m {message} origin/{branch}",
-        f"git -C deployments push origin {base}",
+        f"git -C deployments push origin {MAIN}",
     )

@@ -14,29 +14,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gitops.attempt import Found, Goal, Settings, begin, fail, is_due, settle, succeed
+from gitops.attempt import Found, Goal, ReconcileSettings, begin, fail, is_due, settle, succeed
 from gitops.bundle import Bundles
 from gitops.difference import Difference, applications, differences, left_over, with_kept
-from gitops.environment import MEMBERS, Environment, serve_config_path
+from gitops.environment import MEMBERS, Environment
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
-from gitops.health import (
-    NO_ANSWERS,
-    address_of,
-    ask,
-    awaits_a_model,
-    probe,
-    refusals,
-    serving_status,
-    slot_of,
-)
+from gitops.health import awaits_a_model, refusals, serving_status, slot_of
+from gitops.layout import serve_config_path
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
+from gitops.replicas import address_of, ask, probe
 from gitops.report import Pass, status_of
 from gitops.repository import Repository
 from gitops.serve_api import Application, ServeApi
 from gitops.state import State
 from gitops.status import Deployed, Journal, OperationState, Phase, Status, now
 from gitops.turn import Turn, stopping_by_signal
+from gitops.wire import NO_ANSWERS
 from monitoring import metrics
 from monitoring.metrics import AttemptOutcome, Meters
 
@@ -75,14 +69,14 @@ class Reconciler:
         environment: str,
         api: ServeApi,
         state: State,
-        settings: Settings | None = None,
+        settings: ReconcileSettings | None = None,
         meters: Meters | None = None,
     ) -> None:
         self.repository = repository
         self.revision = revision
         self.environment = environment
         self.api = api
-        self.settings = settings or Settings()
+        self.settings = settings or ReconcileSettings()
         self._meters = meters
         self.journal = Journal(state, environment)
         self._turn = Turn(self.journal.folder)

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 from gitops.attempt import failure_of
 from gitops.difference import Difference, applications
-from gitops.environment import Environment, Target
+from gitops.environment import Environment, ModelTarget
 from gitops.errors import MergelineError, StalledError, WaitingError
-from gitops.health import NO_ANSWERS, Answers, Slot, assess, live_slot, slot_of
+from gitops.health import Slot, assess, live_slot, slot_of
 from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.repository import Commit
 from gitops.serve_api import Application, GrpcOptions, ServeDetails
 from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst
+from gitops.wire import NO_ANSWERS, Answers
 
 _T = TypeVar("_T")
 
@@ -88,7 +89,7 @@ class Pass:
         """How an application is."""
         return assess(name, self.living(name), self.slot(name), self.answers.get(name, NO_ANSWERS))
 
-    def would_lose(self, target: Target, model: ServedModel) -> bool:
+    def would_lose(self, target: ModelTarget, model: ServedModel) -> bool:
         """Whether something runs at a target that would be told to load `model`, and has not been told so yet."""
         app = self.living(target.application.name)
         slot = live_slot(app) if app else None

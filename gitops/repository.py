@@ -225,12 +225,16 @@ class Repository:
     def log(
         self, revision: str, path: str | None = None, *, limit: int | None = None, first_parent: bool = False
     ) -> Commits:
-        """Commits up to `revision`, newest first; only those that touch `path`, if it is given."""
+        """Commits up to a revision or of a range `a..b`, newest first; only those that touch `path`, if it is given."""
         options = ["-z", "--format=%H%x01%an <%ae>%x01%cI%x01%s"]
         options += [f"--max-count={limit}"] if limit is not None else []
         options += ["--first-parent"] if first_parent else []
         text = self._git("log", *options, revision, "--", *([path] if path else []))
         return [Commit(*entry.split("\x01", 3)) for entry in text.split("\0") if entry]
+
+    def trailer(self, commit: str, key: str) -> str:
+        """The value of a line `key: value` in the last paragraph of a commit's message; empty without one."""
+        return self._git("log", "--max-count=1", f"--format=%(trailers:key={key},valueonly)", commit, "--").strip()
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The commit that two commits have grown from; None when they share no history."""
@@ -240,7 +244,7 @@ class Repository:
     # --- writing --------------------------------------------------------------------------------------------------
 
     def commit(
-        self, base: str, branch: str, files: Mapping[str, str | None], message: str, *, replace: bool = False
+        self, base: str, branch: str, files: Mapping[str, str | None], message: str, *, replace: str | None = None
     ) -> str:
         """Push a branch with one commit on top of `base` that writes `files` (None removes one); return its id.
 
@@ -249,15 +253,15 @@ class Repository:
             branch: the branch to make.
             files: paths and their new texts.
             message: the commit message.
-            replace: whether a branch of that name may be replaced.
+            replace: the tip at which a branch of that name may be replaced; one that is at `base` needs none.
 
         Raises:
-            GitError: the branch exists, the files change nothing, or the push failed.
+            GitError: the branch is elsewhere already, the files change nothing, or the push failed.
             GateError: a hook refuses the push.
         """
         self._update_mirror()
         parent, existing = self._resolve(base), self.tip(branch)
-        if existing and not replace:
+        if existing not in (None, parent, replace):
             raise GitError(f"{self.location} has a branch {branch} already: merge or delete it first")
         with self._scratch() as scratch:
             tree = scratch.write_tree(parent, files)

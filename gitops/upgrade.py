@@ -69,7 +69,7 @@ _MEANING = {
 }
 
 
-class Change(Contract):
+class ForecastChange(Contract):
     """One place that a change touches, and what that does."""
 
     upgrade: Upgrade
@@ -85,7 +85,7 @@ class Forecast(Contract):
 
     environment: str
     upgrade: Upgrade = Field(description="The most that any place of the change does.")
-    changes: tuple[Change, ...]
+    changes: tuple[ForecastChange, ...]
 
     def __str__(self) -> str:
         """The forecast for a person to read."""
@@ -114,13 +114,13 @@ def forecast(
     return Forecast(environment=environment, upgrade=most, changes=tuple(changes))
 
 
-def _of_config(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _of_config(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ForecastChange]:
     for path in AT_START:
         if before.get(path) != after.get(path):
-            yield Change(upgrade=Upgrade.NOT_APPLIED, where=f"serve-config.yaml: {path}")
+            yield ForecastChange(upgrade=Upgrade.NOT_APPLIED, where=f"serve-config.yaml: {path}")
     for difference in between(before, after):
         where = ".".join(filter(None, ("applications", difference.application, difference.path)))
-        yield Change(upgrade=_of_difference(difference), where=f"serve-config.yaml: {where}")
+        yield ForecastChange(upgrade=_of_difference(difference), where=f"serve-config.yaml: {where}")
 
 
 def _of_difference(difference: Difference) -> Upgrade:
@@ -138,23 +138,23 @@ def _of_difference(difference: Difference) -> Upgrade:
     return Upgrade.RESTART if autoscaling or within[0] in RESTARTING else Upgrade.IN_PLACE
 
 
-def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[Change]:
+def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[ForecastChange]:
     old, new = ({_identity(item): item for item in objects} for objects in (before, after))
     for key in sorted(old.keys() | new.keys()):
         name = name_of(old.get(key) or new[key])
         is_service = key[1] == RAY_SERVICE
         if key not in new:
             upgrade = Upgrade.REMOVED if is_service else Upgrade.APPLIED
-            yield Change(upgrade=upgrade, where=f"{name} is removed from the namespace {key[2]}")
+            yield ForecastChange(upgrade=upgrade, where=f"{name} is removed from the namespace {key[2]}")
         elif key not in old:
-            yield Change(upgrade=Upgrade.APPLIED, where=f"{name} is added to the namespace {key[2]}")
+            yield ForecastChange(upgrade=Upgrade.APPLIED, where=f"{name} is added to the namespace {key[2]}")
         else:
             if is_service:
                 yield from _of_cluster(old[key], new[key])
             for path in _differing(_rest(old[key]), _rest(new[key]), ""):
                 suspended = is_service and path == ".spec.suspend" and at(new[key], "spec", "suspend")
                 upgrade = Upgrade.REMOVED if suspended else Upgrade.APPLIED
-                yield Change(upgrade=upgrade, where=f"{name}: {path.removeprefix('.')}")
+                yield ForecastChange(upgrade=upgrade, where=f"{name}: {path.removeprefix('.')}")
 
 
 def _identity(item: Object) -> tuple[str, str, str, str]:
@@ -176,22 +176,24 @@ def _rest(item: Object) -> dict[str, Any]:
     return rest
 
 
-def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ForecastChange]:
     old, new = _compared(before), _compared(after)
     if old == new:
         for path in _differing(
             before["spec"]["rayClusterConfig"], after["spec"]["rayClusterConfig"], "rayClusterConfig"
         ):
-            yield Change(upgrade=Upgrade.NOT_APPLIED, where=path)
+            yield ForecastChange(upgrade=Upgrade.NOT_APPLIED, where=path)
         return
     groups = len(old.get("workerGroupSpecs") or ())
     if old == new | {"workerGroupSpecs": (new.get("workerGroupSpecs") or [])[:groups]}:
-        yield Change(upgrade=Upgrade.IN_PLACE, where="rayClusterConfig.workerGroupSpecs: groups are added at the end")
+        yield ForecastChange(
+            upgrade=Upgrade.IN_PLACE, where="rayClusterConfig.workerGroupSpecs: groups are added at the end"
+        )
         return
     kind = ((after["spec"].get("upgradeStrategy") or {}).get("type")) or "NewCluster"
     upgrade = {"None": Upgrade.NOT_APPLIED, policies.INCREMENTAL: Upgrade.INCREMENTAL}
     for path in _differing(old, new, "rayClusterConfig"):
-        yield Change(upgrade=upgrade.get(kind, Upgrade.NEW_CLUSTER), where=path)
+        yield ForecastChange(upgrade=upgrade.get(kind, Upgrade.NEW_CLUSTER), where=path)
 
 
 def _compared(service: Mapping[str, Any]) -> dict[str, Any]:

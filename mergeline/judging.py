@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from gitops.environment import Environment as ServedEnvironment
-from gitops.environment import serve_config_path
+from gitops.layout import serve_config_path
 from gitops.manifest import Project
 from gitops.repository import MAIN
 from gitops.state import State
@@ -70,6 +70,8 @@ def predict(
         say_json([answer.model_dump(mode="json", exclude_none=True) for answer in answers])
     else:
         _print_answers(answers)
+    if others := asking.left_out(paths):
+        err.print(f"not looked at, as no photographs by their names: {len(others)}, {others[0]} the first of them")
     if any(answer.error for answer in answers):
         raise typer.Exit(1)
     if not all(answer.good for answer in answers):

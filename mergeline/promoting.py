@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import typer
 
-from gitops import gates, overlay, promotion
+from gitops import gates, overlay
 from gitops.errors import MergelineError
+from gitops.findings import explain, failed
 from gitops.manifest import Comparison, Project, ServedModel
+from gitops.promotion import Destination, Promotion
 from gitops.pull_request import change_markdown
 from gitops.repository import MAIN
 from gitops.state import State
@@ -80,7 +82,7 @@ def compare(
 
 def _served(stage: Stage, env: str | None, repo: str | None) -> ServedModel:
     environment = environment_of(stage.project_file, env)
-    served = promotion.target_of(repository_of(stage.state, repo), environment, stage.project.name).model
+    served = Destination(repository_of(stage.state, repo), environment).target(stage.project.name).model
     if served is None:
         raise MergelineError(f"{environment} serves no version yet: name two, as `mergeline compare 1 2`")
     return served
@@ -147,31 +149,20 @@ def promote(
     stage = stage_of(project, state)
     name = stage.project.name
     chosen = None if finish or abort else version_of(stage.state, name, version)
-    repository, environment = repository_of(stage.state, repo), environment_of(project, to)
+    destination = Destination(repository_of(stage.state, repo), environment_of(project, to), application)
     if abort:
-        end = merge is not False
-        outcome = promotion.abort(repository, environment, name, version=version, application=application, merge=end)
-        print_promotion(outcome)
+        print_promotion(destination.abort(name, version, merge=merge is not False))
         return
-    wanted = promotion.target_of(repository, environment, name, application=application)
-    options = _Promoting(application=application, merge=bool(merge), comparison=None)
-    if candidate := chosen.model if chosen else wanted.trial and wanted.trial.model:
-        options["comparison"] = _compared(stage, wanted.model, candidate)
+    target = destination.target(name)
+    candidate = chosen.model if chosen else target.trial and target.trial.model
+    comparison = _compared(stage, target.model, candidate) if candidate else None
     if chosen is None:
-        outcome = promotion.finish(repository, environment, name, version=version, **options)
+        outcome = destination.finish(name, version, merge=bool(merge), comparison=comparison)
     elif shadow or canary is not None:
-        outcome = promotion.try_beside(repository, chosen, environment, percent=canary, **options)
+        outcome = destination.try_beside(chosen, canary, merge=bool(merge), comparison=comparison)
     else:
-        outcome = promotion.promote(repository, chosen, environment, **options)
+        outcome = destination.promote(chosen, merge=bool(merge), comparison=comparison)
     print_promotion(outcome)
-
-
-class _Promoting(TypedDict):
-    """What every way to promote is told."""
-
-    application: str | None
-    merge: bool
-    comparison: Comparison | str | None
 
 
 def _compared(stage: Stage, served: ServedModel | None, candidate: ServedModel) -> Comparison | str | None:
@@ -187,10 +178,10 @@ def _compared(stage: Stage, served: ServedModel | None, candidate: ServedModel) 
     return comparison
 
 
-def print_promotion(outcome: promotion.Promotion) -> None:
+def print_promotion(outcome: Promotion) -> None:
     """Say what a promotion came to."""
     if outcome.findings:
-        say(gates.explain(outcome.findings))
+        say(explain(outcome.findings))
     say(outcome.text)
 
 
@@ -204,9 +195,8 @@ def rollback(
     repo: Repo = None,
 ) -> None:
     """Return an environment to the model before, by a commit that reverts, through the same gates."""
-    repository, environment = repository_of(State.at(state), repo), environment_of(project, env)
-    name = Project.read(project).name
-    print_promotion(promotion.rollback(repository, environment, model=name, application=application, merge=merge))
+    destination = Destination(repository_of(State.at(state), repo), environment_of(project, env), application)
+    print_promotion(destination.rollback(Project.read(project).name, merge=merge))
 
 
 @app.command(name="gates")
@@ -241,6 +231,6 @@ def check_gates(
     elif markdown:
         print(change_markdown(findings, gates.brought(repository, into, change)), end="")
     else:
-        say(gates.explain(findings))
-    if gates.failed(findings):
+        say(explain(findings))
+    if failed(findings):
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from gitops import observe as observing
 from gitops import overlay
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.environment import Environment as ServedEnvironment
 from gitops.errors import MergelineError
 from gitops.reconcile import Reconciler
@@ -69,7 +69,7 @@ def reconcile(
     ] = "127.0.0.1:0",
 ) -> None:
     """Make the environment's commit true on the cluster, as Argo CD does on Kubernetes."""
-    settings = Settings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
+    settings = ReconcileSettings(self_heal=self_heal, prune=prune, allow_empty=allow_empty, poll_seconds=interval)
     if not watch:
         _exit_with(_reconciler(project, state, env, repo, revision, address, settings).run_once())
         return
@@ -98,7 +98,7 @@ def sync(
     allow_empty: AllowEmpty = False,
 ) -> None:
     """Try the environment's commit once, now, whatever was tried before."""
-    settings = Settings(prune=prune, allow_empty=allow_empty)
+    settings = ReconcileSettings(prune=prune, allow_empty=allow_empty)
     found = _reconciler(project, state, env, repo, revision, address, settings).sync()
     _exit_with(found, watched=is_watched(State.at(state), found.environment))
 
@@ -128,7 +128,7 @@ def diff(
         else:
             say(str(forecast))
         raise typer.Exit(1 if forecast.changes else 0)
-    found = _reconciler(project, state, env, repo, revision, address, Settings()).diff()
+    found = _reconciler(project, state, env, repo, revision, address, ReconcileSettings()).diff()
     if as_json:
         say_json([difference.model_dump(mode="json") for difference in found])
     else:
@@ -144,7 +144,7 @@ def _reconciler(
     repo: str | None,
     revision: str,
     address: str | None,
-    settings: Settings,
+    settings: ReconcileSettings,
     meters: Meters | None = None,
 ) -> Reconciler:
     place = State.at(state)

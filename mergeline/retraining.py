@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gitops import promotion
+from gitops.promotion import Destination, Promotion
 from mergeline.options import (
     PROJECT,
     STATE,
@@ -68,7 +68,7 @@ def retrain(
             jobs.run_pipeline(stage, address, training, out)
 
         outcome = retraining.retrain(stage, repository, options, why, run_pipeline)
-        if isinstance(outcome, promotion.Promotion):
+        if isinstance(outcome, Promotion):
             print_promotion(outcome)
         else:
             say(f"nothing to propose: {outcome}")
@@ -76,7 +76,7 @@ def retrain(
     if not watch:
         retrain_for(reason)
         return
-    served = promotion.target_of(repository, environment, stage.project.name, application=application).application.name
+    served = Destination(repository, environment, application).target(stage.project.name).application.name
     with alerts.listening(stage.state, stage.project.name, served, port) as url:
         say(f"alerts of {served} are taken at {url}: name it with `mergeline monitor up --webhook {url}`")
         retraining.watch(stage, hours, retrain_for, say)

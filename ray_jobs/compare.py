@@ -146,9 +146,7 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
         BundleError: a bundle cannot be read or loaded.
     """
     if a.sha256 == b.sha256:
-        raise DataError(
-            f"{_title(a)} and {_title(b)} have the same bundle, {a.sha256[:12]}: name two different versions"
-        )
+        raise DataError(f"{a} and {b} have the same bundle, {a.sha256[:12]}: name two different versions")
     dataset = stage.dataset()
     predictors = [_load(stage, model, dataset) for model in (a, b)]
     fitted, warnings = np.zeros(sum(dataset.counts["test"].values()), bool), []
@@ -156,7 +154,7 @@ def judge(stage: Stage, a: ServedModel, b: ServedModel) -> Judged:
         flags = _fitted_to(stage.state, dataset, predictor.manifest.dataset)
         if flags is None:
             warnings.append(
-                f"{_title(model)} was trained on dataset {predictor.manifest.dataset[:12]}, which is no longer "
+                f"{model} was trained on dataset {predictor.manifest.dataset[:12]}, which is no longer "
                 "in the state folder: images that it was fitted to cannot be told, and may flatter it"
             )
         else:
@@ -185,7 +183,7 @@ def _load(stage: Stage, model: ServedModel, dataset: DatasetManifest) -> Predict
     predictor = Predictor.load(fetched, threads=usable_cores())
     if predictor.manifest.classes != dataset.classes:
         raise DataError(
-            f"{_title(model)} knows the classes {', '.join(predictor.manifest.classes)}, and dataset "
+            f"{model} knows the classes {', '.join(predictor.manifest.classes)}, and dataset "
             f"{dataset.digest[:12]} has {', '.join(dataset.classes)}: only versions of the same classes are compared"
         )
     return predictor
@@ -385,10 +383,6 @@ def _check(labels: NDArray[np.int64], dataset: DatasetManifest, left_out: int) -
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _title(model: ServedModel) -> str:
-    return f"{model.name} {model.version}"
 
 
 def _compared(model: ServedModel, predictor: Predictor) -> ComparedVersion:

@@ -39,7 +39,7 @@ def draw(comparison: Comparison, bad: Flags, a: Scores, b: Scores, classes: tupl
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     _metrics(left, comparison)
     _scores(right, comparison, bad, a, b, classes)
-    figure.suptitle(f"{_title_of_b(comparison)} against {_title_of_a(comparison)}, {comparison.images} held-out images")
+    figure.suptitle(f"{comparison.b.model} against {comparison.a.model}, {comparison.images} held-out images")
     figure.supxlabel(_footnote(comparison), fontsize=9, color=LINE_COLOR)
     return figure
 
@@ -71,7 +71,7 @@ def _metrics(axes: "Axes", comparison: Comparison) -> None:
     labels = [f"{name.replace('_', ' ')}\n{found.a:.3f} → {found.b:.3f}" for name, found in metrics.items()]
     axes.set_yticks(range(len(metrics)), [label.replace("auroc", "AUROC") for label in labels])
     axes.set(xlim=(-1.25 * reach, 1.25 * reach), ylim=(len(metrics) - 0.5, -0.6))
-    axes.set(xlabel=f"← {_title_of_a(comparison)} is better      difference      {_title_of_b(comparison)} is better →")
+    axes.set(xlabel=f"← {comparison.a.model} is better      difference      {comparison.b.model} is better →")
     axes.set(title="Metrics: difference and its 95 % interval (gray: it holds 0)")
 
 
@@ -95,7 +95,7 @@ def _scores(axes: "Axes", comparison: Comparison, bad: Flags, a: Scores, b: Scor
     room = 0.05 * float(np.ptp(shown)) + 0.01
     ends = float(shown.min()) - room, float(shown.max()) + room
     axes.set(xlim=ends, ylim=ends, aspect="equal", title="Scores: probability that a part is not good")
-    axes.set(xlabel=f"by {_title_of_a(comparison)} (A)", ylabel=f"by {_title_of_b(comparison)} (B)")
+    axes.set(xlabel=f"by {comparison.a.model} (A)", ylabel=f"by {comparison.b.model} (B)")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, frameon=False)
 
 
@@ -111,17 +111,9 @@ def _mark_disagreements(axes: "Axes", comparison: Comparison) -> None:
 def _footnote(comparison: Comparison) -> str:
     test, left_out = comparison.mcnemar, len(comparison.left_out)
     lines = [
-        f"right where the other is wrong: {_title_of_a(comparison)} {test.only_a_right}×, "
-        f"{_title_of_b(comparison)} {test.only_b_right}× (McNemar's exact test: {test.p_text})",
+        f"right where the other is wrong: {comparison.a.model} {test.only_a_right}×, "
+        f"{comparison.b.model} {test.only_b_right}× (McNemar's exact test: {test.p_text})",
         *([f"{left_out} images left out: one of the two was fitted to them or lookalikes"] if left_out else []),
         *comparison.warnings,
     ]
     return "\n".join(textwrap.fill(line, _FOOTNOTE_CHARACTERS) for line in lines)
-
-
-def _title_of_a(comparison: Comparison) -> str:
-    return f"{comparison.a.model.name} {comparison.a.model.version}"
-
-
-def _title_of_b(comparison: Comparison) -> str:
-    return f"{comparison.b.model.name} {comparison.b.model.version}"

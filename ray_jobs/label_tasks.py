@@ -86,7 +86,7 @@ def export_tasks(
         BundleError: the version's bundle cannot be loaded.
     """
     folder, source = source_folder(stage, data)
-    model = f"{version.model.name} {version.model.version}"
+    model = str(version.model)
     further = _further(images)
     if windows is not None:
         take_out(stage, windows.expanduser().resolve())

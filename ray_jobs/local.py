@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from gitops import environment, gates, promotion, status
+from gitops import environment, gates, layout, status
 from gitops.errors import GitError, MergelineError
 from gitops.manifest import ModelVersion, Project
+from gitops.promotion import Destination
 from gitops.repository import MAIN, Repository, create_bare
+from gitops.seed import seed_environment, with_application
 from ray_jobs import cluster, doctor, processes, submit
 from ray_jobs.cluster import ClusterError, Session
 from ray_jobs.stage import Stage
@@ -117,7 +119,7 @@ def _wanted(repository: Repository, name: str) -> environment.Environment:
         commit = repository.fetch(MAIN).id
     except GitError:
         commit = repository.known(MAIN).id
-    path = environment.serve_config_path(name)
+    path = layout.serve_config_path(name)
     return environment.Environment.parse(repository.read(commit, path), f"{path} at commit {commit[:12]}")
 
 
@@ -215,11 +217,11 @@ def _serves_anyway(stage: Stage, options: Options) -> bool:
 
 def _deployments(stage: Stage, options: Options) -> str:
     """The state folder's own bare repository, made from the project where there is none yet."""
-    seed = {environment.PROJECT_PATH: stage.project_file.read_text()}
+    seed = {layout.PROJECT_PATH: stage.project_file.read_text()}
     for name in stage.project.environments:
         served_here = name == options.environment
         port, state = (options.port, stage.state) if served_here else (None, None)
-        seed[environment.serve_config_path(name)] = environment.seed_environment(stage.project.name, name, port, state)
+        seed[layout.serve_config_path(name)] = seed_environment(stage.project.name, name, port, state)
     create_bare(stage.state.repository, seed, gates.hooks())
     return str(stage.state.repository)
 
@@ -227,17 +229,17 @@ def _deployments(stage: Stage, options: Options) -> str:
 def _join(stage: Stage, options: Options, repository: Repository, console: Console) -> None:
     """Give a further project bars and an application of its own, in a repository that was made for another one."""
     name, tip = stage.project.name, repository.fetch(MAIN).id
-    first = Project.from_yaml(repository.read(tip, environment.PROJECT_PATH), environment.PROJECT_PATH)
-    own = environment.project_path(name)
+    first = Project.from_yaml(repository.read(tip, layout.PROJECT_PATH), layout.PROJECT_PATH)
+    own = layout.project_path(name)
     if repository.exists(tip, own):
         _mind_bars(stage, Project.from_yaml(repository.read(tip, own), own), own, console)
         return
     if name == first.name:
-        _mind_bars(stage, first, environment.PROJECT_PATH, console)
+        _mind_bars(stage, first, layout.PROJECT_PATH, console)
         return
     files = {own: stage.project_file.read_text()}
     for place in stage.project.environments:
-        path = environment.serve_config_path(place)
+        path = layout.serve_config_path(place)
         if not repository.exists(tip, path):
             continue
         text = repository.read(tip, path)
@@ -245,9 +247,9 @@ def _join(stage: Stage, options: Options, repository: Repository, console: Conso
         if name in served.applications or any(target.member == name for target in served.targets()):
             continue  # somebody has written it there already
         state = stage.state if place == options.environment else None
-        files[path] = environment.with_application(text, name, place, state)
+        files[path] = with_application(text, name, place, state)
     branch, title = f"project/{name}", f"Add the project {name} beside {first.name}"
-    repository.commit(tip, branch, files, f"{title}\n", replace=True)
+    repository.commit(tip, branch, files, f"{title}\n", replace=repository.tip(branch))
     repository.merge(branch, MAIN, f"Merge {branch}\n\n{title}")  # through the gates, as everything
     console.print(f"added {name} beside {first.name}" + (f", at the route /{name}" if len(files) > 1 else ""))
 
@@ -257,9 +259,7 @@ def _mind_bars(stage: Stage, merged: Project, path: str, console: Console) -> No
     if stage.project.gates != merged.gates:
         console.print(
             f"mind: the gates in {stage.project_file} are not those that merges are judged by; "
-            f"these stand in {path} of {stage.state.repository} and change there, by a commit",
-            markup=False,
-            highlight=False,
+            f"these stand in {path} of {stage.state.repository} and change there, by a commit"
         )
 
 
@@ -294,18 +294,19 @@ def _reconcilers(session: Session) -> list[psutil.Process]:
 def _promote(stage: Stage, options: Options, repository: Repository, console: Console) -> tuple[ModelVersion, str]:
     """Promote the newest version, unless one is on trial: the version that shall be served, and the commit."""
     version = stage.state.versions(stage.project.name)[-1]
-    label = f"{version.model.name} {version.model.version}"
-    wanted = promotion.target_of(repository, options.environment, stage.project.name)
+    destination = Destination(repository, options.environment)
+    wanted = destination.target(stage.project.name)
     if wanted.model and wanted.trial:  # it is for whoever began it to end it, and what is served must come up again
-        console.print(f"not promoting {label}: {options.environment} has a {wanted.trial}; finish or abort it first")
-        path, tip = environment.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
+        console.print(
+            f"not promoting {version.model}: {options.environment} has a {wanted.trial}; finish or abort it first"
+        )
+        path, tip = layout.model_path(wanted.model.name, wanted.model.version), repository.fetch(MAIN).id
         return ModelVersion.from_yaml(repository.read(tip, path), path), tip
-    console.print(f"promoting {label} to {options.environment}")
+    console.print(f"promoting {version.model} to {options.environment}")
     from ray_jobs import compare  # slow, and a failed pipeline has no use for it
 
     comparison = compare.with_served(stage, wanted.model, version.model)
-    outcome = promotion.promote(repository, version, options.environment, merge=True, comparison=comparison)
-    return version, outcome.commit
+    return version, destination.promote(version, merge=True, comparison=comparison).commit
 
 
 def _await_served(
@@ -319,7 +320,7 @@ def _await_served(
 ) -> Served:
     """Wait until the reconciler says that the merged commit is served and healthy."""
     journal = status.Journal(stage.state, options.environment)
-    text = repository.read(commit, environment.serve_config_path(options.environment))
+    text = repository.read(commit, layout.serve_config_path(options.environment))
     wanted = environment.Environment.parse(text, repository.location)
     target = wanted.find(None, version.model.name, options.environment)
     deadline = time.monotonic() + _SYNC_SECONDS

@@ -3,7 +3,6 @@
 python -m ray_jobs.quality --project project.yaml --state .mergeline
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gitops.errors import ContractError, StageError
+from gitops.errors import ContractError, StageError, did_you_mean
 from gitops.manifest import Assertion, DatasetManifest, ImageFinding, QualityReport
 from gitops.state import write_atomically
 from ray_jobs import quality_page
@@ -84,9 +83,9 @@ def _check(assertion: Assertion, rows: Sequence[dict[str, Any]], whole: DatasetM
         return ImageFinding(assertion=assertion, passed=holds, failing_share=0.0 if holds else 1.0)
     if assertion.measure not in Measures.model_fields:
         known = [*Measures.model_fields, *DatasetMeasures.model_fields]
-        near = difflib.get_close_matches(assertion.measure, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise ContractError(f"quality: there is no measure {assertion.measure!r}; {hint}")
+        raise ContractError(
+            f"quality: there is no measure {assertion.measure!r}; {did_you_mean(assertion.measure, known)}"
+        )
     failing = tuple(row["filename"] for row in rows if not _within(float(row[assertion.measure]), assertion))
     share = len(failing) / max(1, len(rows))
     # Both shares come from decimals: 0.02 failing of 0.98 wanted is enough.

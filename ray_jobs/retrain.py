@@ -14,11 +14,10 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
-from gitops import promotion
 from gitops.bundle import MANIFEST
 from gitops.errors import MergelineError
 from gitops.manifest import BundleManifest, ChangedFiles, Contract, DatasetChanges, ModelVersion, ServedModel, Sha256
-from gitops.promotion import Promotion
+from gitops.promotion import Destination, Promotion
 from gitops.repository import Repository
 from gitops.state import State, locked, write_atomically
 from gitops.status import now
@@ -145,7 +144,8 @@ def retrain(
     with _alone(state, name):
         before = latest(state, name)
         _refuse_too_soon(before, options.hours)
-        wanted = promotion.target_of(repository, options.environment, name, application=options.application)
+        destination = Destination(repository, options.environment, options.application)
+        wanted = destination.target(name)
         if wanted.trial:
             raise RetrainingError(
                 f"{options.environment} has a {wanted.trial}: finish or abort it first, and retrain after that"
@@ -161,11 +161,12 @@ def retrain(
                 return text
             if version.model.sha256 == record.proposed:  # whoever closed it, or went back, has decided
                 again = f"mergeline promote {version.model.version} --to {options.environment}"
-                text = f"{version.model.name} {version.model.version} was proposed before, and nothing is new since"
-                text += f": `{again}` proposes it again"
+                text = f"{version.model} was proposed before, and nothing is new since: `{again}` proposes it again"
                 _write(state, name, record, Outcome.UNCHANGED, text)
                 return text
-            proposed = _propose(stage, repository, options, wanted.model, version, reason)
+            purpose = f"Retrained: {reason}. {_changed(stage, wanted.model)}"
+            comparison = compare.with_served(stage, wanted.model, version.model)
+            proposed = destination.promote(version, comparison=comparison, purpose=purpose)
         except BaseException as error:  # also Ctrl-C: what is written down is what happened
             _write(state, name, record, Outcome.FAILED, str(error) or type(error).__name__)
             raise
@@ -262,30 +263,11 @@ def _made(stage: Stage) -> ModelVersion:
 
 
 def _what_to_do(stage: Stage, options: Options, version: ModelVersion) -> str:
-    served, windows = f"{version.model.name} {version.model.version}", stage.state.windows / options.environment
+    windows = stage.state.windows / options.environment
     return (
-        f"{served} is served, and has seen every photograph and label that there is: hand photographs out with "
+        f"{version.model} is served, and has seen every photograph and label that there is: hand photographs out with "
         f"`mergeline label export tasks.json --windows {windows}`, take the labels in with `mergeline label import`, "
         "and retrain then"
-    )
-
-
-def _propose(
-    stage: Stage,
-    repository: Repository,
-    options: Options,
-    served: ServedModel | None,
-    version: ModelVersion,
-    reason: str,
-) -> Promotion:
-    purpose = f"Retrained: {reason}. {_changed(stage, served)}"
-    return promotion.promote(
-        repository,
-        version,
-        options.environment,
-        application=options.application,
-        comparison=compare.with_served(stage, served, version.model),
-        purpose=purpose,
     )
 
 
@@ -293,14 +275,13 @@ def _changed(stage: Stage, served: ServedModel | None) -> str:
     """What the data has that the served version's had not, in words."""
     if served is None:
         return "Nothing is served yet that it could be compared with."
-    label = f"{served.name} {served.version}"
     manifest = stage.state.bundles / served.sha256 / MANIFEST
     trained_on = BundleManifest.read(manifest).dataset if manifest.exists() else None
     changes = lineage.changes_since(stage, trained_on) if trained_on else None
     if trained_on is None or changes is None:
-        return f"The dataset of {label} is not in the state folder any more, so that nobody can say what changed."
+        return f"The dataset of {served} is not in the state folder any more, so that nobody can say what changed."
     summary = lineage.summary(trained_on, changes)
-    return f"Data: {summary} (dataset of {label}).{_files(changes)}"
+    return f"Data: {summary} (dataset of {served}).{_files(changes)}"
 
 
 def _files(changes: DatasetChanges) -> str:

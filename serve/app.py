@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
+from gitops.environment import CLASSIFIER, MONITOR
 from gitops.errors import ContractError
 from gitops.manifest import Contract, ServedModel, UserConfig
 from gitops.status import Journal
@@ -37,8 +38,6 @@ from serve.windows import WindowFolder
 
 log = logging.getLogger("ray.serve")
 
-DEPLOYMENT, MONITOR = "Classifier", "Monitor"
-"""The deployments' names; environments configure them by these."""
 # Linux's lowest claim to the CPUs, for the thread that asks and those that it starts: requests come first.
 _LEAST_CLAIM = 19
 _MONITOR_OPTIONS: dict[str, Any] = {
@@ -278,7 +277,7 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ContractError: an argument is unknown or wrong.
     """
     arguments = ApplicationArguments.parse(args, "args of serve.app:build")
-    deployment = deployment_of(Classifier, DEPLOYMENT)
+    deployment = deployment_of(Classifier, CLASSIFIER)
     if arguments.windows is None:
         return deployment.bind(arguments)
     as_monitor = serve.deployment(name=MONITOR, max_surge_percent=100, **_MONITOR_OPTIONS)

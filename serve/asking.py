@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,8 +19,16 @@ from pydantic import Field, ValidationError
 from gitops.errors import MergelineError
 from gitops.manifest import Contract, Share
 from gitops.state import write_atomically
-from serve.photographs import IMAGE_SUFFIXES, images_below
-from serve.protocol import CLIENT_HEADER, ErrorAnswer, ExplainedAnswer, ImageAnswer, InferenceError, Readiness
+from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
+from serve.protocol import (
+    CLIENT_HEADER,
+    ErrorAnswer,
+    ExplainedAnswer,
+    FleetReadiness,
+    ImageAnswer,
+    InferenceError,
+    Readiness,
+)
 
 AT_ONCE = 4
 """Photographs that are asked about at the same time."""
@@ -69,6 +78,12 @@ def photographs(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def left_out(paths: Iterable[Path]) -> list[Path]:
+    """The files below folders that are not taken for photographs, since their names end otherwise."""
+    below = (file for path in paths if path.is_dir() for file in files_below(path))
+    return [file for file in below if file.suffix.lower() not in IMAGE_SUFFIXES]
+
+
 @dataclass(frozen=True)
 class Asking:
     """How a service is asked."""
@@ -114,6 +129,11 @@ class Asking:
         try:
             Readiness.model_validate_json(response.content if response.is_success else b"")
         except ValidationError as error:
+            with suppress(ValidationError):
+                FleetReadiness.model_validate_json(response.content)
+                raise MergelineError(
+                    f"{self.url} is a fleet of models: name one of {self.url}/fleet, as {self.url}/models/NAME"
+                ) from None
             raise MergelineError(
                 f"what answers at {self.url} is not a service of Mergeline (status {response.status_code}): {hint}"
             ) from error

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
+from gitops.wire import COUNT_HEADER
 from monitoring import metrics
 from monitoring.metrics import Meters, Outcome
 from serve.predictor import Judgement
@@ -15,13 +16,6 @@ from serve.sampling import Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import Chosen, ModelSlot
 from serve.trace import Trace
-
-COUNT_HEADER = "X-Count"
-"""A request says with it whether its photographs count: `false` where they were judged before, or are none of the line.
-
-Nobody else can know that a heat-map is asked for of a photograph whose judgement somebody has seen, and wants to see
-explained just because it is suspicious; while a camera that asks for nothing but heat-maps shows each photograph once.
-"""
 
 
 class Counting:

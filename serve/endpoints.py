@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
@@ -9,14 +10,15 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from starlette.datastructures import UploadFile
-from starlette.types import Message
 
 from gitops.manifest import VERSION_HEADER
+from gitops.wire import COUNT_HEADER
 from monitoring import metrics
 from monitoring.metrics import Meters, RequestStage
 from serve import inference, tensors
+from serve.bodies import limited, limited_form
 from serve.choosing import Judges
-from serve.counting import COUNT_HEADER, Counting, counts
+from serve.counting import Counting, counts
 from serve.envelope import as_json
 from serve.inference import Answer, Question
 from serve.metadata import Metadata
@@ -127,7 +129,7 @@ class Endpoints:
         self.counting.judged(chosen, [data], [judgement])
         identity = _identity(request, chosen.model)
         x, y = (round(place, 1) for place in evidence.point)
-        if "application/json" in request.headers.get("accept", ""):
+        if _takes_json(request.headers.get("accept", "")):
             picture = base64.b64encode(evidence.overlay).decode()
             explanation = Explanation(point=Point(x=x, y=y), strength=evidence.strength, heatmap=picture)
             return as_json(ExplainedAnswer(**identity, **asdict(judgement), explanation=explanation))
@@ -140,7 +142,7 @@ class Endpoints:
         return Response(evidence.overlay, 200, headers, "image/png")
 
     async def _predict_form(self, request: Request) -> Response:
-        within = limited(request, self.limits.max_request_bytes)
+        within = limited_form(request, self.limits.max_request_bytes)
         async with within.form(max_files=self.limits.max_files) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             contents = [await file.read() if (file.size or 0) <= self.limits.max_bytes else None for file in files]
@@ -194,9 +196,6 @@ class Endpoints:
     async def _infer(self, request: Request, name: str, version: str) -> Response:
         request.state.trace = trace = Trace()
         self.judges.served(name, version)  # else there is no need to read the body
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise RequestError(415, f"the content encoding {encoding} is not accepted: send the request as it is")
         body = await limited(request, self.limits.max_request_bytes).body()
         trace.lap(RequestStage.READ)
         json_length = request.headers.get(inference.LENGTH_HEADER)
@@ -287,25 +286,13 @@ def _wants_explanation(request: Request) -> bool:
     return explain is not None
 
 
-def limited(request: Request, limit: int) -> Request:
-    """The request, with a body that raises 413 past `limit` bytes; at once where its length is announced."""
-    # What still comes after the answer is thrown away by the server. To close the connection, which looks cheaper,
-    # resets it under the answer, so that many clients never see it.
-    error = RequestError(413, f"the request is larger than {limit} bytes")
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise error
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise error
-        return message
-
-    return Request(request.scope, receive)
+def _takes_json(accept: str) -> bool:
+    """Whether JSON is among what a client names as acceptable (RFC 9110, 12.5.1)."""
+    for entry in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in entry.split(";"))
+        if media_type == "application/json":
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 def _entry(filename: str, outcome: Judgement | ImageError) -> JudgedFile | RefusedFile:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,8 @@ from gitops.state import append_line, lines_backwards, locked, write_atomically
 from gitops.status import now
 from monitoring import metrics
 from monitoring.metrics import Agreement
-from serve.endpoints import Endpoints, limited
+from serve.bodies import limited_form
+from serve.endpoints import Endpoints
 from serve.preprocess import ImageError, decode, suffix_of
 from serve.protocol import ErrorAnswer, RequestError
 
@@ -44,6 +46,27 @@ class FeedbackKept(Contract):
 
     label: str = Field(description="The class that it should have had.")
     sha256: Sha256 = Field(description="Of the photograph's file.")
+
+
+_TEXTS = {name: {"type": "boolean" if name == "sampled" else "string"} for name in _FIELDS}
+_FORM = {"type": "object", "properties": {"photograph": {"type": "string", "format": "binary"}, **_TEXTS}}
+FEEDBACK: Mapping[str, Any] = {
+    "methods": ["POST"],
+    "status_code": 201,
+    "response_model": FeedbackKept,
+    "responses": {
+        "4XX": {"model": ErrorAnswer},
+        "503": {"model": ErrorAnswer, "description": "No model is served."},
+        "507": {"model": ErrorAnswer, "description": "The folder is full."},
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": {**_FORM, "required": ["photograph", "label"]}}},
+        }
+    },
+}
+"""What OpenAPI shall say of `/feedback`, as FastAPI takes it."""
 
 
 class FeedbackFolder:
@@ -168,24 +191,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
             endpoints.meters.count(metrics.FEEDBACK, version, _agreement(said))
         return FeedbackKept(label=kept.label, sha256=str(kept.sha256))
 
-    texts = {name: {"type": "boolean" if name == "sampled" else "string"} for name in _FIELDS}
-    form = {"type": "object", "properties": {"photograph": {"type": "string", "format": "binary"}, **texts}}
-    body = {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": {**form, "required": ["photograph", "label"]}}},
-    }
-    app.add_api_route(
-        "/feedback",
-        feedback,
-        methods=["POST"],
-        status_code=201,
-        responses={
-            "4XX": {"model": ErrorAnswer},
-            "503": {"model": ErrorAnswer, "description": "No model is served."},
-            "507": {"model": ErrorAnswer, "description": "The folder is full."},
-        },
-        openapi_extra={"requestBody": body},
-    )
+    app.add_api_route("/feedback", feedback, **FEEDBACK)
 
 
 def _agreement(said: Feedback) -> Agreement:
@@ -206,7 +212,7 @@ def _is_foreign(request: Request) -> bool:
 async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes]:
     """What a form says, and its photograph."""
     limit = endpoints.limits.max_bytes
-    within = limited(request, limit + _MAX_TEXT_BYTES)
+    within = limited_form(request, limit + _MAX_TEXT_BYTES)
     async with within.form(max_files=1, max_fields=len(_FIELDS), max_part_size=_MAX_PART_BYTES) as form:
         file = form.get("photograph")
         if not isinstance(file, UploadFile):

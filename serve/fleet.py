@@ -18,28 +18,27 @@ from ray import serve
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
-from gitops.environment import MEMBERS
+from gitops.environment import FLEET, MEMBERS
 from gitops.errors import ContractError
-from gitops.manifest import Contract, FleetConfig
+from gitops.manifest import FleetConfig
 from gitops.status import Journal
+from gitops.wire import FleetMetadata
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
 from serve.app import ApplicationArguments, deployment_of, opener, session_folder
 from serve.assembly import assemble
 from serve.endpoints import Endpoints
 from serve.errors import PROTOCOL, answer_errors
-from serve.feedback import FeedbackFolder
+from serve.feedback import FEEDBACK, FeedbackFolder
 from serve.grpc_service import InferenceService
 from serve.lifecycle import START_SECONDS, AnswerCheck, Change, Start
-from serve.members import Loader, Member, MemberFacts, Members
+from serve.members import Loader, Member, Members
 from serve.metadata import server_metadata
 from serve.meters import RayMeters
-from serve.protocol import Liveness, RequestError, ServerMetadata
-from serve.routes import REQUEST_BODY, new_application
+from serve.protocol import FleetReadiness, Liveness, ModelMetadata, Readiness, RequestError, ServerMetadata
+from serve.routes import METADATA, MODEL, PREDICT, VERSION, inferring, new_application
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 
-DEPLOYMENT = "Fleet"
-"""The deployment's name; environments configure it by this."""
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
@@ -56,15 +55,6 @@ class FleetArguments(ApplicationArguments):
         if value is not None:
             raise ValueError("a fleet has no monitor: leave it out, or null")
         return value
-
-
-class FleetMetadata(Contract):
-    """What one replica says of its fleet: the reconciler compares it with what Git wants."""
-
-    replica: str = Field(description="The replica that answered, as Ray Serve's REST API lists it.")
-    max_models: int
-    models: dict[str, MemberFacts]
-    load_error: str | None = Field(description="Why the last configuration was not followed.")
 
 
 class Fleet(InferenceService):
@@ -99,7 +89,7 @@ class Fleet(InferenceService):
         meters, arguments = self._meters.with_labels(model=name), self._arguments
         slot = ModelSlot(
             self._open_bundle,
-            memory=self._folder / f"{self._name}-{DEPLOYMENT}-{name}.json",
+            memory=self._folder / f"{self._name}-{FLEET}-{name}.json",
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
@@ -200,12 +190,12 @@ class FleetEndpoints:
         """Whether the process answers."""
         return Liveness()
 
-    async def ready(self) -> Response:
+    async def ready(self) -> FleetReadiness:
         """Whether there are models to ask for; 503 if not."""
         if not self.members.wanted:
             reason = self.members.load_error or "no model is wanted here: promote one to this environment"
             raise RequestError(503, reason)
-        return Response('{"ready":true}', media_type="application/json")
+        return FleetReadiness()
 
     async def server(self) -> ServerMetadata:
         """What this server is."""
@@ -229,8 +219,12 @@ class FleetEndpoints:
             raise RequestError(400, f"say which model is meant: {path}?model=NAME; GET /fleet lists them")
         return await self._handed_on(request, model)
 
-    async def named_by_path(self, request: Request, name: str) -> Response:
-        """What the model's own application answers at this path."""
+    async def model(self, request: Request, name: str) -> Response:
+        """What the model's own application answers at this path; it is loaded for it."""
+        return await self._handed_on(request, name)
+
+    async def version(self, request: Request, name: str, version: str) -> Response:  # noqa: ARG002 - the path has it
+        """What the model's own application answers at this path; it is loaded for it."""
         return await self._handed_on(request, name)
 
     async def below(self, request: Request, name: str) -> Response:
@@ -251,16 +245,21 @@ def application(endpoints: FleetEndpoints, meters: Meters) -> FastAPI:
         f"described at {MEMBERS}/{{name}}/docs."
     )
     app.add_api_route("/fleet", endpoints.fleet, methods=["GET"])
-    app.add_api_route(PROTOCOL, endpoints.server, methods=["GET"])
-    app.add_api_route(f"{PROTOCOL}/health/live", endpoints.live, methods=["GET"])
-    app.add_api_route(f"{PROTOCOL}/health/ready", endpoints.ready, methods=["GET"])
-    body = {"requestBody": REQUEST_BODY}
-    app.add_api_route("/predict", endpoints.named_by_query, methods=["POST"], openapi_extra=body)
-    app.add_api_route("/feedback", endpoints.named_by_query, methods=["POST"])
+    app.add_api_route(PROTOCOL, endpoints.server, **METADATA)
+    app.add_api_route(f"{PROTOCOL}/health/live", endpoints.live, **METADATA)
+    app.add_api_route(f"{PROTOCOL}/health/ready", endpoints.ready, **METADATA)
+    app.add_api_route("/predict", endpoints.named_by_query, **PREDICT)
+    app.add_api_route("/feedback", endpoints.named_by_query, **FEEDBACK)
+    app.add_api_route(MODEL, endpoints.model, **METADATA, response_model=ModelMetadata)
+    app.add_api_route(f"{MODEL}/ready", endpoints.model, **METADATA, response_model=Readiness)
+    app.add_api_route(f"{MODEL}/infer", endpoints.model, **inferring(version_in_path=False))
+    app.add_api_route(VERSION, endpoints.version, **METADATA, response_model=ModelMetadata)
+    app.add_api_route(f"{VERSION}/ready", endpoints.version, **METADATA, response_model=Readiness)
+    app.add_api_route(f"{VERSION}/infer", endpoints.version, **inferring(version_in_path=True))
     app.add_api_route("/", endpoints.index, methods=["GET", "HEAD"], include_in_schema=False)
     for path, endpoint in (
-        (f"{PROTOCOL}/models/{{name}}", endpoints.named_by_path),
-        (f"{PROTOCOL}/models/{{name}}/{{rest:path}}", endpoints.named_by_path),
+        (MODEL, endpoints.model),  # whatever else there is, and other methods
+        (f"{MODEL}/{{rest:path}}", endpoints.model),
         (f"{MEMBERS}/{{name}}", endpoints.to_page),
         (f"{MEMBERS}/{{name}}/{{rest:path}}", endpoints.below),
     ):
@@ -276,4 +275,4 @@ def build(args: Mapping[str, object]) -> serve.Application:
         ContractError: an argument is unknown or wrong.
     """
     arguments = FleetArguments.parse(args, "args of serve.fleet:build")
-    return deployment_of(Fleet, DEPLOYMENT).bind(arguments)
+    return deployment_of(Fleet, FLEET).bind(arguments)

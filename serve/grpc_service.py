@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
+from gitops.wire import COUNT_HEADER
 from monitoring import metrics
 from monitoring.metrics import Meters
-from serve.counting import COUNT_HEADER, counts
+from serve.counting import counts
 from serve.endpoints import Endpoints
 from serve.inference import Answer, Question
 from serve.metadata import server_metadata

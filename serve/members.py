@@ -10,15 +10,15 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import Field
 from starlette.types import ASGIApp
 
-from gitops.manifest import Contract, ServedModel
+from gitops.manifest import ServedModel
+from gitops.wire import MemberMetadata, WantedModel
 from monitoring.metrics import Outcome
 from serve.choosing import unavailable
 from serve.counting import outcome_told
 from serve.endpoints import Endpoints
-from serve.protocol import RequestError, WantedModel
+from serve.protocol import RequestError
 from serve.slot import FIRST_RETRY_SECONDS, ModelSlot
 
 _SHOWN_NAMES = 20
@@ -37,14 +37,6 @@ class Member:
         self.app = app
         # When it is put out and its last request is answered: the application's own circles would keep it for longer.
         weakref.finalize(self, ModelSlot.release, slot)
-
-
-class MemberFacts(Contract):
-    """What a replica says of a model of its fleet."""
-
-    wanted: WantedModel
-    served: WantedModel | None = Field(description="What answers at once; None: it is not in memory.")
-    load_error: str | None = Field(description="Why the wanted version did not load, when it was asked for.")
 
 
 @dataclass(frozen=True)
@@ -157,18 +149,18 @@ class Members:
         """The one that was asked for last, if it is in memory still."""
         return self._latest() if self._latest else None
 
-    def facts(self) -> dict[str, MemberFacts]:
+    def facts(self) -> dict[str, MemberMetadata]:
         """What there is to say of each model; nothing is loaded for it."""
         return {name: self._facts(name, model) for name, model in self.wanted.items()}
 
-    def _facts(self, name: str, model: ServedModel) -> MemberFacts:
+    def _facts(self, name: str, model: ServedModel) -> MemberMetadata:
         member, place = self._in_memory.get(name), self._places.get(name)
         loaded = member.slot.loaded if member else None
         failure = place.failure if place else None
         # Later it is as if nobody had asked: who wants to know must ask, so that it is tried again.
         reason = member.slot.load_error if member else failure.reason if failure and self._holds(failure) else None
         served = WantedModel.of(loaded.model) if loaded else None
-        return MemberFacts(wanted=WantedModel.of(model), served=served, load_error=reason)
+        return MemberMetadata(wanted=WantedModel.of(model), served=served, load_error=reason)
 
     def _holds(self, failure: _Failure) -> bool:
         return failure.model == self.wanted.get(failure.model.name) and time.monotonic() < failure.until

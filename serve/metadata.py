@@ -3,9 +3,10 @@
 from importlib.metadata import version as package_version
 from typing import Any
 
+from gitops.wire import WantedModel
 from serve import tensors
 from serve.choosing import Judges
-from serve.protocol import Liveness, ModelMetadata, Readiness, ServerMetadata, TrialMetadata, WantedModel
+from serve.protocol import Liveness, ModelMetadata, Readiness, ServerMetadata
 from serve.slot import Loaded, ModelSlot
 
 
@@ -57,9 +58,9 @@ class Metadata:
             version=loaded.model.version if loaded else None,
             sha256=loaded.predictor.digest if loaded else None,
             replica=self._replica,
-            wanted=WantedModel(version=wanted.version, sha256=wanted.sha256) if wanted else None,
+            wanted=WantedModel.of(wanted) if wanted else None,
             load_error=slot.load_error,
-            trial=TrialMetadata.of(slot.candidate),
+            trial=slot.candidate.metadata,
             **(_description(loaded) if loaded else {}),
         )
 

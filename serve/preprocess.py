@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]
 
 ACCEPTED_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tiff"}
 """Formats of photographs, and the suffix that a file of each gets."""
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "BMP": "image/bmp", "TIFF": "image/tiff"}
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # Depth, colour type, compression, filter and interlacing in a PNG's header, and those that need no conversion: 8 bit,
@@ -172,7 +173,7 @@ def suffix_of(data: bytes) -> str:
 def media_type_of(data: bytes) -> str:
     """The media type of a file of these bytes, which `decode` takes."""
     with Image.open(io.BytesIO(data)) as header:
-        return Image.MIME[_format_of(header)]
+        return MEDIA_TYPES[_format_of(header)]
 
 
 def _format_of(header: Image.Image) -> str:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from gitops.manifest import Contract, Name, ServedModel, Sha256, Share, Version
-from serve.slot import Candidate
+from gitops.manifest import Contract, Name, Share, Version
+from gitops.wire import ReplicaMetadata
 
 CLIENT_HEADER = "X-Client-Id"
 """By which a client may say who it is, so that a canary does not change its mind about it."""
@@ -126,6 +126,12 @@ class Readiness(Contract):
     version: Version
 
 
+class FleetReadiness(Contract):
+    """There are models to ask for, each below its own path."""
+
+    ready: Literal[True] = True
+
+
 class ServerMetadata(Contract):
     """What the server is, in the Open Inference Protocol's words."""
 
@@ -142,57 +148,18 @@ class TensorMetadata(Contract):
     shape: tuple[int, ...] = Field(description="−1 is the number of images.")
 
 
-class WantedModel(Contract):
-    """What the environment wants this replica to serve."""
-
-    version: Version
-    sha256: Sha256
-
-    @classmethod
-    def of(cls, model: ServedModel) -> "WantedModel":
-        """The part of a `user_config.model` that is compared with what is served."""
-        return cls(version=model.version, sha256=model.sha256)
-
-
-class TrialMetadata(Contract):
-    """What a replica shall try beside its model, and whether it does."""
-
-    kind: Literal["canary", "shadow"] = Field(description="canary: it answers a share; shadow: it only judges.")
-    percent: int | None = Field(description="Share of the requests that it answers; null: none, it is a shadow.")
-    version: Version
-    sha256: Sha256 = Field(description="Its bundle's digest.")
-    loaded: bool = Field(description="Whether it judges; until then the model answers alone.")
-    load_error: str | None = Field(description="Why it does not.")
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> "TrialMetadata | None":
-        """What a candidate's place says; None: nothing is tried."""
-        trial = candidate.trial
-        if trial is None:
-            return None
-        return cls(
-            kind=trial.kind,
-            percent=trial.percent,
-            version=trial.model.version,
-            sha256=trial.model.sha256,
-            loaded=candidate.loaded is not None,
-            load_error=candidate.load_error,
-        )
-
-
-class ModelMetadata(Contract):
-    """What one replica serves under a name, and what it should: the reconciler compares the two."""
+class ProtocolMetadata(Contract):
+    """A model, in the Open Inference Protocol's words."""
 
     name: Name
     versions: tuple[Version, ...] = Field(description="Those that can be asked: the model's, and the candidate's.")
     platform: Literal["openvino"] = "openvino"
     inputs: tuple[TensorMetadata, ...] = ()
     outputs: tuple[TensorMetadata, ...] = ()
-    version: Version | None = Field(description="The version that answers; null: none does.")
-    sha256: Sha256 | None = Field(description="Its bundle's digest.")
+
+
+class ModelMetadata(ReplicaMetadata, ProtocolMetadata):
+    """What one replica serves under a name, and what it should: the reconciler compares the two."""
+
     classes: tuple[str, ...] = Field(default=(), description="The first is the good one.")
     threshold: Share | None = Field(default=None, description="Smallest score that is not good.")
-    replica: str = Field(description="The replica that answered, as Ray Serve's REST API lists it.")
-    wanted: WantedModel | None = Field(description="What the environment wants.")
-    load_error: str | None = Field(description="Why the wanted bundle is not what answers.")
-    trial: TrialMetadata | None = Field(description="What is tried beside the model; null: nothing.")

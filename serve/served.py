@@ -24,8 +24,9 @@ from gitops.manifest import (
 )
 from gitops.status import Deployed, HealthCode, Journal, SyncCode
 from gitops.turn import known_status
+from gitops.wire import TrialMetadata, WantedModel
 from serve.endpoints import Endpoints
-from serve.protocol import ErrorAnswer, RequestError, TrialMetadata, WantedModel
+from serve.protocol import ErrorAnswer, RequestError
 from serve.slot import Loaded
 
 _HISTORY = 50
@@ -129,7 +130,7 @@ class Served:
             model=_facts(loaded, since) if loaded else None,
             wanted=WantedModel.of(slot.wanted) if slot.wanted else None,
             load_error=slot.load_error,
-            trial=TrialMetadata.of(slot.candidate),
+            trial=slot.candidate.metadata,
             replica=self.endpoints.replica,
             max_bytes=self.endpoints.limits.max_bytes,
             feedback=self.feedback,

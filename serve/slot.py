@@ -17,6 +17,7 @@ from gitops.errors import BundleError, ContractError, MergelineError
 from gitops.manifest import ServedModel, Shadow, Trial
 from gitops.state import write_atomically
 from gitops.status import now
+from gitops.wire import TrialMetadata
 
 if TYPE_CHECKING:
     from serve.predictor import Predictor
@@ -176,6 +177,20 @@ class Candidate(Slot):
         if model != self.wanted:
             self.loaded = None  # the one before must not judge under the new one's share
             await self._want(model)
+
+    @property
+    def metadata(self) -> TrialMetadata | None:
+        """What a replica says of it; None: nothing is tried."""
+        if self.trial is None:
+            return None
+        return TrialMetadata(
+            kind=self.trial.kind,
+            percent=self.trial.percent,
+            version=self.trial.model.version,
+            sha256=self.trial.model.sha256,
+            loaded=self.loaded is not None,
+            load_error=self.load_error,
+        )
 
     def is_chosen(self, client: str | None) -> bool:
         """Whether a canary answers a request.

@@ -14,10 +14,11 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from gitops import promotion
-from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
+from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import Canary, Comparison, DriftFinding, DriftWindow
+from gitops.promotion import Destination, to_yaml
 from gitops.repository import Repository, create_bare
+from gitops.seed import seed_environment
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn
@@ -226,8 +227,8 @@ def compared(tmp_path: Path) -> tuple[Stage, list[str]]:
         model = registered.model.model_copy(update={"uri": (stage.state.bundles / digest).as_uri(), "sha256": digest})
         report = registered.evaluation.model_copy(update={"bundle": digest})
         registered = registered.model_copy(update={"model": model, "evaluation": report})
-        write_atomically(stage.state.models / "screw" / f"{version}.yaml", promotion.to_yaml(registered))
-    promotion.promote(Repository(stage.state.repository), stage.state.versions("screw")[0], "local", merge=True)
+        write_atomically(stage.state.models / "screw" / f"{version}.yaml", to_yaml(registered))
+    Destination(Repository(stage.state.repository), "local").promote(stage.state.versions("screw")[0], merge=True)
     return stage, ["--project", str(stage.project_file), "--state", str(stage.state.root)]
 
 
@@ -383,7 +384,7 @@ def test_a_version_is_tried_finished_and_taken_away(runner: CliRunner, compared:
     repository = Repository(stage.state.repository)
 
     def wanted() -> str:
-        return str(promotion.target_of(repository, "local", "screw").wanted)
+        return str(Destination(repository, "local").target("screw").wanted)
 
     def typed(*arguments: str) -> str:
         result = runner.invoke(app, ["promote", *arguments, *options], catch_exceptions=False)
@@ -412,7 +413,7 @@ def test_a_version_is_tried_finished_and_taken_away(runner: CliRunner, compared:
 def test_a_trial_that_is_another_one_is_named(compared: tuple[Stage, list[str]]) -> None:
     stage, options = compared
     second = stage.state.versions("screw")[1]
-    promotion.try_beside(Repository(stage.state.repository), second, "local", percent=10, merge=True)
+    Destination(Repository(stage.state.repository), "local").try_beside(second, 10, merge=True)
     for end in ("--finish", "--abort"):
         result = run("promote", "7", "--to", "local", end, *options)
         assert result.returncode == 1

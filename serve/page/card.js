@@ -4,16 +4,27 @@ import { figure, isGood, labelAt } from "./judgement.js";
 import { heatmap } from "./service.js";
 
 const template = document.getElementById("card").content.firstElementChild;
-const UNSEEN = "The browser cannot draw this kind of file; the heat-map can be shown.";
+export const UNSEEN = "The browser cannot draw this kind of file; once it is judged, its heat-map can be shown.";
 
 /** An item of the list: a file, and all that became of it. */
 export class Item {
-  constructor(file, index) {
+  /**
+   * @param {{ file: File, path: string }} photograph
+   * @param {number} index how many were added before
+   * @param {(item: Item) => void} onChange told when there is something else to draw
+   */
+  constructor({ file, path }, index, onChange) {
     this.file = file;
-    this.name = file.webkitRelativePath || file.name || "photograph.png";
+    this.name = path;
     this.index = index;
+    this.changed = () => onChange(this);
     this.state = "waiting"; // waiting, judging, judged, failed
-    this.answer = this.error = this.reported = this.note = null;
+    this.answer = this.error = this.note = null;
+    this.at = null; // when it was judged
+    this.straightened = null; // whether the model that judged it looks for the part; null: not known yet
+    this.passes = true; // whether, where it could not be judged, it is worth another try
+    this.report = null; // what a person said: { label, said, threshold, by }
+    this.checked = false; // whether it was part of a spot check
     this.heat = false;
     this.heatBlob = null;
     this.near = false;
@@ -22,7 +33,7 @@ export class Item {
     this.card = template.cloneNode(true);
     this.card.item = this;
     this.part = Object.fromEntries(
-      ["photo", "name", "label", "score", "said", "heat", "wrong", "again", "version", "placeholder", "verdict", "meter"].map((name) => [name, this.card.querySelector(`.${name}`)]),
+      ["photo", "name", "label", "score", "said", "heat", "wrong", "again", "remove", "version", "placeholder", "verdict", "meter"].map((name) => [name, this.card.querySelector(`.${name}`)]),
     );
     this.image = this.card.querySelector("img");
     this.image.addEventListener("error", () => this.#failedToDraw());
@@ -30,8 +41,19 @@ export class Item {
       this.image.hidden = false;
     });
     this.part.name.textContent = this.part.name.title = this.name;
-    this.part.photo.setAttribute("aria-label", `Enlarge ${this.name}`);
+    // Buttons of a kind are told apart by whose they are.
+    for (const [name, does] of Object.entries({ photo: "Enlarge", heat: "Heat-map of", again: "Try again:", remove: "Remove" })) {
+      this.part[name].setAttribute("aria-label", `${does} ${this.name}`);
+    }
     this.image.alt = this.name;
+  }
+
+  /** Takes the service's answer; the heat-map of an older one goes with that. */
+  take(answer) {
+    Object.assign(this, { answer, at: new Date(), state: "judged", error: null, note: null, heatBlob: null, checked: false });
+    this.free();
+    this.drawPicture();
+    if (this.heat) this.setHeat(true);
   }
 
   #failedToDraw() {
@@ -67,6 +89,7 @@ export class Item {
     }
     const url = this.url(heat ? "heat" : "plain");
     if (this.image.getAttribute("src") !== url) this.image.src = url;
+    this.image.classList.toggle("heated", heat);
   }
 
   free() {
@@ -77,26 +100,33 @@ export class Item {
   /** Fetches the heat-map if there is none yet; the error is shown on the card. */
   async setHeat(on) {
     this.heat = on;
-    this.part.heat.setAttribute("aria-pressed", String(on));
     if (on && !this.heatBlob) {
+      const { answer } = this;
+      const onWait = (seconds, reason) => this.#waits(`${reason}; the heat-map is asked for again in ${Math.round(seconds)} s`);
       this.part.heat.setAttribute("aria-busy", "true");
+      this.changed();
       try {
-        this.heatBlob = await heatmap(this.file);
-        this.note = null;
+        const found = await heatmap(this.file, onWait);
+        if (answer === this.answer) Object.assign(this, { heatBlob: found, note: null }); // else it was judged again meanwhile
       } catch (error) {
         this.heat = false;
-        this.part.heat.setAttribute("aria-pressed", "false");
         this.note = `no heat-map: ${error.message}`;
-        this.part.said.textContent = this.note;
       }
       this.part.heat.removeAttribute("aria-busy");
     }
     this.drawPicture();
+    this.changed();
+  }
+
+  #waits(note) {
+    this.note = note;
+    this.changed();
   }
 
   /** Shows the state at a threshold; returns whether the part is good (null: not judged). */
   draw(threshold) {
     const { part, answer, card } = this;
+    part.heat.setAttribute("aria-pressed", String(this.heat));
     const good = answer ? isGood(answer, threshold) : null;
     card.dataset.state = this.state;
     card.dataset.verdict = good === null ? "" : good ? "good" : "bad";
@@ -107,21 +137,22 @@ export class Item {
     part.version.textContent = answer ? `v${answer.model_version}` : "";
     part.version.title = answer ? `${answer.model_name} version ${answer.model_version}, ${answer.model_digest}` : "";
     part.heat.hidden = part.wrong.hidden = !answer;
-    part.again.hidden = this.state !== "failed";
+    part.again.hidden = this.state !== "failed" || !this.passes;
     if (answer) {
       part.meter.firstChild.style.width = `${100 * answer.score}%`;
       part.meter.lastChild.style.left = `${100 * threshold}%`;
     }
     part.said.textContent = this.#said();
     part.said.classList.toggle("error", this.state === "failed");
-    part.wrong.textContent = this.reported ? "Reported ✓" : "This is wrong";
+    part.wrong.textContent = this.report ? "Reported ✓" : "This is wrong";
+    part.wrong.setAttribute("aria-label", `${part.wrong.textContent}: ${this.name}`);
     return good;
   }
 
   #said() {
     if (this.error) return this.error;
     if (this.note) return this.note;
-    if (this.reported) return `reported: it is ${this.reported}`;
+    if (this.report) return `reported: it is ${this.report.label}`;
     return this.answer && !this.answer.part_found && this.straightened ? "no part was found: the whole photograph was judged" : "";
   }
 }

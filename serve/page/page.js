@@ -2,66 +2,85 @@
 
 import * as camera from "./camera.js";
 import { Item } from "./card.js";
-import { csv, figure, isGood, sorter } from "./judgement.js";
+import * as histogram from "./histogram.js";
+import * as intake from "./intake.js";
+import { csv, isGood, sorter } from "./judgement.js";
+import { keep, kept } from "./kept.js";
 import { ask } from "./report.js";
 import * as servedView from "./served.js";
 import { figures, judge, Queue, served, windows } from "./service.js";
+import * as spot from "./spot.js";
 import { Viewer } from "./viewer.js";
+import * as views from "./views.js";
 
 const $ = (id) => document.getElementById(id);
-const SUFFIX = /\.(png|jpe?g|bmp|tiff?)$/i;
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
-const BARS = 60;
 const SERVED_EVERY_MS = 15_000;
 const FOLLOW_AFTER_MS = 3_000;
+const UNDO_MS = 10_000;
+const THRESHOLD = `threshold of ${location.pathname}`; // each model of a fleet has its own page
+const ARRANGE_EVERY_MS = 1_000;
+const POINTER = matchMedia("(hover: hover)"); // a finger leaves the last card that it touched hovered
 
 let items = [];
 let filter = "all";
 let facts = null;
-let moved = false; // whether the user chose the threshold; else it follows the model's
-let threshold = 0.5;
+let moved = false; // whether the user chose the threshold; else each photograph is judged at its own model's
+let threshold = 0.5; // where the slider stands
+let unsaved = false; // whether there are judgements that no CSV file has
 let added = 0;
+let lists = 1; // how often a list was begun
 let stopper = new AbortController();
 let round = null; // since the queue was empty last: when it began, how many there are
+
+const thresholdOf = (answer) => (moved ? threshold : answer.threshold);
+function draw(item) {
+  item.draw(item.answer ? thresholdOf(item.answer) : threshold);
+  viewer.follow(item);
+  camera.follow(item);
+}
 
 // --- one photograph ---------------------------------------------------------------------------------------------------
 
 const queue = new Queue(async (item) => {
   item.state = "judging";
   item.error = item.note = null;
-  item.draw(threshold);
+  draw(item);
   if (facts && item.file.size > facts.max_bytes) {
-    fail(item, `the file has ${(item.file.size / 1e6).toFixed(1)} MB; at most ${(facts.max_bytes / 1e6).toFixed(1)} are accepted`);
+    fail(item, `the file has ${(item.file.size / 1e6).toFixed(1)} MB; at most ${(facts.max_bytes / 1e6).toFixed(1)} are accepted`, false);
     return;
   }
   const signal = stopper.signal;
   try {
     const answer = await judge(item.file, signal, (seconds, reason) => {
       item.note = `${reason}; again in ${Math.round(seconds)} s`;
-      item.draw(threshold);
+      draw(item);
     });
-    item.note = null;
-    item.answer = answer;
-    item.straightened = facts?.model?.straightened ?? false;
-    item.state = "judged";
-    follow(answer);
+    item.straightened = facts ? (facts.model?.straightened ?? false) : null;
+    item.take(answer);
+    unsaved = true;
+    if (reachable) follow(answer);
+    else look();
     changed(item);
   } catch (error) {
-    fail(item, error.name === "AbortError" ? "stopped" : error.message);
+    if (error.name === "AbortError") fail(item, "stopped");
+    else fail(item, error.message, error.passes ?? true);
   }
 });
 
-function fail(item, reason) {
-  item.state = "failed";
-  item.note = null;
-  item.error = reason;
+/** What was judged before keeps its judgement; `passes`: whether it may go otherwise when it is tried again. */
+function fail(item, reason, passes = true) {
+  item.passes = passes;
+  if (item.answer) Object.assign(item, { state: "judged", note: `not judged again: ${reason}` });
+  else Object.assign(item, { state: "failed", note: null, error: reason });
   changed(item);
 }
 
+const isServed = (answer) => [facts?.model?.sha256, facts?.trial?.sha256].includes(answer.model_digest.slice("sha256:".length));
 let following = null;
 /** Another version answers: the page's facts are old. While replicas change, two answer in turns; now and then is enough. */
 function follow(answer) {
-  if ([facts?.model?.sha256, facts?.trial?.sha256].includes(answer.model_digest.slice("sha256:".length))) return;
+  if (isServed(answer)) return;
   following ??= setTimeout(() => {
     following = null;
     look();
@@ -69,8 +88,8 @@ function follow(answer) {
 }
 
 function changed(item) {
-  if (!items.includes(item)) return; // the list was cleared meanwhile
-  item.draw(threshold);
+  draw(item);
+  if (item.near) heatIfWanted(item);
   if (round) round.done++;
   soon();
 }
@@ -87,43 +106,72 @@ const observer = new IntersectionObserver(
   { rootMargin: "400px" },
 );
 
-const kindOf = (item) => (item.answer ? (isGood(item.answer, threshold) ? "good" : "bad") : item.state === "failed" ? "failed" : "waiting");
+const kindOf = (item) => (item.answer ? (isGood(item.answer, thresholdOf(item.answer)) ? "good" : "bad") : item.state === "failed" ? "failed" : "waiting");
 const visible = (item) => filter === "all" || filter === kindOf(item);
-const listed = () => [...items].sort(sorter($("sort").value, threshold)).filter(visible);
+const listed = () => [...items].sort(sorter($("sort").value, thresholdOf)).filter(visible);
 
 let scheduled = false;
-/** Draws lists and counts with the next frame, however often it is asked. */
+/** Draws the counts with the next frame, however often it is asked, and the cards' order a little later. */
 function soon() {
   if (scheduled) return;
   scheduled = true;
   requestAnimationFrame(() => {
     scheduled = false;
-    overview();
+    drawCounts();
+    arrangeLater();
   });
 }
 
 function overview() {
-  const counts = { all: items.length, good: 0, bad: 0, failed: 0, waiting: 0 };
-  for (const item of items) counts[kindOf(item)]++;
-  drawFilter(counts);
-  drawHistogram();
-  drawProgress(counts);
+  drawCounts();
   arrange();
-  $("work").hidden = items.length === 0;
-  $("drop").classList.toggle("small", items.length > 0);
-  $("nothing").hidden = items.length === 0 || items.some(visible);
-  $("export").disabled = counts.good + counts.bad + counts.failed === 0;
 }
 
-/** Puts the cards in order; only if it has changed, because moving a card loses its focus. */
+function countsNow() {
+  const counts = { all: items.length, good: 0, bad: 0, failed: 0, waiting: 0 };
+  for (const item of items) counts[kindOf(item)]++;
+  return counts;
+}
+
+function drawCounts() {
+  const counts = countsNow();
+  drawFilter(counts);
+  histogram.draw(items.filter((item) => item.answer).map((item) => item.answer.score), threshold);
+  drawProgress(counts);
+  drawOutdated();
+  $("work").hidden = items.length === 0;
+  $("drop").classList.toggle("small", items.length > 0);
+  $("spot-check").disabled = counts.good + counts.bad === 0;
+  $("export").disabled = counts.good + counts.bad + counts.failed === 0;
+  $("export").textContent = filter === "all" ? "Export CSV" : `Export CSV (${counts[filter]})`;
+}
+
+let arrangedAt = 0;
+let arranging = null;
+/** While answers come in: not each time, and not while the pointer is on a card, which would be another one then. */
+function arrangeLater() {
+  arranging ??= setTimeout(() => {
+    arranging = null;
+    const isPointedAt = POINTER.matches && $("cards").querySelector(".card:hover");
+    if (!isPointedAt) return arrange();
+    arrangedAt = Date.now();
+    arrangeLater();
+  }, Math.max(0, arrangedAt + ARRANGE_EVERY_MS - Date.now()));
+}
+
+/** Puts the cards in order; moves as few as it can, because moving costs time and a card's focus. */
 function arrange() {
-  const order = [...items].sort(sorter($("sort").value, threshold));
+  arrangedAt = Date.now();
   const cards = $("cards");
-  for (const item of order) item.card.hidden = !visible(item);
-  if (order.length === cards.children.length && order.every((item, place) => cards.children[place] === item.card)) return;
   const focused = document.activeElement;
-  cards.append(...order.map((item) => item.card));
-  if (cards.contains(focused)) focused.focus({ preventScroll: true });
+  let next = cards.firstElementChild;
+  for (const item of [...items].sort(sorter($("sort").value, thresholdOf))) {
+    item.card.hidden = !visible(item);
+    if (item.card === next) next = next.nextElementSibling;
+    else cards.insertBefore(item.card, next);
+  }
+  if (focused !== document.activeElement && cards.contains(focused)) focused.focus({ preventScroll: true });
+  $("nothing").hidden = items.length === 0 || items.some(visible);
 }
 
 function drawFilter(counts) {
@@ -149,32 +197,11 @@ function drawFilter(counts) {
   }
 }
 
-function drawHistogram() {
-  const counts = new Array(BARS).fill(0);
-  for (const { answer } of items) if (answer) counts[Math.min(BARS - 1, Math.floor(answer.score * BARS))]++;
-  const highest = Math.max(1, ...counts);
-  const bars = $("histogram");
-  while (bars.children.length < BARS) {
-    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    bar.setAttribute("x", bars.children.length + 0.1);
-    bar.setAttribute("width", 0.8);
-    bars.append(bar);
-  }
-  counts.forEach((count, place) => {
-    // The root, because most scores are near 0 or 1 and the few between are what matters.
-    const height = count ? Math.max(1.5, 20 * Math.sqrt(count / highest)) : 0;
-    const bar = bars.children[place];
-    bar.setAttribute("y", 20 - height);
-    bar.setAttribute("height", height);
-    bar.setAttribute("class", (place + 0.5) / BARS < threshold ? "good" : "bad");
-  });
-}
-
 function drawProgress(counts) {
   const busy = queue.busy > 0;
   $("progress").hidden = !busy && counts.failed === 0;
   $("stop").hidden = $("bar").hidden = !busy;
-  $("retry").hidden = busy || counts.failed === 0;
+  $("retry").hidden = busy || !items.some(canBeRetried);
   const failed = counts.failed ? `, ${counts.failed} could not be judged` : "";
   if (busy && round) {
     $("bar").max = round.total;
@@ -190,30 +217,55 @@ function drawProgress(counts) {
   }
 }
 
+const outdated = () => items.filter((item) => item.state === "judged" && !isServed(item.answer));
+/** Says how many judgements are those of a version that is not served any more. */
+function drawOutdated() {
+  const old = facts?.model ? outdated() : [];
+  $("outdated").hidden = old.length === 0;
+  if (!old.length) return;
+  const versions = [...new Set(old.map((item) => item.answer.model_version))].sort((a, b) => a - b);
+  $("outdated-text").textContent = `${old.length} ${old.length > 1 ? "were" : "was"} judged by version ${versions.join(" and ")}${moved ? "" : ", at its own threshold"}.`;
+  $("rejudge").textContent = `Judge again with version ${facts.model.version}`;
+}
+
 function say(text) {
   $("live").textContent = text;
 }
 
 function redraw() {
-  for (const item of items) item.draw(threshold);
+  for (const item of items) draw(item);
   overview();
 }
 
 // --- taking photographs in --------------------------------------------------------------------------------------------
 
-async function take(files) {
-  const fresh = [...files].map((file) => new Item(file, added++));
-  if (!fresh.length) return;
-  say(`${fresh.length} photographs are being judged.`);
+const keyOf = ({ file, path }) => `${path}\n${file.size}\n${file.lastModified}`;
+
+/** Adds what came in, but for what is here already; gives what it has made of it. */
+async function take(came) {
+  const known = new Set(items.map((item) => item.key));
+  const fresh = [];
+  for (const photograph of came.photographs) {
+    const key = keyOf(photograph);
+    if (known.has(key)) continue;
+    known.add(key);
+    fresh.push(Object.assign(new Item(photograph, added++, heatChanged), { key }));
+  }
+  const here = came.photographs.length - fresh.length;
+  const words = [came.words(), here ? `${here} ${here > 1 ? "were" : "was"} here already.` : ""].filter(Boolean).join(" ");
+  $("left-out").hidden = !words;
+  $("left-out").textContent = words;
+  if (!fresh.length) return fresh;
+  say(fresh.length > 1 ? `${fresh.length} photographs are being judged.` : `${fresh[0].name} is being judged.`);
   if (!round) round = { began: Date.now(), done: 0, total: 0 };
   round.total += fresh.length;
   const current = stopper;
-  const list = items;
-  for (let start = 0; start < fresh.length && items === list; start += BATCH) { // else the list was cleared meanwhile
+  const list = lists;
+  for (let start = 0; start < fresh.length && lists === list; start += BATCH) { // else the list was cleared meanwhile
     const batch = fresh.slice(start, start + BATCH);
     items.push(...batch);
     for (const item of batch) {
-      item.draw(threshold);
+      draw(item);
       observer.observe(item.card);
     }
     $("cards").append(...batch.map((item) => item.card));
@@ -222,50 +274,19 @@ async function take(files) {
     overview();
     await new Promise(requestAnimationFrame);
   }
+  return fresh;
 }
 
-/** The files of what was dropped, those in folders too; what cannot be read is put into `unreadable`. */
-async function dropped(transfer, unreadable) {
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files];
-  return (await Promise.all(entries.map((entry) => filesOf(entry, unreadable, true)))).flat();
-}
-
-async function filesOf(entry, unreadable, chosen = false) {
-  const found = [];
-  try {
-    if (entry.isFile) {
-      if (!chosen && !SUFFIX.test(entry.name)) return [];
-      return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-    }
-    const reader = entry.createReader();
-    for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!some.length) break;
-      found.push(...some);
-    }
-  } catch {
-    unreadable.push(entry.name); // one of them must not keep the others out
-  }
-  return (await Promise.all(found.map((inner) => filesOf(inner, unreadable)))).flat();
-}
-
-function picker(button, input, wanted = () => true) {
-  $(button).addEventListener("click", () => $(input).click());
+for (const [input, read] of [["files", intake.chosen], ["folder", intake.ofFolder], ["shot", intake.chosen]]) {
   $(input).addEventListener("change", () => {
-    take([...$(input).files].filter(wanted));
+    take(read($(input).files));
     $(input).value = "";
   });
 }
-
-picker("pick", "files");
-picker("pick-folder", "folder", (file) => SUFFIX.test(file.name));
+$("pick").addEventListener("click", () => $("files").click());
+$("pick-folder").addEventListener("click", () => $("folder").click());
 $("pick-folder").hidden = !("webkitdirectory" in $("folder"));
-$("shot").addEventListener("change", () => {
-  take($("shot").files);
-  $("shot").value = "";
-});
-$("camera").addEventListener("click", () => (camera.live ? camera.open((file) => take([file])) : $("shot").click()));
+$("camera").addEventListener("click", () => (camera.live ? camera.open((file) => take(intake.chosen([file]))) : $("shot").click()));
 
 let over = 0;
 addEventListener("dragenter", () => $("drop").classList.toggle("over", ++over > 0));
@@ -275,33 +296,30 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   over = 0;
   $("drop").classList.remove("over");
-  const unreadable = [];
-  const files = await dropped(event.dataTransfer, unreadable);
-  const more = unreadable.length > 1 ? ` and ${unreadable.length - 1} more` : "";
-  $("unreadable").hidden = !unreadable.length;
-  $("unreadable").textContent = `${unreadable.length} of what was dropped could not be read: ${unreadable[0]}${more}.`;
-  take(files);
+  take(await intake.dropped(event.dataTransfer));
 });
-addEventListener("paste", (event) => take(event.clipboardData?.files ?? []));
+addEventListener("paste", (event) => event.clipboardData?.files.length && take(intake.chosen(event.clipboardData.files)));
 
 // --- tools ------------------------------------------------------------------------------------------------------------
 
 function setThreshold(value, byUser) {
   threshold = Math.min(1, Math.max(0, value));
-  moved = byUser;
   $("threshold").value = threshold;
   if (document.activeElement !== $("threshold-number")) $("threshold-number").value = threshold.toFixed(3);
   const standard = facts?.model?.threshold;
-  $("reset").hidden = standard === undefined || Math.abs(standard - threshold) < 5e-4;
-  $("threshold-text").textContent = `from a score of ${figure(threshold)} on, a part is not good`;
+  const isStandard = standard !== undefined && Math.abs(standard - threshold) < 5e-4;
+  moved = byUser && !isStandard;
+  $("reset").hidden = standard === undefined || isStandard;
+  keep("sessionStorage", THRESHOLD, moved ? threshold : null);
+  $("threshold-text").textContent = `from a score of ${threshold.toFixed(3)} on, a part is not good`;
+  $("default-mark").hidden = standard === undefined;
   if (standard !== undefined) {
-    $("default-mark").hidden = false;
-    $("default-mark").style.left = `${100 * standard}%`;
+    $("default-mark").parentElement.style.setProperty("--default", `${100 * standard}%`);
     $("default-mark").textContent = `default ${standard.toFixed(3)}`;
-  } else {
-    $("default-mark").hidden = true;
   }
-  if (redrawing) return;
+  const now = `${threshold} ${moved}`;
+  if (redrawing || now === drawnAt) return; // what is served is looked up often: nothing moves for it
+  drawnAt = now;
   redrawing = true;
   requestAnimationFrame(() => {
     redrawing = false;
@@ -309,18 +327,33 @@ function setThreshold(value, byUser) {
   });
 }
 let redrawing = false;
+let drawnAt = "";
 
 $("threshold").addEventListener("input", () => setThreshold($("threshold").valueAsNumber, true));
 $("threshold-number").addEventListener("input", () => {
   const value = $("threshold-number").valueAsNumber;
   if (!Number.isNaN(value)) setThreshold(value, true);
 });
+for (const input of [$("threshold"), $("threshold-number")]) {
+  input.addEventListener("change", () => {
+    $("threshold-number").value = threshold.toFixed(3);
+    const { good, bad } = countsNow();
+    say(`Threshold ${threshold.toFixed(3)}: ${good} good, ${bad} not good.`);
+  });
+}
 $("reset").addEventListener("click", () => {
   setThreshold(facts.model.threshold, false);
   $("threshold").focus();
 });
-$("sort").addEventListener("change", soon);
-$("size").addEventListener("input", () => $("cards").style.setProperty("--size", `${$("size").value}px`));
+$("sort").addEventListener("change", () => {
+  keep("sessionStorage", "sort", $("sort").value);
+  overview();
+});
+function setSize() {
+  $("cards").style.setProperty("--size", `${$("size").value}px`);
+  keep("sessionStorage", "size", $("size").value);
+}
+$("size").addEventListener("input", setSize);
 
 $("filter").addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -340,6 +373,11 @@ function choose(button) {
   button.focus();
 }
 
+function heatChanged(item) {
+  draw(item);
+  $("heat-words").hidden = !items.some((one) => one.heat);
+}
+
 const wantsHeat = () => $("heat-all").getAttribute("aria-pressed") === "true";
 let heating = Promise.resolve();
 /** One at a time, behind what the user asks for himself. */
@@ -350,16 +388,20 @@ function heatIfWanted(item) {
 $("heat-all").addEventListener("click", () => {
   const on = !wantsHeat();
   $("heat-all").setAttribute("aria-pressed", String(on));
-  for (const item of listed()) {
+  for (const item of items) {
     if (!on && item.heat) item.setHeat(false);
     else if (on && item.near) heatIfWanted(item);
   }
 });
 
 $("export").addEventListener("click", () => {
-  const url = URL.createObjectURL(new Blob([csv(listed(), threshold)], { type: "text/csv;charset=utf-8" }));
-  const link = Object.assign(document.createElement("a"), { href: url, download: "mergeline.csv" });
+  const url = URL.createObjectURL(new Blob([csv(listed(), thresholdOf)], { type: "text/csv;charset=utf-8" }));
+  const now = new Date();
+  const two = (number) => String(number).padStart(2, "0");
+  const time = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}-${two(now.getHours())}${two(now.getMinutes())}`;
+  const link = Object.assign(document.createElement("a"), { href: url, download: `mergeline-${time}.csv` });
   link.click();
+  unsaved &&= filter !== "all"; // else there are judgements that it does not have
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 });
 
@@ -369,19 +411,53 @@ function halt() {
   return queue.drain();
 }
 $("stop").addEventListener("click", () => halt().forEach((item) => fail(item, "stopped")));
-$("retry").addEventListener("click", () => again(items.filter((item) => item.state === "failed")));
+const canBeRetried = (item) => item.state === "failed" && item.passes;
+$("retry").addEventListener("click", () => again(items.filter(canBeRetried)));
+$("rejudge").addEventListener("click", () => again(outdated()));
 $("clear").addEventListener("click", () => {
-  halt();
+  halt().forEach((item) => fail(item, "stopped"));
   round = null;
-  for (const item of items) {
-    observer.unobserve(item.card);
-    item.free();
-  }
-  items = [];
-  $("cards").replaceChildren();
   filter = "all";
-  overview();
+  lists++;
+  takeOut(items);
   $("pick").focus();
+});
+
+// --- taking photographs out -------------------------------------------------------------------------------------------
+
+let out = null; // what was taken out last, and the timer after which it is gone
+
+function takeOut(some) {
+  forget();
+  out = { items: some, unsaved, timer: setTimeout(forget, UNDO_MS) };
+  const gone = new Set(some);
+  items = items.filter((item) => !gone.has(item));
+  for (const item of some) {
+    observer.unobserve(item.card);
+    item.card.remove();
+    item.setNear(false);
+  }
+  unsaved &&= items.length > 0;
+  $("undo-text").textContent = some.length > 1 ? `${some.length} photographs were cleared.` : `${some[0].name} was removed.`;
+  $("undo").hidden = false;
+  overview();
+}
+
+function forget() {
+  clearTimeout(out?.timer);
+  out = null;
+  $("undo").hidden = true;
+}
+
+$("undo-do").addEventListener("click", () => {
+  items = [...out.items, ...items].sort((a, b) => a.index - b.index);
+  unsaved ||= out.unsaved;
+  for (const item of out.items) {
+    observer.observe(item.card);
+    draw(item);
+  }
+  forget();
+  overview();
 });
 
 function again(some) {
@@ -392,12 +468,20 @@ function again(some) {
   redraw();
 }
 
-const wrong = (item) => ask(item, threshold, () => {
-  item.draw(threshold);
-  say(`Reported: ${item.name} is ${item.reported}. Thank you.`);
-  viewer.draw();
+const wrong = (item) => ask(item, thresholdOf(item.answer), () => {
+  draw(item);
+  say(item.report ? `Reported: ${item.name} is ${item.report.label}. Thank you.` : `Taken back: what was said of ${item.name}.`);
 });
-const viewer = new Viewer(listed, () => threshold, wrong);
+const viewer = new Viewer(listed, thresholdOf, { onWrong: wrong, onRemove: (item) => takeOut([item]) });
+
+function remove(item) {
+  const cards = listed().map((one) => one.card);
+  const place = cards.indexOf(item.card);
+  takeOut([item]);
+  ((cards[place + 1] ?? cards[place - 1])?.item.part.photo ?? $("pick")).focus();
+}
+
+$("spot-check").addEventListener("click", () => spot.begin(items.filter((item) => item.answer)));
 $("cards").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
@@ -406,12 +490,18 @@ $("cards").addEventListener("click", (event) => {
   if (button.classList.contains("heat")) item.setHeat(!item.heat);
   if (button.classList.contains("wrong")) wrong(item);
   if (button.classList.contains("again")) again([item]);
+  if (button.classList.contains("remove")) remove(item);
+});
+$("cards").addEventListener("keydown", (event) => {
+  const found = event.key === "Delete" && event.target.closest(".card");
+  if (found) remove(found.item);
 });
 
 // --- what is served ---------------------------------------------------------------------------------------------------
 
 let looking = false;
 let lookedAt = 0;
+let reachable = true;
 let lately = null;
 let drift = null;
 async function look() {
@@ -420,21 +510,27 @@ async function look() {
   lookedAt = Date.now();
   try {
     facts = await served();
+    reachable = true;
     const model = facts.model;
-    $("model").textContent = model ? `${model.name} · v${model.version}` : "no model";
+    // In two parts, so that on a narrow screen the name is cut and not the version.
+    $("model").replaceChildren(...(model ? [`${model.name} · `, `v${model.version}`] : ["no model"]).map((text) => Object.assign(document.createElement("span"), { textContent: text })));
     $("notice").hidden = model !== null;
     $("notice").textContent = model ? "" : `No model is served${facts.load_error ? `: ${facts.load_error}` : " yet"}.`;
     $("formats").textContent = `PNG, JPEG, BMP or TIFF, up to ${(facts.max_bytes / 1e6).toFixed(0)} MB each; or paste one`;
     document.body.classList.toggle("no-feedback", !facts.feedback);
-    for (const item of items) item.straightened = model?.straightened ?? false;
-    if (model && !moved) setThreshold(model.threshold, false);
-    else setThreshold(threshold, moved);
+    for (const item of items.filter((one) => one.straightened === null)) {
+      item.straightened = model?.straightened ?? false;
+      draw(item);
+    }
+    setThreshold(model && !moved ? model.threshold : threshold, moved);
+    soon();
     servedView.draw(facts, lately, drift);
     if (!$("served").hidden) {
       [lately, drift] = await Promise.all([figures(), windows()]);
       servedView.draw(facts, lately, drift);
     }
   } catch (error) {
+    reachable = false;
     $("model").textContent = "not reachable";
     servedView.drawError(error);
   } finally {
@@ -442,49 +538,27 @@ async function look() {
   }
 }
 
-function show(name) {
-  for (const tab of document.querySelectorAll("[role=tab]")) {
-    const chosen = tab.id === `tab-${name}`;
-    tab.setAttribute("aria-selected", String(chosen));
-    tab.tabIndex = chosen ? 0 : -1;
-    $(tab.getAttribute("aria-controls")).hidden = !chosen;
-  }
-  if (name === "served") look();
-}
-const shownByHash = () => show(location.hash === "#served" ? "served" : "inspect");
-// Not by setting location.hash: that scrolls to the panel and, a moment later, takes the focus from the tab.
-function go(name) {
-  if (location.hash !== `#${name}`) history.pushState(null, "", `#${name}`);
-  show(name);
-}
-addEventListener("hashchange", shownByHash);
-for (const tab of document.querySelectorAll("[role=tab]")) {
-  tab.addEventListener("click", () => go(tab.getAttribute("aria-controls")));
-  tab.addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-    const other = [...document.querySelectorAll("[role=tab]")].find((one) => one !== tab);
-    other.click();
-    other.focus();
-  });
-}
-$("model").addEventListener("click", () => go("served"));
+// --- paper, leaving, and the start ------------------------------------------------------------------------------------
 
-$("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  try {
-    localStorage.setItem("mergeline-theme", root.dataset.theme);
-  } catch {
-    // forbidden: it lasts until the page is left
-  }
+// What is not near the screen is not loaded; paper shows all of it.
+let printed = [];
+addEventListener("beforeprint", () => {
+  printed = items.filter((item) => !item.near);
+  for (const item of printed) item.setNear(true);
+});
+addEventListener("afterprint", () => {
+  for (const item of printed.splice(0)) item.setNear(false);
 });
 
 addEventListener("beforeunload", (event) => {
-  if (queue.busy) event.preventDefault();
+  if (queue.busy || unsaved) event.preventDefault();
 });
-setThreshold(threshold, false);
-shownByHash();
+$("sort").value = kept("sessionStorage", "sort") ?? "added";
+$("size").value = kept("sessionStorage", "size") ?? 220;
+setSize();
+const chosen = kept("sessionStorage", THRESHOLD);
+setThreshold(Number(chosen ?? threshold), chosen !== null);
+views.begin((name) => name === "served" && look());
 look();
 // Only for who sees it: answers to photographs tell by themselves when another model has come.
-setInterval(() => document.visibilityState === "visible" && (!$("served").hidden || !facts?.model) && look(), SERVED_EVERY_MS);
+setInterval(() => document.visibilityState === "visible" && (!$("served").hidden || !facts?.model || !reachable) && look(), SERVED_EVERY_MS);

@@ -1,26 +1,22 @@
-// "This is wrong": asks for the right label, and sends it with the photograph.
+// "This is wrong": asks for the right label, and sends it with the photograph; or takes back what was said.
 
 import { labelAt } from "./judgement.js";
+import { keep, kept } from "./kept.js";
 import { report } from "./service.js";
 
 const dialog = document.getElementById("report");
 const at = (name) => document.getElementById(`report-${name}`);
-const NAME = "mergeline-by";
 
-function remembered() {
-  try {
-    return localStorage.getItem(NAME) ?? "";
-  } catch {
-    return "";
-  }
-}
+const remembered = () => kept("localStorage", "by") ?? "";
 
-function remember(name) {
-  try {
-    localStorage.setItem(NAME, name);
-  } catch {
-    // forbidden: it is asked for again
-  }
+/**
+ * Says what an item is.
+ * @param {{ label: string, said: string, threshold: number }} said the right label; what was shown, at which threshold
+ * @param {(seconds: number, reason: string) => void} onWait told of each wait before the next try
+ */
+export async function tell(item, said, onWait) {
+  const { id, score, model_name, model_version, model_digest } = item.answer;
+  await report(item.file, item.name, { by: remembered(), ...said, id, score, model_name, model_version, model_digest }, onWait);
 }
 
 let asked = 0;
@@ -29,46 +25,54 @@ let asked = 0;
 export function ask(item, threshold, onSent) {
   const mine = ++asked;
   const shownStill = () => dialog.open && mine === asked; // else the dialog is about another item by now
-  const answer = item.answer;
-  const shown = labelAt(answer, threshold);
-  const others = Object.keys(answer.probabilities).filter((name) => name !== shown);
-  at("about").textContent = `${item.name} was judged ${shown}.`;
+  const before = item.report;
+  // Who mends what he has said speaks of what he saw then, in the same name: so it takes the place of the first.
+  const { said, ...seen } = before ?? { said: labelAt(item.answer, threshold), threshold, by: remembered() };
+  const standing = before?.label ?? said;
+  const others = item.answer.probabilities.map(([name]) => name).filter((name) => name !== standing);
+  at("title").textContent = before ? "Mend what was reported" : "This is wrong";
+  at("about").textContent = `${item.name} was judged ${said}${before ? `, and reported as ${standing}` : ""}.`;
   at("labels").replaceChildren(
     ...others.map((name) => {
       const label = document.createElement("label");
       const radio = Object.assign(document.createElement("input"), { type: "radio", name: "label", value: name, required: true });
       radio.checked = others.length === 1;
-      label.append(radio, ` ${name}`);
+      label.append(radio, name === said ? ` ${name} after all: take it back` : ` ${name}`);
       return label;
     }),
   );
   at("comment").value = "";
-  at("by").value = remembered();
+  at("by").value = seen.by;
+  at("by").readOnly = Boolean(before);
   at("error").hidden = true;
+  at("wait").textContent = "";
   at("send").disabled = false;
   at("cancel").onclick = () => dialog.close();
   dialog.querySelector("form").onsubmit = async (event) => {
     event.preventDefault();
     const label = dialog.querySelector("input[name=label]:checked").value;
-    remember(at("by").value.trim());
+    const by = at("by").value.trim();
+    keep("localStorage", "by", by);
     at("send").disabled = true;
     at("error").hidden = true;
-    const said = { id: answer.id, label, said: shown, score: answer.score, threshold, comment: at("comment").value.trim(), by: at("by").value.trim() };
-    for (const key of ["model_name", "model_version", "model_digest"]) said[key] = answer[key];
     try {
-      await report(item.file, item.name, said);
-      item.reported = label;
-      item.note = null;
+      await tell(item, { label, said, threshold: seen.threshold, comment: at("comment").value.trim(), by }, (seconds, reason) => {
+        if (shownStill()) at("wait").textContent = `${reason}; trying again …`;
+      });
+      item.report = label === said ? null : { label, said, threshold: seen.threshold, by };
+      item.note = item.report ? null : "taken back: the judgement was right";
       if (shownStill()) dialog.close();
       onSent(item);
     } catch (error) {
       const text = `It was not kept: ${error.message}`;
       if (!shownStill()) {
-        item.note = item.part.said.textContent = text;
+        item.note = text;
+        item.changed();
         return;
       }
       at("error").textContent = text;
       at("error").hidden = false;
+      at("wait").textContent = "";
       at("send").disabled = false;
     }
   };

@@ -140,11 +140,11 @@ function driftBox(found, model) {
       element("td", "", `version ${entry.model_version}`),
       element("td", "number", String(entry.photographs)),
       element("td", "", element("span", `badge ${WINDOW_TONES[entry.outcome]}`, entry.outcome.replace("_", " "))),
-      element("td", "", entry.drifted.join(", ")),
-      element("td", "", element("span", "examples", ...entry.examples.map(exampleLink))),
+      element("td", "wrap", entry.drifted.join(", ")),
+      element("td", "wrap", element("span", "examples", ...[...new Set(entry.examples)].map(exampleLink))),
     ),
   );
-  const head = element("tr", "", ...["ended", "model", "photographs", "", "what drifted", "photographs, the least sure first"].map((name, at) => element("th", at === 2 ? "number" : "", name)));
+  const head = element("tr", "", ...["ended", "model", "photographs", "outcome", "what drifted", "photographs, the least sure first"].map((name, at) => element("th", at === 2 ? "number" : "", name)));
   return element("section", "box wide", heading, since, element("div", "scroll", element("table", "", element("thead", "", head), element("tbody", "", ...rows))));
 }
 
@@ -159,42 +159,65 @@ function exampleLink(sha256, at) {
 
 function historyBox(environment, current) {
   if (!environment) return null;
-  const rows = environment.history.map((entry) => {
+  const folded = []; // a commit that was deployed several times in a row is one line
+  for (const entry of environment.history) {
+    if (folded.at(-1)?.entry.revision === entry.revision) folded.at(-1).times++;
+    else folded.push({ entry, times: 1 });
+  }
+  const rows = folded.map(({ entry, times }, place) => {
     const version = (entry.version ? `version ${entry.version}` : "no model") + (entry.trial ? ` with a ${entry.trial}` : "");
     return element(
       "tr",
-      entry.sha256 && entry.sha256 === current ? "now" : "",
-      element("td", "", time(entry.at)),
-      element("td", "", version),
-      element("td", "", entry.subject),
-      element("td", "", entry.author),
+      place === 0 && entry.sha256 && entry.sha256 === current ? "now" : "",
+      element("td", "", time(entry.at), times > 1 ? element("span", "soft", ` ${times}×`) : null),
+      element("td", "wrap", version),
+      element("td", "wrap", entry.subject),
+      element("td", "wrap", entry.author),
       element("td", "", code(entry.revision)),
       element("td", "", entry.report ? reportLink(entry.sha256, "report") : ""),
     );
   });
-  const head = element("tr", "", ...["deployed", "model", "commit", "by", "", ""].map((name) => element("th", "", name)));
+  const head = element("tr", "", ...["deployed", "model", "commit", "by", "revision", "evaluation"].map((name) => element("th", "", name)));
   const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
   const body = rows.length ? element("div", "scroll", table) : element("p", "soft", "Nothing was deployed yet.");
   return element("section", "box wide", element("h2", "", "History"), body);
 }
+
+const error = element("p", "notice");
+error.hidden = true;
+const head = element("div");
+const grid = element("div", "grid");
+panel.append(error, head, grid);
 
 /** Draws the view from the answers of GET /served, /served/figures and /served/windows; the last two may be null. */
 export function draw(found, lately, drift) {
   const { model } = found;
   const problem = found.load_error ?? (found.wanted && !model ? "the model is being loaded" : null);
   const title = model ? `${model.name} version ${model.version}` : "No model is served";
-  panel.replaceChildren(
-    element(
-      "div",
-      "hero",
-      element("div", "grow", element("h1", "", title), element("p", "soft", ...(model ? ["served since ", time(model.since)] : []))),
-      ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
-    ),
-    ...[problem && element("p", "notice", problem), model && trialLine(found.trial, model)].filter(Boolean),
-    element("div", "grid", ...[latelyBox(lately), driftBox(drift, model), evaluationBox(found), environmentBox(found), model ? modelBox(model) : null, historyBox(found.environment, model?.sha256)].filter(Boolean)),
+  const hero = element(
+    "div",
+    "hero",
+    element("div", "grow", element("h1", "", title), element("p", "soft", ...(model ? ["served since ", time(model.since)] : []))),
+    ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
   );
+  error.hidden = true;
+  settle(head, [hero, problem && element("p", "notice", problem), model && trialLine(found.trial, model)]);
+  settle(grid, [latelyBox(lately), driftBox(drift, model), evaluationBox(found), environmentBox(found), model && modelBox(model), historyBox(found.environment, model?.sha256)]);
 }
 
-export function drawError(error) {
-  panel.replaceChildren(element("p", "notice", `What is served cannot be shown: ${error.message}.`));
+/** Puts nodes in the place of those that differ: where nothing has changed, focus and scroll position stay. */
+function settle(parent, nodes) {
+  const fresh = nodes.filter(Boolean);
+  fresh.forEach((node, place) => {
+    const old = parent.children[place];
+    if (!old) parent.append(node);
+    else if (!old.isEqualNode(node)) old.replaceWith(node);
+  });
+  while (parent.children.length > fresh.length) parent.lastElementChild.remove();
+}
+
+/** What was known last stays below. */
+export function drawError(reason) {
+  error.textContent = `What is served cannot be asked: ${reason.message}.${head.children.length ? " Below is what was known last." : ""}`;
+  error.hidden = false;
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gitops import bundle
-from gitops.environment import PROJECT_PATH, seed_environment, serve_config_path
+from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import (
     BundleManifest,
     EvaluationReport,
@@ -19,6 +19,7 @@ from gitops.manifest import (
     Training,
 )
 from gitops.repository import Repository, create_bare
+from gitops.seed import seed_environment
 
 PROJECT = """\
 name: screw

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from gitops.attempt import Found, Goal, Settings, begin, fail, failure_of, is_due, settle, succeed
+from gitops.attempt import Found, Goal, ReconcileSettings, begin, fail, failure_of, is_due, settle, succeed
 from gitops.errors import StalledError, WaitingError
 from gitops.status import OperationState
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 GOAL = Goal("a" * 40, "cluster=one")
-ARGO = Settings()
-HEALING = Settings(self_heal=True)
+ARGO = ReconcileSettings()
+HEALING = ReconcileSettings(self_heal=True)
 
 
 def operation(phase: str = "Running", goal: Goal = GOAL, **changed: Any) -> OperationState:
@@ -21,7 +21,7 @@ def operation(phase: str = "Running", goal: Goal = GOAL, **changed: Any) -> Oper
     return first.model_copy(update={"phase": phase, "finished_at": ended, **changed})
 
 
-def due(last: OperationState | None, settings: Settings = ARGO, at: datetime = NOON, **facts: bool) -> bool:
+def due(last: OperationState | None, settings: ReconcileSettings = ARGO, at: datetime = NOON, **facts: bool) -> bool:
     return is_due(GOAL, last, settings, at, work=facts.get("work", True), valid=facts.get("valid", True))
 
 
@@ -77,7 +77,7 @@ def test_self_heals_that_follow_each_other_come_ever_later() -> None:
 
 
 def test_retries_are_bounded() -> None:
-    settings = Settings(retry_limit=2)
+    settings = ReconcileSettings(retry_limit=2)
     now, current = NOON, operation()
     waits = []
     while (current := fail(current, WaitingError("later"), settings, now, retrying=True)).retry_at:

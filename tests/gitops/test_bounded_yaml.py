@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gitops import bounded_yaml
-from gitops.environment import Environment, seed_environment
+from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.manifest import Project
+from gitops.seed import seed_environment
 
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))]

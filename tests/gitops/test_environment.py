@@ -2,7 +2,6 @@
 
 import difflib
 import string
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,26 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gitops.environment import (
-    BUILDERS,
-    GRPC_SERVICER,
-    MONITOR,
-    Environment,
-    is_project_path,
-    model_path,
-    parse_model_path,
-    parse_serve_config_path,
-    project_path,
-    promote,
-    seed_environment,
-    serve_config_path,
-    with_application,
-    with_port,
-)
+from gitops.environment import BUILDERS, GRPC_SERVICER, MONITOR, Environment, promote
 from gitops.errors import ContractError
 from gitops.manifest import Canary, FleetConfig, ServedModel, Shadow, Trial, UserConfig
+from gitops.seed import seed_environment
 from gitops.serve_keys import KNOWN_KEYS
-from gitops.state import State
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray, when imported
 
@@ -37,8 +21,6 @@ LOCAL = seed_environment("screw", "local")
 MODEL = ServedModel(name="screw", version="3", uri="file:///a/b", sha256="ab" * 32)
 CANDIDATE = ServedModel(name="screw", version="4", uri="s3://b/c", sha256="cd" * 32)
 CANARY, SHADOW = Canary(percent=10, model=CANDIDATE), Shadow(model=CANDIDATE)
-LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
-VERSIONS = st.integers(1, 999_999_999).map(str)
 
 BLOCK = """\
 applications:
@@ -59,19 +41,6 @@ applications:
   - name: router
     import_path: other:route
 """
-
-
-@pytest.mark.parametrize("environment", ["local", "staging", "production"])
-def test_rays_schema_takes_the_seeds(environment: str) -> None:
-    from ray.serve.config import AutoscalingConfig
-    from ray.serve.schema import ServeDeploySchema
-
-    seed = Environment.parse(seed_environment("screw", environment), environment)
-    parsed = ServeDeploySchema.model_validate(seed.config)
-    deployment = parsed.applications[0].deployments[0]
-    assert deployment.max_surge_percent == 100
-    AutoscalingConfig.model_validate(deployment.autoscaling_config)
-    assert seed.served() == {"screw": None}
 
 
 def test_the_known_keys_are_rays() -> None:
@@ -124,15 +93,6 @@ def test_other_people_s_servicers_are_theirs() -> None:
     Environment.parse(f"grpc_options: {{grpc_servicer_functions: [other.add, {GRPC_SERVICER}]}}\n{LOCAL}", "x")
 
 
-def test_our_own_application_takes_the_seeds() -> None:
-    from serve.app import DEPLOYMENT, ApplicationArguments
-
-    seed = Environment.parse(LOCAL, "local").config["applications"][0]
-    ApplicationArguments.parse(seed["args"], "args")
-    UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
-    assert BUILDERS[seed["import_path"]].deployments == (DEPLOYMENT, MONITOR)
-
-
 MONITORED = LOCAL.replace("windows: null", "windows: /windows").replace(
     "      - name: Classifier", "      - {name: Monitor, ray_actor_options: {num_cpus: 1}}\n      - name: Classifier"
 )
@@ -145,6 +105,7 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
     assert (found.deployment, found.wanted) == ("Classifier", UserConfig())
     assert promote(MONITORED, None, MODEL) != MONITORED
     made: Any = build(found.config["args"])._bound_deployment
+    assert (made.name, MONITOR) == BUILDERS["serve.app:build"].deployments
     assert made.init_args[1]._bound_deployment.name == MONITOR
     assert len(build({})._bound_deployment.init_args) == 1
     with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
@@ -159,25 +120,6 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
         )
     with pytest.raises(ContractError, match="Monitor: it takes no user_config"):
         Environment.parse(MONITORED.replace("{num_cpus: 1}", "{num_cpus: 1}, user_config: {model: null}"), "x")
-
-
-def test_the_local_environment_answers_on_loopback() -> None:
-    seed = Environment.parse(LOCAL, "local")
-    assert (seed.http_host, seed.http_port) == ("127.0.0.1", 8000)
-    assert seed.applications["screw"].route_prefix == "/"
-    assert seed.applications["screw"].deployment == BUILDERS["serve.app:build"].deployment
-
-
-def test_a_seed_bears_the_projects_name() -> None:
-    assert list(Environment.parse(seed_environment("bolt", "staging"), "x").applications) == ["bolt"]
-    assert seed_environment("bolt", "line-7") == seed_environment("bolt", "local") == LOCAL.replace("screw", "bolt")
-    assert list(Environment.parse(seed_environment("123", "local"), "x").applications) == ["123"]
-
-
-def test_another_port_changes_that_line_only() -> None:
-    assert _changed_lines(LOCAL, with_port(LOCAL, 8123)) == ["-  port: 8000", "+  port: 8123"]
-    with pytest.raises(ContractError, match="'http_options' must stand there"):
-        with_port(TWO, 8123)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -347,7 +289,7 @@ def test_a_model_that_is_shared_by_an_alias_is_not_edited() -> None:
     uri=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40),
     sha256=st.text("0123456789e", min_size=64, max_size=64)
     | st.text(string.hexdigits.lower(), min_size=64, max_size=64),
-    version=VERSIONS,
+    version=st.integers(1, 999_999_999).map(str),
     text=st.sampled_from([BLOCK, promote(BLOCK, None, MODEL), TWO, promote(TWO, "left", MODEL)]),
 )
 @settings(max_examples=50, deadline=None)
@@ -500,9 +442,6 @@ NUT = MODEL.model_copy(update={"name": "nut"})
 
 
 def test_our_fleet_is_checked_like_our_application() -> None:
-    from serve.fleet import DEPLOYMENT
-
-    assert BUILDERS["serve.fleet:build"].deployment == DEPLOYMENT
     for wrong, reason in {
         FLEET.replace("models:", "model:"): "unknown key 'model'; did you mean 'models'?",
         FLEET.replace("- name: Fleet", "- name: Classifier"): "makes no deployment 'Classifier'",
@@ -574,82 +513,9 @@ def test_a_fleet_tries_nothing() -> None:
     assert str(FleetConfig(models={"screw": MODEL})) == "a fleet of 1 models"
 
 
-# --- paths ------------------------------------------------------------------------------------------------------------
-
-
-@given(environment=LABELS)
-def test_environment_paths_are_read_back(environment: str) -> None:
-    assert parse_serve_config_path(serve_config_path(environment)) == environment
-    assert parse_model_path(serve_config_path(environment)) is None
-
-
-@given(name=LABELS, version=VERSIONS)
-def test_model_paths_are_read_back(name: str, version: str) -> None:
-    assert parse_model_path(model_path(name, version)) == (name, version)
-    assert parse_serve_config_path(model_path(name, version)) is None
-
-
-@given(name=LABELS)
-def test_project_paths_are_known(name: str) -> None:
-    assert is_project_path(project_path(name))
-    assert not is_project_path(f"{project_path(name)}\n")
-    assert not is_project_path(f"x/{project_path(name)}")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "gitops/models/screw/0.yaml",
-        "gitops/models/screw/latest.yaml",
-        "gitops/models/screw/1.yaml\n",
-        "gitops/models/a/b/1.yaml",
-        "x/gitops/models/screw/1.yaml",
-        "gitops/environments/local/other.yaml",
-        "gitops/environments//serve-config.yaml",
-        "gitops/environments/local/serve-config.yaml\n",
-    ],
-)
-def test_other_paths_are_neither(path: str) -> None:
-    assert parse_model_path(path) is None
-    assert parse_serve_config_path(path) is None
-
-
 def _changed_lines(before: str, after: str) -> list[str]:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
     return [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
-
-
-def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> None:
-    state = State.at(tmp_path / "with space")
-    text = seed_environment("bolt", "local", 8123, state)
-    environment = Environment.parse(text, "x")
-    application = environment.applications["bolt"]
-    assert application.config["args"]["feedback"] == str(state.feedback / "local")
-    assert application.config["args"]["journal"] == str(state.reconciler / "local")
-    assert application.config["args"]["windows"] == str(state.windows / "local")
-    assert environment.url(environment.find(None, "bolt", "x")) == "http://127.0.0.1:8123"
-    # An environment that is made for other machines has no such folders, and gets none.
-    assert seed_environment("bolt", "production", None, state) == seed_environment("bolt", "production")
-
-
-@pytest.mark.parametrize(
-    ("cores", "replicas", "requests"), [(1, 2, 32), (2, 2, 32), (3, 2, 32), (4, 2, 8), (7, 3, 8), (64, 8, 8)]
-)
-def test_a_seed_for_this_machine_has_replicas_for_its_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, replicas: int, requests: int
-) -> None:
-    monkeypatch.setattr("gitops.environment.usable_cores", lambda: cores)
-    here = seed_environment("screw", "local", None, State.at(tmp_path))
-    (deployment,) = Environment.parse(here, "x").applications["screw"].config["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert (scaling["max_replicas"], scaling["target_ongoing_requests"]) == (replicas, requests)
-    # What is written for another machine knows nothing of this one's cores.
-    assert seed_environment("screw", "local") == LOCAL
-
-
-def test_a_second_project_joins_an_environment_that_keeps_no_feedback(tmp_path: Path) -> None:
-    joined = with_application(seed_environment("screw", "staging"), "bolt", "staging", State.at(tmp_path))
-    assert set(Environment.parse(joined, "x").applications) == {"screw", "bolt"}
 
 
 @pytest.mark.parametrize("prefix", ["/", "/a", "/a/b", "null"])

@@ -12,22 +12,24 @@ from typing import Any
 import pytest
 
 from gitops import bundle, environment
-from gitops.environment import PROJECT_PATH, Environment, model_path, project_path, serve_config_path
+from gitops.environment import Environment
 from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import (
     POKE,
     Arrival,
-    Change,
+    RepositoryChange,
     brought,
     bundle_complaint,
     check,
     check_files,
     hooks,
     judge,
+    judge_schema,
     serve_schema,
 )
+from gitops.layout import PROJECT_PATH, model_path, project_path, serve_config_path
 from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
-from gitops.promotion import promote, to_yaml
+from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version, seed
 
@@ -40,7 +42,7 @@ Files = dict[str, str]
 def _judge(old: Files, changes: Mapping[str, str | None], *, first: bool = False) -> list[Finding]:
     """Judge with a schema and bundles that are always right."""
     new = {path: text for path, text in (old | dict(changes)).items() if text is not None}
-    change = Change(tuple(changes), old.get, new.get, new.get if first else old.get, first)
+    change = RepositoryChange(tuple(changes), old.get, new.get, new.get if first else old.get, first)
     return judge(change, schema=lambda _: None, bundles=lambda _: None)
 
 
@@ -344,7 +346,7 @@ def test_the_slow_question_is_asked_last_and_only_if_needed(version: ModelVersio
 
     def ask(files: Files) -> dict[str, str]:
         new = seed() | files
-        return _refusals(judge(Change(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
+        return _refusals(judge(RepositoryChange(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
 
     settings = {LOCAL: seed()[LOCAL].replace("max_replicas: 2", "max_replicas: 3")}
     assert ask(settings) == {"schema": f"{LOCAL}: no"}
@@ -373,9 +375,11 @@ def test_rays_schema_is_asked() -> None:
     assert "max_replicas" in (serve_schema(config) or "")
 
 
-def test_without_ray_the_gate_says_so_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_gate_says_so_and_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.serve.schema", None)
-    assert "Ray cannot be imported here" in (serve_schema({"applications": []}) or "")
+    finding = judge_schema(LOCAL, {"applications": []}, serve_schema)
+    assert finding.phase is Phase.SKIPPED
+    assert "Ray cannot be imported here" in finding.reason
 
 
 def test_a_bundle_is_verified(version: ModelVersion) -> None:
@@ -394,7 +398,7 @@ def test_a_branch_is_judged_from_where_it_left_with_the_bars_of_today(tmp_path: 
     fork = repository.fetch(MAIN).id
     branch = repository.commit(fork, "topic", _promotion(make_version(tmp_path, "3")), "Promote")
     stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99"), "README.md": "news"}
-    today = repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    today = repository.commit(MAIN, MAIN, stricter, "Stricter")
     assert failed(check(repository, fork, branch)) == []
     assert list(_refusals(check(repository, today, branch))) == ["accuracy"]
     assert list(_refusals(check_files(repository, today, _promotion(make_version(tmp_path, "3"))))) == ["accuracy"]
@@ -405,7 +409,7 @@ def test_what_a_change_brings_is_known_beside_what_is_served(tmp_path: Path) -> 
     first, second, third = (make_version(tmp_path, version) for version in ("3", "4", "5"))
     seeded = repository.fetch(MAIN).id
     assert brought(repository, seeded, seeded) == []
-    served = repository.commit(MAIN, MAIN, _promotion(first), "Promote", replace=True)
+    served = repository.commit(MAIN, MAIN, _promotion(first), "Promote")
     assert brought(repository, seeded, served) == [Arrival("local/screw", first, None)]
     assert brought(repository, NO_COMMIT, served) == [Arrival("local/screw", first, None)]
     text = environment.promote(_served(first), None, first.model, trial=Canary(percent=10, model=second.model))
@@ -413,11 +417,14 @@ def test_what_a_change_brings_is_known_beside_what_is_served(tmp_path: Path) -> 
     tried = repository.commit(served, "canary", {LOCAL: text} | manifest, "Try")
     assert brought(repository, served, tried) == [Arrival("local/screw", second, first)]
     # Served is what the branch would be merged into, not what it left.
-    today = repository.commit(served, MAIN, _promotion(third), "Promote", replace=True)
+    today = repository.commit(served, MAIN, _promotion(third), "Promote")
     assert brought(repository, today, tried) == [Arrival("local/screw", second, third)]
     # What cannot be read is not brought; the gates say why.
     for bad in ({LOCAL: text}, {LOCAL: "applications: ["} | manifest, {LOCAL: text, **dict.fromkeys(manifest, "a: 1")}):
-        assert brought(repository, served, repository.commit(served, "bad", bad, "Bad", replace=True)) == []
+        assert (
+            brought(repository, served, repository.commit(served, "bad", bad, "Bad", replace=repository.tip("bad")))
+            == []
+        )
 
 
 def test_an_empty_branch_is_judged_as_a_whole(tmp_path: Path) -> None:
@@ -526,7 +533,7 @@ def test_an_empty_repository_takes_a_first_push(tmp_path: Path) -> None:
 
 def test_the_hook_is_the_only_way_in_for_mergeline_too(guarded: tuple[Repository, Path], version: ModelVersion) -> None:
     repository, _ = guarded
-    outcome = promote(repository, version, "local", merge=True)
+    outcome = Destination(repository, "local").promote(version, merge=True)
     assert outcome.merged
     assert repository.fetch(MAIN).id == outcome.commit
     assert (repository.git_dir / POKE).exists()

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from gitops.errors import ContractError
-from gitops.health import Answers, FleetAnswer, ReplicaAnswer, Slot, address_of, assess, serve_message, slot_of
+from gitops.health import Slot, assess, serve_message, slot_of
 from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
-from gitops.serve_api import Application, Deployment, ServeDetails
+from gitops.serve_api import Application, Deployment
 from gitops.status import HealthCode
+from gitops.wire import Answers, FleetMetadata, ReplicaMetadata
 
 MODEL = ServedModel(name="screw", version="2", uri="file:///bundle", sha256="2" * 64)
 OLD = {"version": "1", "sha256": "1" * 64}
@@ -28,7 +29,10 @@ def running(*replicas: str, status: str = "RUNNING", target: int = 2, **changed:
 
 
 def said(**answers: dict[str, Any]) -> Answers:
-    return Answers({key: ReplicaAnswer.parse({"replica": key, **value}, "a test") for key, value in answers.items()})
+    silent = dict.fromkeys(ReplicaMetadata.model_fields)
+    return Answers(
+        {key: ReplicaMetadata.parse({**silent, "replica": key, **value}, "a test") for key, value in answers.items()}
+    )
 
 
 def verdict(live: Application | None, answers: Answers, slot: Slot | None = SLOT) -> tuple[HealthCode, str]:
@@ -51,6 +55,7 @@ def verdict(live: Application | None, answers: Answers, slot: Slot | None = SLOT
         (running("a"), said(a={"wanted": NEW, "load_error": "broken"}), "Degraded", "no version answers"),
         (running("a"), said(a={**OLD, "wanted": OLD, "load_error": "an older one"}), "Progressing", "0 of 1"),
         (running("a"), Answers({}, "connection refused"), "Degraded", "connection refused"),
+        (running("a"), Answers({}, "timed out", busy=True), "Progressing", "too busy to say what it serves: timed out"),
         (running("a"), Answers({}, can_be_asked=False), "Healthy", "no HTTP route"),
         (running(target=0), said(), "Healthy", "no running replica"),
         (running(target=1), said(), "Progressing", "no running replica"),
@@ -100,7 +105,7 @@ def test_a_monitor_that_ails_degrades_nothing(
     assert message or not text
 
 
-TRIED = {"kind": "canary", "percent": 10, "version": "3", "sha256": "3" * 64, "loaded": True}
+TRIED = {"kind": "canary", "percent": 10, "version": "3", "sha256": "3" * 64, "loaded": True, "load_error": None}
 LOADING = TRIED | {"loaded": False}
 REFUSED = LOADING | {"load_error": "no store"}
 SHADOWED = TRIED | {"kind": "shadow", "percent": None}
@@ -180,7 +185,8 @@ def test_a_fleet_is_healthy_where_it_is_known_and_nothing_in_it_failed(
     models: dict[str, Any], status: str, message: str
 ) -> None:
     wanted = FleetConfig(models={"screw": MODEL, "nut": MODEL.model_copy(update={"name": "nut"})})
-    answers = Answers({"a": FleetAnswer.parse({"replica": "a", "models": models}, "a test")})
+    fleet = {"replica": "a", "max_models": 8, "models": models, "load_error": None}
+    answers = Answers({"a": FleetMetadata.parse(fleet, "a test")})
     found, text = verdict(running("a"), answers, Slot(deployment="Classifier", wanted=wanted))
     assert found == status
     assert message in text
@@ -190,24 +196,9 @@ def test_a_fleet_is_healthy_where_it_is_known_and_nothing_in_it_failed(
 def test_a_fleet_without_models_is_missing_them_and_a_refused_configuration_is_said() -> None:
     empty = Slot(deployment="Classifier", wanted=FleetConfig())
     assert verdict(running("a"), said(), empty) == ("Missing", "nothing promoted yet")
-    answers = Answers({"a": FleetAnswer(replica="a", load_error="no such key")})
+    answers = Answers({"a": FleetMetadata(replica="a", max_models=8, models={}, load_error="no such key")})
     slot = Slot(deployment="Classifier", wanted=FleetConfig(models={"screw": MODEL}))
     assert verdict(running("a"), answers, slot)[0] == "Degraded"
-
-
-@pytest.mark.parametrize(
-    ("http", "route", "url"),
-    [
-        ({"host": "127.0.0.1", "port": 81}, "/", "http://127.0.0.1:81"),
-        ({"host": "0.0.0.0", "port": 81}, "/screw", "http://cluster:81/screw"),
-        ({"host": "::1", "port": 81}, "/", "http://[::1]:81"),
-        ({"host": "127.0.0.1", "port": 81}, None, None),
-        (None, "/", None),
-    ],
-)
-def test_address(http: dict[str, Any] | None, route: str | None, url: str | None) -> None:
-    details = ServeDetails.parse({"http_options": http}, "a test")
-    assert address_of(details, running("a", route_prefix=route), "http://cluster:8265") == url
 
 
 def test_a_traceback_is_told_by_its_last_line() -> None:

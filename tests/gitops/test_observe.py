@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from gitops.environment import Application, Environment, promote, seed_environment, with_application
+from gitops.environment import Application, Environment, promote
 from gitops.manifest import Canary, ServedModel
 from gitops.observe import observe
+from gitops.seed import seed_environment, with_application
 from gitops.serve_api import ServeApi
 from gitops.status import Health
 from tests.http_server import Handler, listening
@@ -87,6 +88,7 @@ def serves(model: ServedModel, wanted: ServedModel | None = None, load_error: st
         "sha256": model.sha256,
         "wanted": {"version": asked.version, "sha256": asked.sha256},
         "load_error": load_error,
+        "trial": None,
     }
 
 
@@ -96,7 +98,7 @@ def seen(address: str, wanted: ServedModel | None) -> tuple[str, str]:
 
 
 REFUSED = serves(OLD, NEW, "no bundle in s3://line/2")
-STARTING = {"version": None, "sha256": None, "wanted": None, "load_error": None}
+STARTING = {"version": None, "sha256": None, "wanted": None, "load_error": None, "trial": None}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_candidate_must_be_loaded_too(cluster: type[Cluster], address: str) ->
     canary = Canary(percent=10, model=NEW)
     cluster.told = promote(config(OLD), None, OLD, trial=canary)
     wanted = Environment.parse(cluster.told, "a test")
-    tried = {"kind": "canary", "percent": 10, "version": NEW.version, "sha256": NEW.sha256}
+    tried = {"kind": "canary", "percent": 10, "version": NEW.version, "sha256": NEW.sha256, "load_error": None}
     for loaded, expected in ((False, "Progressing"), (True, "Healthy")):
         cluster.replicas = (serves(OLD) | {"trial": tried | {"loaded": loaded}},)
         assert observe(ServeApi(address), wanted).status == expected

@@ -5,16 +5,17 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gitops import gates
-from gitops.environment import PROJECT_PATH, Environment, model_path
+from gitops.environment import Environment
 from gitops.errors import ContractError, GateError, GitError
-from gitops.findings import failed
+from gitops.findings import Finding, Phase, failed
+from gitops.gates import Arrival
+from gitops.layout import PROJECT_PATH, model_path
 from gitops.manifest import (
     Canary,
     ComparedVersion,
@@ -26,7 +27,7 @@ from gitops.manifest import (
     Shadow,
     UserConfig,
 )
-from gitops.promotion import BranchKind, BranchName, abort, finish, promote, rollback, target_of, to_yaml, try_beside
+from gitops.promotion import BranchKind, BranchName, Destination, to_yaml
 from gitops.pull_request import Remote, change_markdown, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
@@ -74,7 +75,7 @@ def _served(repository: Repository, revision: str = MAIN) -> str | None:
 
 def test_a_promotion_is_a_branch_with_one_commit(repository: Repository, version: ModelVersion) -> None:
     tip = repository.fetch(MAIN).id
-    outcome = promote(repository, version, "local")
+    outcome = Destination(repository, "local").promote(version)
     assert (outcome.branch, outcome.merged, outcome.url) == (BRANCH, False, None)
     assert [commit.id for commit in repository.log(BRANCH)] == [outcome.commit, tip]
     assert repository.changed(tip, outcome.commit) == [LOCAL, model_path("screw", "1")]
@@ -85,7 +86,7 @@ def test_a_promotion_is_a_branch_with_one_commit(repository: Repository, version
 
 
 def test_what_is_printed_can_be_typed(repository: Repository, version: ModelVersion, tmp_path: Path) -> None:
-    outcome = promote(repository, version, "local")
+    outcome = Destination(repository, "local").promote(version)
     for command in outcome.commands:
         assert command in outcome.text
         typed = command.replace("git ", "git -c user.name=Ada -c user.email=a@b.c ", 1)
@@ -96,14 +97,14 @@ def test_what_is_printed_can_be_typed(repository: Repository, version: ModelVers
 def test_a_checkout_is_merged_where_it_lies(repository: Repository, version: ModelVersion, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "bare.git", "work tree")
     checkout = Repository(tmp_path / "work tree")
-    for command in promote(checkout, version, "local").commands:
+    for command in Destination(checkout, "local").promote(version).commands:
         typed = command.replace("git ", "git -c user.name=Ada -c user.email=a@b.c ", 1)
         subprocess.run(typed, shell=True, check=True, cwd=tmp_path, capture_output=True)
     assert _served(checkout) == "1"
 
 
 def test_merging_serves_it(repository: Repository, version: ModelVersion) -> None:
-    outcome = promote(repository, version, "local", merge=True)
+    outcome = Destination(repository, "local").promote(version, merge=True)
     assert outcome.merged
     assert repository.fetch(MAIN).id == outcome.commit
     assert _served(repository) == "1"
@@ -112,38 +113,86 @@ def test_merging_serves_it(repository: Repository, version: ModelVersion) -> Non
 
 
 def test_promoting_what_is_served_does_nothing(repository: Repository, version: ModelVersion) -> None:
-    merged = promote(repository, version, "local", merge=True).commit
-    again = promote(repository, version, "local", merge=True)
+    merged = Destination(repository, "local").promote(version, merge=True).commit
+    again = Destination(repository, "local").promote(version, merge=True)
     assert (again.branch, again.commit, again.merged) == (None, merged, True)
     assert "nothing to do" in again.text
     assert len(repository.log(MAIN)) == 3
 
 
 def test_an_unmerged_branch_is_used_again(repository: Repository, version: ModelVersion) -> None:
-    first = promote(repository, version, "local")
-    assert promote(repository, version, "local").commit == first.commit
-    repository.commit(MAIN, MAIN, {"README.md": "news"}, "News", replace=True)
-    renewed = promote(repository, version, "local")
+    first = Destination(repository, "local").promote(version)
+    assert Destination(repository, "local").promote(version).commit == first.commit
+    repository.commit(MAIN, MAIN, {"README.md": "news"}, "News")
+    renewed = Destination(repository, "local").promote(version)
     assert renewed.commit != first.commit
     assert repository.merge_base(renewed.commit, MAIN) == repository.fetch(MAIN).id
-    assert promote(repository, version, "local", merge=True).merged
+    assert Destination(repository, "local").promote(version, merge=True).merged
 
 
-def test_a_branch_that_somebody_touched_is_made_anew(repository: Repository, version: ModelVersion) -> None:
-    promote(repository, version, "local")
-    repository.commit(BRANCH, BRANCH, {"README.md": "x"}, "Slipped in", replace=True)
-    outcome = promote(repository, version, "local")
-    assert repository.changed(MAIN, outcome.commit) == [LOCAL, model_path("screw", "1")]
+@pytest.mark.parametrize("amended", [False, True])
+def test_what_somebody_commits_to_the_branch_is_not_thrown_away(
+    repository: Repository, version: ModelVersion, tmp_path: Path, *, amended: bool
+) -> None:
+    local = Destination(repository, "local")
+    local.promote(version)
+    work = tmp_path / "work"
+    git(tmp_path, "clone", "--quiet", "--branch", BRANCH, str(repository.location), str(work))
+    (work / LOCAL).write_text((work / LOCAL).read_text().replace("threads: 2", "threads: 3"))
+    amend = ("--amend", "--no-edit", "--reset-author") if amended else ("--message", "Tune")
+    git(work, "commit", "--quiet", "--all", *amend)
+    git(work, "push", "--quiet", "--force", "origin", BRANCH)
+    theirs = repository.tip(BRANCH)
+    assert theirs is not None
+    subject = "Promote screw 1 to local" if amended else "Tune"
+    said = rf"somebody has committed to {BRANCH}, .*\n  {theirs[:12]} {subject} \(Ada <ada@example.com>\)\nmerge the br"
+    for merge in (False, True):
+        with pytest.raises(GitError, match=said):
+            local.promote(version, merge=merge)
+    assert repository.tip(BRANCH) == theirs
+    git(work, "push", "--quiet", "origin", f"{BRANCH}:{MAIN}")  # merged, the branch can be made anew
+    local.promote(make_version(tmp_path, "2"), merge=True)
+    assert local.promote(version).commit == repository.tip(BRANCH) != theirs
+
+
+def test_a_branch_that_was_rebased_is_made_anew(repository: Repository, version: ModelVersion, tmp_path: Path) -> None:
+    local, work = Destination(repository, "local"), tmp_path / "work"
+    local.promote(version)
+    repository.commit(MAIN, MAIN, {"README.md": "news"}, "News")
+    git(tmp_path, "clone", "--quiet", "--branch", BRANCH, str(repository.location), str(work))
+    git(work, "rebase", "--quiet", f"origin/{MAIN}")
+    git(work, "push", "--quiet", "--force", "origin", BRANCH)
+    repository.commit(MAIN, MAIN, {"README.md": "more news"}, "More news")
+    renewed = local.promote(version).commit
+    assert repository.merge_base(renewed, MAIN) == repository.fetch(MAIN).id
+
+
+def test_a_branch_that_moves_meanwhile_is_not_overwritten(
+    repository: Repository, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Destination(repository, "local")
+    local.promote(version)
+    repository.commit(MAIN, MAIN, {"README.md": "news"}, "News")
+    commit = repository.commit
+
+    def somebody_is_faster(*arguments: Any, **options: Any) -> str:
+        commit(BRANCH, BRANCH, {"README.md": "x"}, "Faster")
+        return commit(*arguments, **options)
+
+    monkeypatch.setattr(repository, "commit", somebody_is_faster)
+    with pytest.raises(GitError, match=f"has a branch {BRANCH} already"):
+        local.promote(version)
+    assert repository.fetch(BRANCH).subject == "Faster"
 
 
 def test_a_refused_promotion_shows_its_branch_but_does_not_merge(repository: Repository, tmp_path: Path) -> None:
     bad = make_version(tmp_path, "2", wrong=50)
     tip = repository.fetch(MAIN).id
     with pytest.raises(GateError) as error:
-        promote(repository, bad, "local", merge=True)
+        Destination(repository, "local").promote(bad, merge=True)
     assert "REFUSED accuracy: screw 2 has 0.5000; the bar is at least 0.95" in str(error.value)
     assert repository.tip("promote/local/screw-2") is None
-    outcome = promote(repository, bad, "local")
+    outcome = Destination(repository, "local").promote(bad)
     assert [finding.key for finding in failed(outcome.findings)] == ["accuracy"]
     assert "the gates refuse it as it is" in outcome.text
     assert repository.tip("promote/local/screw-2") == outcome.commit
@@ -152,16 +201,16 @@ def test_a_refused_promotion_shows_its_branch_but_does_not_merge(repository: Rep
 
 def test_a_version_that_was_registered_otherwise_is_refused(repository: Repository, version: ModelVersion) -> None:
     other = version.model_copy(update={"mlflow_run_id": "other"})
-    repository.commit(MAIN, MAIN, {model_path("screw", "1"): to_yaml(other)}, "Register", replace=True)
+    repository.commit(MAIN, MAIN, {model_path("screw", "1"): to_yaml(other)}, "Register")
     with pytest.raises(GateError, match="a registered version stays"):
-        promote(repository, version, "local", merge=True)
+        Destination(repository, "local").promote(version, merge=True)
 
 
 def test_a_version_that_is_registered_already_is_not_written_again(
     repository: Repository, version: ModelVersion
 ) -> None:
-    repository.commit(MAIN, MAIN, {model_path("screw", "1"): version.to_json()}, "Register", replace=True)
-    outcome = promote(repository, version, "local", merge=True)
+    repository.commit(MAIN, MAIN, {model_path("screw", "1"): version.to_json()}, "Register")
+    outcome = Destination(repository, "local").promote(version, merge=True)
     assert repository.read(outcome.commit, model_path("screw", "1")) == version.to_json()
 
 
@@ -169,41 +218,41 @@ def test_an_environment_or_application_that_is_none_names_the_known_ones(
     repository: Repository, version: ModelVersion
 ) -> None:
     with pytest.raises(GitError, match=r"no environment 'moon' .* it has local, staging"):
-        promote(repository, version, "moon")
+        Destination(repository, "moon").promote(version)
     with pytest.raises(ContractError, match=r"no application 'nut' .*\(screw\)"):
-        promote(repository, version, "local", application="nut")
+        Destination(repository, "local", "nut").promote(version)
 
 
 def test_environments_are_promoted_one_by_one(repository: Repository, version: ModelVersion) -> None:
-    promote(repository, version, "local", merge=True)
-    outcome = promote(repository, version, "staging", merge=True)
+    Destination(repository, "local").promote(version, merge=True)
+    outcome = Destination(repository, "staging").promote(version, merge=True)
     assert repository.changed(f"{outcome.commit}^", outcome.commit) == ["gitops/environments/staging/serve-config.yaml"]
 
 
 def test_what_is_served_is_what_the_environment_wants(repository: Repository, version: ModelVersion) -> None:
-    assert target_of(repository, "local", "screw").model is None
-    promote(repository, version, "local")
-    assert target_of(repository, "local", "screw").model is None, "a branch serves nothing"
-    promote(repository, version, "local", merge=True)
-    assert target_of(repository, "local", "screw").wanted == UserConfig(model=version.model)
-    assert target_of(repository, "staging", "screw").model is None
+    assert Destination(repository, "local").target("screw").model is None
+    Destination(repository, "local").promote(version)
+    assert Destination(repository, "local").target("screw").model is None, "a branch serves nothing"
+    Destination(repository, "local").promote(version, merge=True)
+    assert Destination(repository, "local").target("screw").wanted == UserConfig(model=version.model)
+    assert Destination(repository, "staging").target("screw").model is None
     with pytest.raises(GitError, match="no environment 'moon'"):
-        target_of(repository, "moon", "screw")
+        Destination(repository, "moon").target("screw")
     with pytest.raises(ContractError, match="no application 'nut'"):
-        target_of(repository, "local", "screw", application="nut")
+        Destination(repository, "local", "nut").target("screw")
 
 
 def test_a_comparison_stands_in_the_commit(repository: Repository, tmp_path: Path) -> None:
     first, second = make_version(tmp_path, "1"), make_version(tmp_path, "2")
     found = make_comparison(first, second)
-    commit = promote(repository, second, "local", comparison=found).commit
+    commit = Destination(repository, "local").promote(second, comparison=found).commit
     lines = git(repository.git_dir, "log", "-1", "--format=%B", commit).splitlines()
     assert lines[0] == "Promote screw 2 to local"
-    assert lines[-1] == (
+    assert lines[-3] == (
         "screw 2 against screw 1 on 58 held-out images: accuracy 0.9500 against 0.9000 (+0.0500; 95 %: -0.0170 to "
         "+0.1200), McNemar p = 0.375; mind: screw 1 was trained long ago"
     )
-    commit = promote(repository, first, "local", comparison="there is no dataset").commit
+    commit = Destination(repository, "local").promote(first, comparison="there is no dataset").commit
     assert "dataset" not in git(repository.git_dir, "log", "-1", "--format=%B", commit)
 
 
@@ -212,16 +261,16 @@ def test_a_comparison_stands_in_the_commit(repository: Repository, tmp_path: Pat
 
 def test_a_rollback_returns_to_the_model_before(repository: Repository, tmp_path: Path) -> None:
     for number in ("1", "2", "3"):
-        promote(repository, make_version(tmp_path, number), "local", merge=True)
+        Destination(repository, "local").promote(make_version(tmp_path, number), merge=True)
         text = repository.read(MAIN, LOCAL)
-    repository.commit(MAIN, MAIN, {LOCAL: text.replace("threads: 2", "threads: 3")}, "Tune", replace=True)
+    repository.commit(MAIN, MAIN, {LOCAL: text.replace("threads: 2", "threads: 3")}, "Tune")
     third = repository.log(MAIN, first_parent=True)[1].id
-    outcome = rollback(repository, "local")
+    outcome = Destination(repository, "local").rollback()
     assert (outcome.branch, _served(repository, "rollback/local/screw-2")) == ("rollback/local/screw-2", "2")
     assert f"This reverts what commit {third} served." in git(
         repository.git_dir, "log", "-1", "--format=%B", outcome.commit
     )
-    merged = rollback(repository, "local", merge=True)
+    merged = Destination(repository, "local").rollback(merge=True)
     assert _served(repository) == "2"
     assert "threads: 3" in repository.read(MAIN, LOCAL), "settings are not rolled back"
     assert repository.exists(merged.commit, model_path("screw", "3")), "what was registered stays so"
@@ -229,42 +278,42 @@ def test_a_rollback_returns_to_the_model_before(repository: Repository, tmp_path
 
 def test_after_a_rollback_the_version_can_be_promoted_again(repository: Repository, tmp_path: Path) -> None:
     first, second = make_version(tmp_path, "1"), make_version(tmp_path, "2")
-    promote(repository, first, "local", merge=True)
-    promote(repository, second, "local", merge=True)
-    rollback(repository, "local", merge=True)
+    Destination(repository, "local").promote(first, merge=True)
+    Destination(repository, "local").promote(second, merge=True)
+    Destination(repository, "local").rollback(merge=True)
     assert _served(repository) == "1"
-    assert promote(repository, second, "local", merge=True).merged
+    assert Destination(repository, "local").promote(second, merge=True).merged
     assert _served(repository) == "2"
-    rollback(repository, "local", merge=True)
+    Destination(repository, "local").rollback(merge=True)
     assert _served(repository) == "1"
 
 
 def test_a_rollback_passes_the_gates_of_today(repository: Repository, tmp_path: Path) -> None:
-    promote(repository, make_version(tmp_path, "1", wrong=4), "local", merge=True)
-    promote(repository, make_version(tmp_path, "2", wrong=0), "local", merge=True)
+    Destination(repository, "local").promote(make_version(tmp_path, "1", wrong=4), merge=True)
+    Destination(repository, "local").promote(make_version(tmp_path, "2", wrong=0), merge=True)
     stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99")}
-    repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    repository.commit(MAIN, MAIN, stricter, "Stricter")
     with pytest.raises(GateError, match=r"screw 1 has 0\.9600; the bar is at least 0\.99"):
-        rollback(repository, "local", merge=True)
+        Destination(repository, "local").rollback(merge=True)
     assert _served(repository) == "2"
 
 
 def test_without_an_earlier_model_there_is_no_way_back(repository: Repository, version: ModelVersion) -> None:
     with pytest.raises(GitError, match=r"local has no earlier model to return to \(now: none\)"):
-        rollback(repository, "local")
-    promote(repository, version, "local", merge=True)
+        Destination(repository, "local").rollback()
+    Destination(repository, "local").promote(version, merge=True)
     with pytest.raises(GitError, match=r"no earlier model to return to \(now: screw 1\)"):
-        rollback(repository, "local")
+        Destination(repository, "local").rollback()
 
 
 def test_a_broken_commit_in_between_is_passed_over(repository: Repository, tmp_path: Path) -> None:
     for number in ("1", "2"):
-        promote(repository, make_version(tmp_path, number), "local", merge=True)
+        Destination(repository, "local").promote(make_version(tmp_path, number), merge=True)
     text = repository.read(MAIN, LOCAL)
-    repository.commit(MAIN, MAIN, {LOCAL: "a: ["}, "Break", replace=True)
-    repository.commit(MAIN, MAIN, {LOCAL: None}, "Delete", replace=True)
-    repository.commit(MAIN, MAIN, {LOCAL: text}, "Mend", replace=True)
-    assert rollback(repository, "local").branch == "rollback/local/screw-1"
+    repository.commit(MAIN, MAIN, {LOCAL: "a: ["}, "Break")
+    repository.commit(MAIN, MAIN, {LOCAL: None}, "Delete")
+    repository.commit(MAIN, MAIN, {LOCAL: text}, "Mend")
+    assert Destination(repository, "local").rollback().branch == "rollback/local/screw-1"
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
@@ -273,12 +322,12 @@ def test_a_broken_commit_in_between_is_passed_over(repository: Repository, tmp_p
 @pytest.fixture
 def candidate(repository: Repository, version: ModelVersion, tmp_path: Path) -> ModelVersion:
     """Version 2, where version 1 is served."""
-    promote(repository, version, "local", merge=True)
+    Destination(repository, "local").promote(version, merge=True)
     return make_version(tmp_path, "2")
 
 
 def _wanted(repository: Repository) -> UserConfig:
-    return target_of(repository, "local", "screw").wanted
+    return Destination(repository, "local").target("screw").wanted
 
 
 def _message(repository: Repository, commit: str) -> list[str]:
@@ -289,7 +338,7 @@ def test_a_canary_is_a_gated_branch_that_leaves_the_model_alone(
     repository: Repository, version: ModelVersion, candidate: ModelVersion
 ) -> None:
     tip = repository.fetch(MAIN).id
-    outcome = try_beside(repository, candidate, "local", percent=10)
+    outcome = Destination(repository, "local").try_beside(candidate, 10)
     assert (outcome.branch, outcome.merged, failed(outcome.findings)) == ("canary/local/screw-2", False, [])
     assert {"manifest", "bundle", "report", "accuracy"} <= {finding.key for finding in outcome.findings}
     assert repository.changed(tip, outcome.commit) == [LOCAL, model_path("screw", "2")]
@@ -300,11 +349,11 @@ def test_a_canary_is_a_gated_branch_that_leaves_the_model_alone(
         "`mergeline promote --to local --finish` promotes it, `--abort` takes it away.",
     ]
     assert _wanted(repository) == UserConfig(model=version.model)
-    assert try_beside(repository, candidate, "local", percent=10, merge=True).merged
+    assert Destination(repository, "local").try_beside(candidate, 10, merge=True).merged
     running = Canary(percent=10, model=candidate.model)
     assert _wanted(repository) == UserConfig(model=version.model, canary=running)
-    assert "nothing to do" in try_beside(repository, candidate, "local", percent=10).text
-    again = try_beside(repository, candidate, "local", percent=25, merge=True)
+    assert "nothing to do" in Destination(repository, "local").try_beside(candidate, 10).text
+    again = Destination(repository, "local").try_beside(candidate, 25, merge=True)
     assert repository.changed(f"{again.commit}^", again.commit) == [LOCAL]
     assert _wanted(repository).canary == Canary(percent=25, model=candidate.model)
 
@@ -312,16 +361,16 @@ def test_a_canary_is_a_gated_branch_that_leaves_the_model_alone(
 def test_a_finished_canary_is_the_model(
     repository: Repository, candidate: ModelVersion, version: ModelVersion, tmp_path: Path
 ) -> None:
-    try_beside(repository, candidate, "local", percent=50, merge=True)
+    Destination(repository, "local").try_beside(candidate, 50, merge=True)
     found = make_comparison(version, candidate)
-    outcome = finish(repository, "local", "screw", version="2", comparison=found)
+    outcome = Destination(repository, "local").finish("screw", "2", comparison=found)
     assert (outcome.branch, outcome.title) == ("finish/local/screw-2", "Promote screw 2 to local")
     message = _message(repository, outcome.commit)
     assert message[2] == "This ends the canary of version 2 (50 %): screw 2 answers all requests, in place of screw 1."
-    assert message[-1].startswith("screw 2 against screw 1")
-    finish(repository, "local", "screw", merge=True)
+    assert message[-3].startswith("screw 2 against screw 1")
+    Destination(repository, "local").finish("screw", merge=True)
     assert _wanted(repository) == UserConfig(model=candidate.model)
-    rollback(repository, "local", merge=True)
+    Destination(repository, "local").rollback(merge=True)
     assert _served(repository) == "1"
 
 
@@ -329,12 +378,12 @@ def test_a_shadow_can_become_a_canary_and_be_taken_away(
     repository: Repository, version: ModelVersion, candidate: ModelVersion
 ) -> None:
     before = repository.read(MAIN, LOCAL)
-    outcome = try_beside(repository, candidate, "local", percent=None, merge=True)
+    outcome = Destination(repository, "local").try_beside(candidate, None, merge=True)
     assert (outcome.branch, outcome.title) == ("shadow/local/screw-2", "Try screw 2 in local without answering")
     assert _wanted(repository).trial == Shadow(model=candidate.model)
-    try_beside(repository, candidate, "local", percent=5, merge=True)
+    Destination(repository, "local").try_beside(candidate, 5, merge=True)
     assert _wanted(repository).trial == Canary(percent=5, model=candidate.model)
-    ended = abort(repository, "local", "screw", version="2", merge=True)
+    ended = Destination(repository, "local").abort("screw", "2", merge=True)
     assert (ended.branch, ended.title) == ("abort/local/screw-2", "End the canary of screw 2 in local")
     assert repository.read(MAIN, LOCAL) == before
     assert _message(repository, "abort/local/screw-2")[2] == (
@@ -347,7 +396,7 @@ def test_an_abort_needs_no_manifest_of_what_is_served(
     repository: Repository, candidate: ModelVersion, tmp_path: Path, manifest: str | None
 ) -> None:
     before = repository.read(MAIN, LOCAL)
-    try_beside(repository, candidate, "local", percent=5, merge=True)
+    Destination(repository, "local").try_beside(candidate, 5, merge=True)
     git(tmp_path, "clone", "--quiet", str(repository.location), "work")
     served = tmp_path / "work" / model_path("screw", "1")
     if manifest is None:
@@ -356,9 +405,9 @@ def test_an_abort_needs_no_manifest_of_what_is_served(
         served.write_text(manifest)
     git(tmp_path / "work", "commit", "--quiet", "--all", "--message", "Spoilt by hand")
     git(tmp_path / "work", "push", "--quiet", "origin", MAIN)
-    assert abort(repository, "local", "screw", merge=True).merged
+    assert Destination(repository, "local").abort("screw", merge=True).merged
     assert repository.read(MAIN, LOCAL) == before
-    assert _message(repository, "abort/local/screw-2") == [
+    assert _message(repository, "abort/local/screw-2")[:-2] == [
         "End the canary of screw 2 in local",
         "",
         "This ends the canary of version 2 (5 %): screw 1 answers alone.",
@@ -370,38 +419,39 @@ def test_while_a_version_is_tried_nothing_else_is_promoted(
     repository: Repository, version: ModelVersion, candidate: ModelVersion, tmp_path: Path
 ) -> None:
     third = make_version(tmp_path, "3")
-    try_beside(repository, candidate, "local", percent=10, merge=True)
+    Destination(repository, "local").try_beside(candidate, 10, merge=True)
     reason = (
         r"local has a canary of version 2 \(10 %\): end that first, by `mergeline promote --to local` with --finish or"
     )
     for other in (third, version, candidate):
         with pytest.raises(ContractError, match=reason):
-            promote(repository, other, "local")
+            Destination(repository, "local").promote(other)
     with pytest.raises(ContractError, match=reason):
-        try_beside(repository, third, "local", percent=10)
+        Destination(repository, "local").try_beside(third, 10)
     with pytest.raises(ContractError, match=reason):
-        rollback(repository, "local")
-    promote(repository, version, "staging", merge=True)  # another environment is none of its business
+        Destination(repository, "local").rollback()
+    Destination(repository, "staging").promote(version, merge=True)  # another environment is none of its business
 
 
 def test_a_trial_that_is_not_there_cannot_be_ended(repository: Repository, candidate: ModelVersion) -> None:
-    for end in (finish, abort):
+    local = Destination(repository, "local")
+    for end in (local.finish, local.abort):
         with pytest.raises(ContractError, match="local tries no version: there is nothing to end"):
-            end(repository, "local", "screw")
-    try_beside(repository, candidate, "local", percent=None, merge=True)
-    for end in (finish, abort):
+            end("screw")
+    local.try_beside(candidate, None, merge=True)
+    for end in (local.finish, local.abort):
         with pytest.raises(ContractError, match="local has a shadow of version 2, not one of version 1"):
-            end(repository, "local", "screw", version="1")
+            end("screw", "1")
 
 
 def test_what_cannot_be_tried_says_why(repository: Repository, version: ModelVersion, candidate: ModelVersion) -> None:
     with pytest.raises(ContractError, match="staging serves nothing beside which screw 2 could be tried"):
-        try_beside(repository, candidate, "staging", percent=10)
+        Destination(repository, "staging").try_beside(candidate, 10)
     with pytest.raises(ContractError, match="local serves screw 1 already: try another version"):
-        try_beside(repository, version, "local", percent=10)
+        Destination(repository, "local").try_beside(version, 10)
     other = candidate.model_copy(update={"model": candidate.model.model_copy(update={"name": "bolt"})})
     with pytest.raises(ContractError, match="`canary` is a model of bolt, `model` one of screw"):
-        try_beside(repository, other, "local", percent=10)
+        Destination(repository, "local").try_beside(other, 10)
 
 
 def test_a_candidate_needs_the_evidence_of_a_promotion_and_an_abort_none(
@@ -410,15 +460,15 @@ def test_a_candidate_needs_the_evidence_of_a_promotion_and_an_abort_none(
     bad = make_version(tmp_path, "3", wrong=50)
     for percent in (10, None):
         with pytest.raises(GateError, match=r"screw 3 has 0\.5000; the bar is at least 0\.95"):
-            try_beside(repository, bad, "local", percent=percent, merge=True)
-    try_beside(repository, candidate, "local", percent=10, merge=True)
+            Destination(repository, "local").try_beside(bad, percent, merge=True)
+    Destination(repository, "local").try_beside(candidate, 10, merge=True)
     stricter = {PROJECT_PATH: PROJECT.replace("min: 0.95", "min: 0.99")}
-    repository.commit(MAIN, MAIN, stricter, "Stricter", replace=True)
+    repository.commit(MAIN, MAIN, stricter, "Stricter")
     with pytest.raises(GateError, match=r"screw 2 has 0\.9800; the bar is at least 0\.99"):
-        try_beside(repository, candidate, "local", percent=25, merge=True)
+        Destination(repository, "local").try_beside(candidate, 25, merge=True)
     with pytest.raises(GateError, match=r"screw 2 has 0\.9800; the bar is at least 0\.99"):
-        finish(repository, "local", "screw", merge=True)
-    assert abort(repository, "local", "screw", merge=True).merged
+        Destination(repository, "local").finish("screw", merge=True)
+    assert Destination(repository, "local").abort("screw", merge=True).merged
     assert _served(repository) == "1"
 
 
@@ -446,7 +496,7 @@ def test_a_version_is_written_so_that_it_is_read_back(version: ModelVersion) -> 
 
 
 def test_the_report_is_a_page_to_read(version: ModelVersion) -> None:
-    finding = gates.Finding(key="accuracy", phase=gates.Phase.FAILURE, reason="too low", remedy="train")
+    finding = Finding(key="accuracy", phase=Phase.FAILURE, reason="too low", remedy="train")
     page = report_markdown(version, [finding])
     assert "| accuracy | ❌ | too low. To do: train |" in page
     assert "| accuracy | 0.9800 |" in page
@@ -474,12 +524,12 @@ def test_the_report_shows_what_is_gained_and_lost(version: ModelVersion, tmp_pat
 
 
 def test_a_comment_shows_a_version_beside_the_served_one(version: ModelVersion, tmp_path: Path) -> None:
-    def page(served: ModelVersion | None, *findings: gates.Finding) -> str:
-        return change_markdown(findings, [gates.Arrival("local/screw", version, served)])
+    def page(served: ModelVersion | None, *findings: Finding) -> str:
+        return change_markdown(findings, [Arrival("local/screw", version, served)])
 
-    passed = gates.Finding(key="scope", phase=gates.Phase.SUCCESS, reason="all is well")
-    skipped = gates.Finding(key="kubernetes", phase=gates.Phase.SKIPPED, reason="RayService", remedy="give --crds")
-    refused = gates.Finding(key="report", phase=gates.Phase.FAILURE, reason="is none", remedy="evaluate")
+    passed = Finding(key="scope", phase=Phase.SUCCESS, reason="all is well")
+    skipped = Finding(key="kubernetes", phase=Phase.SKIPPED, reason="RayService", remedy="give --crds")
+    refused = Finding(key="report", phase=Phase.FAILURE, reason="is none", remedy="evaluate")
     shown = page(None, passed, skipped, refused)
     assert shown.splitlines()[:5] == [
         "| gate |  | found |",
@@ -575,7 +625,7 @@ def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Reposito
 
 def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], version: ModelVersion) -> None:
     remote = Repository("https://github.com/acme/parts.git")
-    outcome = promote(remote, version, "local", comparison="local serves nothing")
+    outcome = Destination(remote, "local").promote(version, comparison="local serves nothing")
     assert outcome.url == "https://github.com/acme/parts/pull/7"
     assert outcome.url in outcome.text
     (query, opened) = github.asked
@@ -588,7 +638,7 @@ def test_on_github_a_pull_request_is_opened_and_renewed(github: type[_GitHub], v
     assert (opened[3]["title"], opened[3]["head"], opened[3]["base"]) == ("Promote screw 1 to local", BRANCH, "main")
     assert "| accuracy | 0.9800 |" in opened[3]["body"]
     assert "Not compared with what is served now: local serves nothing" in opened[3]["body"]
-    assert promote(remote, version, "local").url == outcome.url
+    assert Destination(remote, "local").promote(version).url == outcome.url
     assert [entry[:2] for entry in github.asked[3:]] == [("PATCH", "/repos/acme/parts/pulls/7")]
 
 
@@ -597,7 +647,7 @@ def test_when_github_refuses_the_branch_is_there_all_the_same(
 ) -> None:
     github.status = 422
     with pytest.raises(GitError, match=r"GitHub refuses the pull request of promote/local/screw-1 \(422\)"):
-        promote(Repository("https://github.com/acme/parts.git"), version, "local")
+        Destination(Repository("https://github.com/acme/parts.git"), "local").promote(version)
     assert repository.tip(BRANCH) is not None
 
 
@@ -605,7 +655,7 @@ def test_without_credentials_the_page_to_open_is_named(
     github: type[_GitHub], monkeypatch: pytest.MonkeyPatch, version: ModelVersion
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN")
-    outcome = promote(Repository("https://github.com/acme/parts.git"), version, "local")
+    outcome = Destination(Repository("https://github.com/acme/parts.git"), "local").promote(version)
     assert outcome.url is None
     assert outcome.commands[0] == f"open https://github.com/acme/parts/compare/main...{BRANCH}?expand=1"
     assert github.asked == []
@@ -614,7 +664,7 @@ def test_without_credentials_the_page_to_open_is_named(
 def test_merging_on_github_needs_no_pull_request(
     github: type[_GitHub], repository: Repository, version: ModelVersion
 ) -> None:
-    assert promote(Repository("https://github.com/acme/parts.git"), version, "local", merge=True).merged
+    assert Destination(Repository("https://github.com/acme/parts.git"), "local").promote(version, merge=True).merged
     assert _served(repository) == "1"
     assert github.asked == []
 
@@ -632,7 +682,7 @@ def test_gh_opens_the_pull_request_where_it_is_signed_in(
         f'"pr edit") read line; echo "$line" > {tmp_path}/body;;\nesac\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    outcome = promote(Repository("https://github.com/acme/parts.git"), version, "local")
+    outcome = Destination(Repository("https://github.com/acme/parts.git"), "local").promote(version)
     assert outcome.url == f"https://github.com/acme/parts/pull/{9 if exists else 8}"
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [" ".join(call.split()[:2]) for call in calls] == [

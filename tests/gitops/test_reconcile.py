@@ -21,11 +21,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gitops import bundle
-from gitops.attempt import Settings
+from gitops.attempt import ReconcileSettings
 from gitops.difference import with_kept
-from gitops.environment import GRPC_SERVICER, Environment, serve_config_path
+from gitops.environment import GRPC_SERVICER, Environment
 from gitops.errors import StalledError
 from gitops.gates import POKE
+from gitops.layout import serve_config_path
 from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
 from gitops.observe import observe
 from gitops.reconcile import Reconciler
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on
 
 ENVIRONMENT = "tests"
 PATH = serve_config_path(ENVIRONMENT)
-QUICK = Settings(
+QUICK = ReconcileSettings(
     poll_seconds=0.3,
     healthy_seconds=0.5,
     observe_seconds=300,
@@ -127,7 +128,7 @@ class Line:
         head = self.repository.tip(MAIN) or ""
         if self.repository.exists(head, PATH) and self.repository.read(head, PATH) == text:
             return head
-        return self.repository.commit(head, MAIN, {PATH: text}, "Change the tests' environment", replace=True)
+        return self.repository.commit(head, MAIN, {PATH: text}, "Change the tests' environment")
 
     def reconciler(self, state: State | None = None, **settings: Any) -> Reconciler:
         chosen = QUICK.model_copy(update=settings)
@@ -234,7 +235,7 @@ def test_nothing_promoted_then_a_first_model(line: Line, tmp_path: Path) -> None
 def test_what_is_synced_is_left_alone(line: Line) -> None:
     line.serve()
     before = put_time(line)
-    line.repository.commit(MAIN, MAIN, {"README": f"{time.time()}"}, "Say something else", replace=True)
+    line.repository.commit(MAIN, MAIN, {"README": f"{time.time()}"}, "Say something else")
     found = line.reconciler().run_once()
     assert (found.sync.status, found.health.status) == ("Synced", "Healthy")
     assert found.sync.revision == line.repository.tip(MAIN)

@@ -6,12 +6,12 @@ import pytest
 
 from gitops.environment import Environment
 from gitops.errors import BundleError
-from gitops.health import NO_ANSWERS, Answers, ReplicaAnswer
 from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass
 from gitops.serve_api import Application, ServeDetails
 from gitops.state import stable_json
 from gitops.status import Status
+from gitops.wire import NO_ANSWERS, Answers, ReplicaMetadata
 
 ONE, TWO, THREE = (
     ServedModel(name="screw", version=version, uri="file:///bundle", sha256=version * 64) for version in "123"
@@ -67,7 +67,9 @@ def test_a_bundle_that_is_gone_keeps_a_commit_back_where_it_would_take_the_place
     assert found.would_lose(target, model) is loses
 
 
-ANSWERING = Answers({"a": ReplicaAnswer.parse({"replica": "a"}, "a test")})
+ANSWERING = Answers(
+    {"a": ReplicaMetadata(version=None, sha256=None, wanted=None, load_error=None, trial=None, replica="a")}
+)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_new_repository_holds_the_seed(bare: Repository) -> None:
 
 def test_files_are_read_at_a_commit(bare: Repository) -> None:
     old = bare.fetch(MAIN).id
-    new = bare.commit(MAIN, MAIN, {"a.txt": "changed\n", "folder/b.txt": None, "new.txt": "x"}, "Change", replace=True)
+    new = bare.commit(MAIN, MAIN, {"a.txt": "changed\n", "folder/b.txt": None, "new.txt": "x"}, "Change")
     assert (bare.read(old, "a.txt"), bare.read(new, "a.txt")) == ("one\n", "changed\n")
     assert (bare.exists(old, "folder/b.txt"), bare.exists(new, "folder/b.txt")) == (True, False)
     assert not bare.exists(new, "folder")
@@ -59,9 +59,7 @@ def test_paths_are_no_patterns(bare: Repository) -> None:
 
 def test_the_log_is_newest_first_and_can_follow_a_path(bare: Repository) -> None:
     for number in range(3):
-        bare.commit(
-            MAIN, MAIN, {"a.txt" if number != 1 else "c.txt": str(number)}, f"Number {number}\n\nWhy.", replace=True
-        )
+        bare.commit(MAIN, MAIN, {"a.txt" if number != 1 else "c.txt": str(number)}, f"Number {number}\n\nWhy.")
     assert [commit.subject for commit in bare.log(MAIN, "a.txt", limit=2)] == ["Number 2", "Number 0"]
     assert len(bare.log(MAIN)) == 4
 
@@ -80,7 +78,7 @@ def test_a_revision_that_is_none_names_the_branches(bare: Repository, revision: 
 
 def test_a_branch_goes_before_a_tag_of_its_name(bare: Repository, tmp_path: Path) -> None:
     old = bare.fetch(MAIN).id
-    new = bare.commit(MAIN, MAIN, {"a.txt": "2"}, "Two", replace=True)
+    new = bare.commit(MAIN, MAIN, {"a.txt": "2"}, "Two")
     git(tmp_path / "bare.git", "tag", MAIN, old)
     assert bare.fetch(MAIN).id == new
 
@@ -106,6 +104,15 @@ def test_a_checkout_and_its_worktree_are_repositories_too(bare: Repository, tmp_
     assert Repository(work).fetch(MAIN) == bare.fetch(MAIN)
     assert Repository(tmp_path / "other").fetch("other") == bare.fetch(MAIN)
     assert not Repository(work).bare
+
+
+def test_a_trailer_is_read_from_the_last_paragraph(bare: Repository) -> None:
+    commit = bare.commit(MAIN, "topic", {"a.txt": "1"}, "Subject\n\nOther: 1\n\nKey: some text\nFurther: 2\n")
+    assert (bare.trailer(commit, "Key"), bare.trailer(commit, "Other"), bare.trailer(MAIN, "Key")) == (
+        "some text",
+        "",
+        "",
+    )
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -136,7 +143,14 @@ def test_a_branch_that_exists_is_replaced_only_on_request(bare: Repository) -> N
     bare.commit(MAIN, "topic", {"a.txt": "1"}, "One")
     with pytest.raises(GitError, match="has a branch topic already"):
         bare.commit(MAIN, "topic", {"a.txt": "2"}, "Two")
-    assert bare.commit(MAIN, "topic", {"a.txt": "2"}, "Two", replace=True) == bare.tip("topic")
+    assert bare.commit(MAIN, "topic", {"a.txt": "2"}, "Two", replace=bare.tip("topic")) == bare.tip("topic")
+
+
+def test_a_branch_that_was_not_seen_where_it_is_is_not_replaced(bare: Repository) -> None:
+    seen = bare.commit(MAIN, "topic", {"a.txt": "1"}, "One")
+    bare.commit("topic", "topic", {"a.txt": "2"}, "Two")
+    with pytest.raises(GitError, match="has a branch topic already"):
+        bare.commit(MAIN, "topic", {"a.txt": "3"}, "Three", replace=seen)
 
 
 def test_a_commit_that_changes_nothing_is_refused(bare: Repository) -> None:
@@ -157,14 +171,14 @@ def test_a_merge_is_a_merge_commit_even_where_it_could_fast_forward(bare: Reposi
 
 def test_branches_that_diverged_are_merged(bare: Repository) -> None:
     bare.commit(MAIN, "topic", {"a.txt": "topic"}, "Topic")
-    bare.commit(MAIN, MAIN, {"folder/b.txt": "main"}, "Main", replace=True)
+    bare.commit(MAIN, MAIN, {"folder/b.txt": "main"}, "Main")
     merged = bare.merge("topic", MAIN, "Merge")
     assert (bare.read(merged, "a.txt"), bare.read(merged, "folder/b.txt")) == ("topic", "main")
 
 
 def test_a_conflict_names_the_files_and_merges_nothing(bare: Repository) -> None:
     bare.commit(MAIN, "topic", {"a.txt": "topic"}, "Topic")
-    tip = bare.commit(MAIN, MAIN, {"a.txt": "main"}, "Main", replace=True)
+    tip = bare.commit(MAIN, MAIN, {"a.txt": "main"}, "Main")
     with pytest.raises(GitError, match=r"it conflicts in a\.txt"):
         bare.merge("topic", MAIN, "Merge")
     assert bare.tip(MAIN) == tip
@@ -190,7 +204,7 @@ def test_a_branch_that_moved_meanwhile_is_not_overwritten(bare: Repository, monk
         found = resolve(revision)
         if revision == MAIN and not other:
             other.append("")
-            other[0] = bare.commit(found, MAIN, {"c.txt": "faster"}, "Faster", replace=True)
+            other[0] = bare.commit(found, MAIN, {"c.txt": "faster"}, "Faster")
         return found
 
     monkeypatch.setattr(bare, "_resolve", somebody_is_faster)
@@ -242,7 +256,7 @@ def test_git_that_is_missing_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(GitError, match=r"git failed \(1\): git nonsense"):
         run_git("nonsense")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(GitError, match="git was not found: install Git"):
+    with pytest.raises(GitError, match=r"git was not found: install git 2\.38"):
         run_git("version")
 
 
@@ -271,7 +285,7 @@ def test_a_remote_repository_is_mirrored(bare: Repository, tmp_path: Path) -> No
     assert remote.remote
     assert not (tmp_path / "cache").exists(), "opening it reads nothing"
     assert remote.fetch(MAIN) == bare.fetch(MAIN)
-    new = bare.commit(MAIN, MAIN, {"a.txt": "news"}, "News", replace=True)
+    new = bare.commit(MAIN, MAIN, {"a.txt": "news"}, "News")
     assert remote.fetch(MAIN).id == new
     remote.commit(MAIN, "topic", {"a.txt": "topic"}, "Topic")
     merged = remote.merge("topic", MAIN, "Merge")

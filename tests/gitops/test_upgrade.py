@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gitops.environment import Environment, promote, seed_environment
+from gitops.environment import Environment, promote
 from gitops.manifest import ServedModel
+from gitops.seed import seed_environment
 from gitops.upgrade import AT_START, RESTARTING, Upgrade, forecast
 
 MODEL = ServedModel(name="screw", version="3", uri="s3://bundles/b", sha256="ab" * 32)

@@ -74,6 +74,7 @@ class Tiny:
             "replica": serve.get_replica_context().replica_id.unique_id,
             "wanted": {"version": wanted["version"], "sha256": wanted["sha256"]} if wanted else None,
             "load_error": self.load_error,
+            "trial": None,
         }
 
 

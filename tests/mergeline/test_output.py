@@ -73,7 +73,7 @@ def test_doctor_prints_what_it_found_as_it_is(tmp_path: Path, monkeypatch: pytes
 def test_monitor_prints_alerts_and_errors_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = monitor.MonitorStatus(
         monitor=Monitor(id="1", prometheus="http://[::1]:9090", alertmanager="http://[::1]:9093"),
-        targets=(monitor.Target(job="[job]", address="[::1]:1", up=False, error=WORDS),),
+        targets=(monitor.ScrapeTarget(job="[job]", address="[::1]:1", up=False, error=WORDS),),
         alerts=(monitor.Alert(name="[alert]", state="firing", summary=WORDS, runbook="https://x/[alert]"),),
     )
     monkeypatch.setattr(monitor, "status", lambda _: found)

@@ -39,6 +39,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, EvaluationRepo
     return (stage.run().folder / "evaluation" / PAGE).read_text(), report
 
 
+def test_a_phone_and_a_keyboard_are_enough(drawn: tuple[str, EvaluationReport]) -> None:
+    page, _ = drawn
+    assert all(int(width) <= 200 for width in re.findall(r"minmax\((\d+)px", page))  # else the screen is the bound
+    tables = re.findall(r'<div class="card table"[^>]*>', page)
+    assert tables
+    assert all('tabindex="0"' in table for table in tables)
+
+
 def test_the_page_needs_nothing_from_elsewhere(drawn: tuple[str, EvaluationReport]) -> None:
     page, _ = drawn
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []

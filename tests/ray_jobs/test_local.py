@@ -11,18 +11,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from gitops import promotion
-from gitops.environment import (
-    PROJECT_PATH,
-    Environment,
-    project_path,
-    seed_environment,
-    serve_config_path,
-    with_application,
-)
+from gitops.environment import Environment
 from gitops.errors import GateError
+from gitops.layout import PROJECT_PATH, project_path, serve_config_path
 from gitops.manifest import Gate, ModelVersion, Project
+from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, Repository, create_bare
+from gitops.seed import seed_environment, with_application
 from gitops.state import write_atomically
 from gitops.status import now
 from ray_jobs import cluster, local
@@ -43,7 +38,7 @@ def stage(tmp_path: Path) -> Stage:
     create_bare(stage.state.repository, seed, {})
     for number in ("1", "2"):
         version = make_version(tmp_path, number)
-        write_atomically(stage.state.models / "screw" / f"{number}.yaml", promotion.to_yaml(version))
+        write_atomically(stage.state.models / "screw" / f"{number}.yaml", to_yaml(version))
     return stage
 
 
@@ -63,8 +58,8 @@ def test_the_newest_version_is_promoted(stage: Stage) -> None:
 
 def test_a_trial_goes_on_as_whoever_began_it_left_it(stage: Stage) -> None:
     repository, (first, second) = Repository(stage.state.repository), stage.state.versions("screw")
-    promotion.promote(repository, first, "local", merge=True)
-    tip = promotion.try_beside(repository, second, "local", percent=10, merge=True).commit
+    Destination(repository, "local").promote(first, merge=True)
+    tip = Destination(repository, "local").try_beside(second, 10, merge=True).commit
     version, commit, said = up(stage)
     assert (version, commit) == (first, tip)
     assert "not promoting screw 2: local has a canary of version 2 (10 %); finish or abort it first" in said
@@ -90,7 +85,7 @@ def test_a_second_project_joins_the_first_at_a_route_of_its_own(stage: Stage, tm
 
     made = make_version(tmp_path / "bolts", "1")
     made = made.model_copy(update={"model": made.model.model_copy(update={"name": "bolt"})})
-    write_atomically(stage.state.models / "bolt" / "1.yaml", promotion.to_yaml(made))
+    write_atomically(stage.state.models / "bolt" / "1.yaml", to_yaml(made))
     with pytest.raises(GateError, match="is a model of screw, not bolt"):  # its bundle: all else passes
         _promote(second, Options("local"), repository, Console(file=said))
     assert up(stage)[0].model.version == "2"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gitops import promotion
 from gitops.errors import MergelineError
 from gitops.manifest import ModelVersion, ServedModel
-from gitops.promotion import Promotion
+from gitops.promotion import Destination, Promotion, to_yaml
 from gitops.repository import Repository
 from gitops.state import locked
 from gitops.status import now
@@ -35,7 +34,7 @@ def stage(tmp_path: Path) -> Stage:
 def repository(tmp_path: Path, stage: Stage) -> Repository:
     """Serves version 1, which the line has made."""
     repository = make_repository(tmp_path / "deployments.git")
-    promotion.promote(repository, made(stage, 1), "local", merge=True)
+    Destination(repository, "local").promote(made(stage, 1), merge=True)
     return repository
 
 
@@ -49,7 +48,7 @@ def made(stage: Stage, number: int) -> ModelVersion:
     version = version.model_copy(update={"model": model, "evaluation": evaluation})
     file = stage.state.models / "screw" / f"{number}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(promotion.to_yaml(version))
+    file.write_text(to_yaml(version))
     run = stage.run()
     run.folder.mkdir(parents=True, exist_ok=True)
     run.bundle_file.write_text(digest + "\n")
@@ -180,7 +179,7 @@ def test_one_runs_at_a_time(stage: Stage, repository: Repository) -> None:
 
 
 def test_a_trial_is_ended_first(stage: Stage, repository: Repository) -> None:
-    promotion.try_beside(repository, made(stage, 2), "local", percent=10, merge=True)
+    Destination(repository, "local").try_beside(made(stage, 2), 10, merge=True)
     with pytest.raises(RetrainingError, match="canary of version 2"):
         retrain.retrain(stage, repository, LOCAL, "drift", nothing)
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from gitops.environment import seed_environment, serve_config_path
 from gitops.errors import MergelineError
+from gitops.layout import serve_config_path
 from gitops.manifest import Canary, ServedModel
 from gitops.repository import create_bare
+from gitops.seed import seed_environment
 from gitops.state import State
 from mergeline.verbs import app
 from serve.asking import Asking, default_client, heatmap_name, is_loopback, label_at, photographs
@@ -97,6 +98,15 @@ def test_what_is_not_there_is_said(
         photographs(Path(path) for path in paths)
 
 
+def test_what_was_not_looked_at_below_a_folder_is_said(url: str, folder: Path) -> None:
+    (folder / "c.jpg").rename(folder / "c.JFIF")
+    (folder / "more/b.TIF").rename(folder / "more/b.heic")
+    result = predict(folder, "--url", url)
+    assert "1 good, 1 not good" in result.stderr
+    assert f"not looked at, as no photographs by their names: 2, {folder}/notes.txt the first of them" in result.stderr
+    assert "not looked at" not in predict(folder / "more/b.heic", "--url", url).stderr, "what is named is taken"
+
+
 def test_a_service_that_is_not_there_is_one_error_and_not_one_a_file(folder: Path) -> None:
     result = predict(folder, "--url", "http://127.0.0.1:9")
     assert isinstance(result.exception, MergelineError)
@@ -120,6 +130,10 @@ def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
         ),
     ):
         list(Asking(other).ask(photographs([folder])))
+    with refusing(0, ready=b'{"ready":true}') as (fleet, asked):
+        with pytest.raises(MergelineError, match=r"is a fleet of models: name one of .*/fleet, as .*/models/NAME"):
+            list(Asking(fleet).ask(photographs([folder])))
+        assert asked == []
     for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
         with pytest.raises(MergelineError, match="give --url"):
             list(Asking(wrong).ask(photographs([folder])))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import logging
 import struct
@@ -320,11 +321,47 @@ async def test_the_event_loop_answers_while_photographs_are_judged(
     assert (await judging).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict?explain=heatmap", "/v2/models/screw/infer"])
+async def test_a_compressed_request_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(path, content=gzip.compress(encoded()), headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 415
+    assert "the content encoding gzip is not accepted" in response.text
+
+
+@pytest.mark.parametrize("cut", [2, 8, 60, 400])
+async def test_a_form_that_is_cut_off_is_refused_and_not_judged_in_part(client: httpx.AsyncClient, cut: int) -> None:
+    files = [("files", (f"{number}.png", encoded())) for number in range(3)]
+    form = httpx.Request("POST", "http://replica/predict", files=files)
+    whole = form.read()
+    headers = {"Content-Type": form.headers["content-type"]}
+    answer = await client.post("/predict", content=whole[: -len(b"\r\n")], headers=headers)
+    assert len(answer.json()["predictions"]) == 3, "a line's end after the last boundary is not asked for"
+    response = await client.post("/predict", content=whole[: -len(b"\r\n") - cut], headers=headers)
+    assert response.status_code == 400
+    assert "the form is cut off" in response.json()["error"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json", "application/json"),
+        ("image/png;q=0.5, Application/JSON;q=0.9", "application/json"),
+        ("application/json;q=0", "image/png"),
+        ("application/json; q=0.000, */*", "image/png"),
+        ("application/jsonlines", "image/png"),
+        ("*/*", "image/png"),
+    ],
+)
+async def test_a_reason_is_json_for_who_takes_json(client: httpx.AsyncClient, accept: str, kind: str) -> None:
+    response = await client.post("/predict?explain=heatmap", content=encoded(), headers={"Accept": accept})
+    assert response.headers["content-type"] == kind
+
+
 async def test_the_api_description_knows_bodies_and_errors(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     predict = document["paths"]["/predict"]["post"]
     assert set(predict["requestBody"]["content"]) >= {"multipart/form-data", "application/octet-stream"}
-    assert set(predict["responses"]) == {"200", "4XX", "503"}
+    assert set(predict["responses"]) == {"200", "408", "4XX", "503"}
     assert {"ImageAnswer", "FormAnswer", "ErrorAnswer", "ModelMetadata"} <= set(document["components"]["schemas"])
     assert "422" not in str(document["paths"]["/v2/models/{name}"])
 

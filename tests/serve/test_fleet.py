@@ -122,6 +122,12 @@ async def test_each_model_has_the_whole_interface(
     assert (await client.get("/models/nut/page/page.js")).status_code == 200
     assert (await client.get("/models/nut/served")).json()["model"]["name"] == "nut"
     assert (await client.get("/models/nut")).headers["location"] == "nut/"
+    assert "<code>/models/nut/predict</code>" in (await client.get("/models/nut/docs")).text
+    assert "<code>/fleet</code>" in (await client.get("/docs")).text
+    described = (await client.get("/openapi.json")).json()["paths"]
+    of_one = (await client.get("/models/nut/openapi.json")).json()["paths"]
+    assert {path for path in of_one if path.startswith("/v2") or path in ("/predict", "/feedback")} <= described.keys()
+    assert not any("422" in method["responses"] for path in described.values() for method in path.values())
     assert '<a href="models/nut/">' in (await client.get("/")).text
     assert tally.counts[metrics.JUDGEMENTS.name, "1", "good"] == 4
 

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from gitops import promotion
-from gitops.attempt import Settings
-from gitops.environment import PROJECT_PATH, project_path, serve_config_path
+from gitops.attempt import ReconcileSettings
 from gitops.errors import ContractError, GateError
+from gitops.layout import PROJECT_PATH, project_path, serve_config_path
 from gitops.manifest import ModelVersion, Preprocessing, ServedModel
+from gitops.promotion import Destination
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import ServeApi
@@ -69,12 +69,12 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
     seed = {PROJECT_PATH: PROJECT, project_path("bolt"): BOLT, **further}
     create_bare(tmp_path / "bare.git", seed | {serve_config_path("local"): json.dumps(config, indent=1)}, {})
     repository = Repository(tmp_path / "bare.git")
-    settings = Settings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
+    settings = ReconcileSettings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
     api, state = ServeApi(ray_cluster.dashboard_url, ray_cluster.token), State.at(tmp_path / "state")
     reconciler = Reconciler(repository, MAIN, "local", api, state, settings)
 
-    def promote(made: ModelVersion, **options: Any) -> None:
-        promotion.promote(repository, made, "local", merge=True, **options)
+    def promote(made: ModelVersion, application: str | None = None) -> None:
+        Destination(repository, "local", application).promote(made, merge=True)
         found = reconciler.run_once()
         assert (found.sync.status, found.operation_state and found.operation_state.phase) == ("Synced", "Succeeded"), (
             found.to_json()
@@ -88,7 +88,7 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
 
     promote(version(tmp_path, "screw", "1"))
     with pytest.raises(GateError, match="screw 2 has"):  # each project has bars of its own
-        promotion.promote(repository, version(tmp_path, "screw", "2", wrong=30), "local", merge=True)
+        Destination(repository, "local").promote(version(tmp_path, "screw", "2", wrong=30), merge=True)
     promote(version(tmp_path, "bolt", "1", wrong=30))
     promote(version(tmp_path, "nut", "1"), application="parts")
     promote(version(tmp_path, "washer", "1"), application="parts")
@@ -119,8 +119,8 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
     assert 'href="models/nut/"' in httpx.get(f"{service.url}/parts/").text
 
     with pytest.raises(ContractError, match="parts is a fleet, whose models are promoted at once"):
-        promotion.try_beside(repository, version(tmp_path, "nut", "3"), "local", percent=10)
-    promotion.rollback(repository, "local", model="nut", merge=True)
+        Destination(repository, "local").try_beside(version(tmp_path, "nut", "3"), 10)
+    Destination(repository, "local").rollback("nut", merge=True)
     assert reconciler.run_once().health.status == "Healthy"
     assert judged("/parts/models/nut/predict") == ("nut", "1")
     assert judged("/bolt/predict") == ("bolt", "1")

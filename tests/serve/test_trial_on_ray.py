@@ -10,10 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gitops import bundle, promotion
-from gitops.attempt import Settings
-from gitops.environment import PROJECT_PATH, serve_config_path
+from gitops import bundle
+from gitops.attempt import ReconcileSettings
+from gitops.layout import PROJECT_PATH, serve_config_path
 from gitops.manifest import ModelVersion
+from gitops.promotion import Destination
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.serve_api import ServeApi
@@ -89,19 +90,19 @@ def line(service: Service, ray_cluster: RayCluster, tmp_path: Path) -> Line:
     seed = {PROJECT_PATH: PROJECT, serve_config_path("local"): json.dumps(config, indent=1)}
     create_bare(tmp_path / "bare.git", seed, {})
     repository = Repository(tmp_path / "bare.git")
-    settings = Settings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
+    settings = ReconcileSettings(healthy_seconds=0.5, look_seconds=0.2, observe_seconds=DEADLINE_SECONDS, retry_limit=0)
     api, state = ServeApi(ray_cluster.dashboard_url, ray_cluster.token), State.at(tmp_path / "state")
     return Line(repository, Reconciler(repository, MAIN, "local", api, state, settings), service, tmp_path)
 
 
 def test_a_version_is_tried_finished_and_aborted(line: Line, ray_cluster: RayCluster) -> None:
     first, second, third = (line.version(number) for number in "123")
-    promotion.promote(line.repository, first, "local", merge=True)
+    Destination(line.repository, "local").promote(first, merge=True)
     line.healthy()
     before = line.reconciler.api.applications().applications["screw"].deployments["Classifier"].running
     assert len(before) == REPLICAS
 
-    promotion.try_beside(line.repository, second, "local", percent=30, merge=True)
+    Destination(line.repository, "local").try_beside(second, 30, merge=True)
     found = line.healthy()
     assert str(found.resources[0].trial) == "canary of version 2 (30 %)"
     answered = line.asked(CLIENTS, count=4)
@@ -113,16 +114,16 @@ def test_a_version_is_tried_finished_and_aborted(line: Line, ray_cluster: RayClu
     )
     assert 5 <= without["2"] <= 35, without
 
-    promotion.try_beside(line.repository, second, "local", percent=60, merge=True)
+    Destination(line.repository, "local").try_beside(second, 60, merge=True)
     line.healthy()
     more = {who for who, versions in line.asked(CLIENTS).items() if "2" in versions}
     assert of_canary < more
 
-    promotion.finish(line.repository, "local", "screw", version="2", merge=True)
+    Destination(line.repository, "local").finish("screw", "2", merge=True)
     line.healthy()
     assert {version for versions in line.asked(CLIENTS).values() for version in versions} == {"2"}
 
-    promotion.try_beside(line.repository, third, "local", percent=None, merge=True)
+    Destination(line.repository, "local").try_beside(third, None, merge=True)
     line.healthy()
     assert {version for versions in line.asked(CLIENTS).values() for version in versions} == {"2"}
     wanted = {
@@ -137,7 +138,7 @@ def test_a_version_is_tried_finished_and_aborted(line: Line, ray_cluster: RayClu
         assert time.monotonic() < deadline, missing
         time.sleep(0.5)  # Ray exports every few seconds
 
-    promotion.abort(line.repository, "local", "screw", merge=True)
+    Destination(line.repository, "local").abort("screw", merge=True)
     line.healthy()
     metadata = httpx.get(f"{line.service.url}/v2/models/screw").json()
     assert (metadata["version"], metadata["versions"], metadata["trial"]) == ("2", ["2"], None)
@@ -147,13 +148,13 @@ def test_a_version_is_tried_finished_and_aborted(line: Line, ray_cluster: RayClu
 
 def test_a_candidate_that_does_not_load_is_degraded_and_the_model_answers_all(line: Line) -> None:
     first, second = line.version("1"), line.version("2", loads=False)
-    promotion.promote(line.repository, first, "local", merge=True)
+    Destination(line.repository, "local").promote(first, merge=True)
     line.healthy()
-    promotion.try_beside(line.repository, second, "local", percent=99, merge=True)
+    Destination(line.repository, "local").try_beside(second, 99, merge=True)
     found = line.sync()
     assert found.health.status == "Degraded", found.to_json()
     assert "wanted is a canary of version 2 (99 %), but version 1 answers alone" in found.health.message
     assert "its probe" in found.health.message
     assert {version for versions in line.asked(CLIENTS[:20]).values() for version in versions} == {"1"}
-    promotion.abort(line.repository, "local", "screw", merge=True)
+    Destination(line.repository, "local").abort("screw", merge=True)
     line.healthy()

@@ -1,0 +1,25 @@
+// How scores are spread, as bars above the threshold's slider.
+
+const BARS = 60;
+
+const svg = document.getElementById("histogram");
+for (let place = 0; place < BARS; place++) {
+  const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  bar.setAttribute("x", place + 0.1);
+  bar.setAttribute("width", 0.8);
+  svg.append(bar);
+}
+
+export function draw(scores, threshold) {
+  const counts = new Array(BARS).fill(0);
+  for (const score of scores) counts[Math.min(BARS - 1, Math.floor(score * BARS))]++;
+  const highest = Math.max(1, ...counts);
+  counts.forEach((count, place) => {
+    // The root, because most scores are near 0 or 1 and the few between are what matters.
+    const height = count ? Math.max(1.5, 20 * Math.sqrt(count / highest)) : 0;
+    const bar = svg.children[place];
+    bar.setAttribute("y", 20 - height);
+    bar.setAttribute("height", height);
+    bar.setAttribute("class", (place + 0.5) / BARS < threshold ? "good" : "bad");
+  });
+}

@@ -1,0 +1,115 @@
+// The spot check: some photographs, chosen by chance, are called right or wrong, so that the live accuracy is known.
+
+import { figure } from "./judgement.js";
+import { tell } from "./report.js";
+
+const AT_ONCE = 10;
+
+const dialog = document.getElementById("spot");
+const at = (name) => document.getElementById(`spot-${name}`);
+const image = dialog.querySelector("img");
+
+let items = [];
+let place = 0;
+let counts = { right: 0, wrong: 0 };
+let sending = false;
+
+/** Asks about some of the items that were not asked about yet, whatever they were judged and wherever the slider is. */
+export function begin(judged) {
+  const left = judged.filter((item) => !item.checked);
+  for (let last = left.length - 1; last > 0; last--) {
+    const other = Math.floor(Math.random() * (last + 1));
+    [left[last], left[other]] = [left[other], left[last]];
+  }
+  items = left.slice(0, AT_ONCE);
+  place = 0;
+  counts = { right: 0, wrong: 0 };
+  dialog.showModal();
+  draw();
+}
+
+function draw() {
+  const item = items[place];
+  const over = item === undefined;
+  URL.revokeObjectURL(image.src);
+  at("error").hidden = true;
+  at("answers").hidden = at("skip").hidden = image.hidden = over;
+  at("name").textContent = over ? "" : item.name;
+  dialog.dataset.verdict = over ? "" : item.answer.score < item.answer.threshold ? "good" : "bad";
+  if (over) {
+    at("title").textContent = items.length ? `${counts.right} right, ${counts.wrong} wrong. Thank you.` : "All photographs were checked already.";
+    at("close").focus();
+    return;
+  }
+  const { label, score, probabilities } = item.answer;
+  const others = probabilities.map(([name]) => name).filter((name) => name !== label);
+  at("title").textContent = `${place + 1} of ${items.length}: ${label}, score ${figure(score)}. Is that right?`;
+  image.src = URL.createObjectURL(item.file);
+  at("placeholder").textContent = "";
+  at("answers").replaceChildren(
+    button("Right", "R", label),
+    ...others.map((name, number) => (others.length === 1 ? button(`Wrong: it is ${name}`, "W", name) : button(`It is ${name}`, String(number + 1), name))),
+  );
+  at("answers").firstChild.focus();
+}
+
+function button(text, key, label) {
+  const made = document.createElement("button");
+  made.append(`${text} `, Object.assign(document.createElement("kbd"), { textContent: key }));
+  made.dataset.key = key.toLowerCase();
+  made.addEventListener("click", () => answer(label));
+  return made;
+}
+
+async function answer(label) {
+  if (sending) return;
+  sending = true;
+  const mine = items;
+  const item = items[place];
+  const { label: said, threshold } = item.answer;
+  at("error").hidden = true;
+  const say = (text) => {
+    if (mine !== items) return;
+    at("error").textContent = text;
+    at("error").hidden = false;
+  };
+  try {
+    await tell(item, { label, said, threshold, sampled: true }, (seconds, reason) => say(`${reason}; trying again …`));
+    item.checked = true;
+    if (mine !== items) return;
+    counts[label === said ? "right" : "wrong"]++;
+    place++;
+    draw();
+  } catch (error) {
+    say(`It was not kept: ${error.message}`);
+  } finally {
+    sending = false;
+  }
+}
+
+function skip() {
+  if (sending) return;
+  place++;
+  draw();
+}
+
+image.addEventListener("error", () => {
+  image.hidden = true;
+  at("placeholder").textContent = "The browser cannot draw this kind of file.";
+});
+at("skip").addEventListener("click", skip);
+at("close").addEventListener("click", () => dialog.close());
+dialog.addEventListener("close", () => {
+  items = [];
+  URL.revokeObjectURL(image.src);
+  image.removeAttribute("src");
+});
+dialog.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || at("answers").hidden) return;
+  const key = event.key.toLowerCase();
+  const meant = key === "s" ? at("skip") : [...at("answers").children].find((one) => one.dataset.key === key);
+  if (meant) {
+    event.preventDefault();
+    meant.click();
+  }
+});
