@@ -4,13 +4,12 @@ Ray Serve's REST API takes unknown keys and unknown deployments without a word, 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from gitops import bounded_yaml
 from gitops.errors import ContractError, did_you_mean
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
@@ -52,6 +51,7 @@ GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_
 
 _MODELS_KEY: Mapping[type[Contract], str] = {UserConfig: "model", FleetConfig: "models"}
 """The key of a `user_config` by which it is known."""
+_ROUTE_PREFIX = re.compile(r"/([^{}]*[^{}/])?\Z")
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,7 @@ class Environment:
 
 
 def _load(text: str, source: str) -> dict[str, Any]:
-    try:
-        config = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: ruamel's, for an impossible date, say
-        raise ContractError(f"{source} is not YAML: {error}") from error
+    config = bounded_yaml.load(text, source)
     if not isinstance(config, dict):
         raise ContractError(f"{source} is not a Ray Serve configuration: it needs the key `applications`")
     try:
@@ -246,10 +243,20 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     models = models_of(entry, source)
     return Application(
         name=name,
-        route_prefix=entry.get("route_prefix", "/"),
+        route_prefix=_route_prefix(entry, source, where),
         deployment=models[0] if models else None,
         wanted=models[1] if models else UserConfig(),
         config=entry,
+    )
+
+
+def _route_prefix(entry: dict[str, Any], source: str, where: str) -> str | None:
+    """As Ray Serve takes it; another one it would refuse only when it deploys the application."""
+    prefix = entry.get("route_prefix", "/")
+    if prefix is None or (isinstance(prefix, str) and _ROUTE_PREFIX.match(prefix)):
+        return prefix
+    raise ContractError(
+        f"{source}: {where}: the `route_prefix` {prefix!r} must begin with a slash, end with none and hold no braces"
     )
 
 

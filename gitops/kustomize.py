@@ -1,5 +1,6 @@
 """Renders an environment's overlay with the real kustomize, which kubectl carries."""
 
+import json
 import os
 import re
 import shutil
@@ -8,18 +9,25 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from gitops import bounded_yaml
 from gitops.errors import ContractError, MergelineError
 from gitops.layout import ENVIRONMENTS
+from gitops.objects import at, texts
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""
 Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
+_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# The fields of a kustomization that name files or folders, and those that name files only.
+_MADE_OF = ("resources", "components", "bases", "generators", "transformers", "validators", "configurations", "crds")
+_FILE_FIELDS = ("path", "files", "envs", "env", "patchesStrategicMerge")
+_IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
 _SECONDS = 120
+_LOGGED = re.compile(r'[EF]\d{4} [\d:.]+ +\d+ \S+\] "command failed" err=')
 _SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
 
 
@@ -41,16 +49,46 @@ def render(files: Mapping[str, str], environment: str) -> list[Object]:
     """
     if overlay_path(environment) not in files:
         raise ContractError(f"{overlay_path(environment)} is missing: {environment} is no environment for a cluster")
+    _mind_what_is_elsewhere(files, f"{ENVIRONMENTS}/{environment}", set())
     with tempfile.TemporaryDirectory(prefix="mergeline-overlay-") as folder:
         for path, text in files.items():
             target = Path(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
         rendered = _kustomize(Path(folder, ENVIRONMENTS, environment))
-    objects = [item for item in YAML(typ="safe", pure=True).load_all(rendered) if item is not None]
+    objects = [item for item in bounded_yaml.load_all(rendered, f"what {environment} renders") if item is not None]
     if not objects:
         raise ContractError(f"{overlay_path(environment)} renders no object: name ../../base among its resources")
+    for item in objects:
+        if missing := [".".join(way) for way in _IDENTITY if not isinstance(at(item, *way), str) or not at(item, *way)]:
+            raise ContractError(
+                f"{overlay_path(environment)} renders an object without {', '.join(missing)}: {str(item)[:200]}"
+            )
     return objects
+
+
+def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str]) -> None:
+    """Refuse what a folder is made of if it is not in the repository: tomorrow it would be something else."""
+    found = next((path for name in _NAMES if (path := f"{folder}/{name}") in files), None)
+    if found is None or folder in seen:
+        return
+    seen.add(folder)
+    document = bounded_yaml.load(files[found], found)
+    for field in _MADE_OF:
+        entries = at(document, field)
+        for entry in entries if isinstance(entries, list) else ():
+            if not isinstance(entry, str) or "\n" in entry:  # some may stand there as they are
+                continue
+            target = normpath(f"{folder}/{entry}")
+            if target in files:
+                continue
+            if not any(f"{target}/{name}" in files for name in _NAMES):
+                raise ContractError(f"{found}: `{field}` names {entry}, and {target} is not in this repository as text")
+            _mind_what_is_elsewhere(files, target, seen)
+    for path, text in texts(document):
+        steps = path.split(".")
+        if (steps[-1] in _FILE_FIELDS or (steps[-2:-1] and steps[-2] in _FILE_FIELDS)) and "://" in text:
+            raise ContractError(f"{found}: {path} names {text}, which is not in this repository")
 
 
 def search_path() -> str:
@@ -69,5 +107,19 @@ def _kustomize(folder: Path) -> str:
     except subprocess.TimeoutExpired as error:
         raise ContractError(f"kustomize did not finish in {_SECONDS} s; does the overlay name a URL?") from error
     if done.returncode:
-        raise ContractError(_SCRATCH.sub("", done.stderr.strip()).removeprefix("error: "))
+        raise ContractError(_SCRATCH.sub("", words_of(done.stderr)))
     return done.stdout
+
+
+def words_of(printed: str) -> str:
+    """What kubectl printed on its standard error, without what its log puts around it."""
+    text = printed.strip().removeprefix("error: ")
+    if not (logged := _LOGGED.match(text)):
+        return text
+    text = text[logged.end() :]
+    if text.startswith("<"):  # of several lines, each with a tab before it
+        return "\n".join(line.removeprefix("\t") for line in text.strip("<> \n").splitlines())
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text

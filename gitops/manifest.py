@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from gitops import bounded_yaml
 from gitops.errors import ContractError, did_you_mean
 from monitoring.metrics import DriftKind, WindowOutcome
 
@@ -48,11 +47,7 @@ class Contract(BaseModel):
     @classmethod
     def from_yaml(cls, text: str, source: str) -> Self:
         """Parse YAML (or JSON) text; `source` is named in errors."""
-        try:
-            data = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
-            raise ContractError(f"{source} is not YAML: {error}") from error
-        return cls.parse(data, source)
+        return cls.parse(bounded_yaml.load(text, source), source)
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Self:

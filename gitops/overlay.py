@@ -5,25 +5,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import kustomize, policies, schemas, upgrade
+from gitops import destination, kustomize, policies, schemas, upgrade
 from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import Schema, judge_schema, serve_schema
 from gitops.layout import serve_config_path
+from gitops.objects import mappings, name_of
 from gitops.repository import Repository
-from gitops.upgrade import Forecast
+from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
 
-RAY_SERVICE = "RayService"
-OBSERVED = "serve-config"
-"""The annotation of pods that holds what `mergeline observe` compares the cluster with."""
 _LONGEST_ANNOTATION = 250 * 1024  # Kubernetes takes 256 KiB for all of an object's, names included
 
 
 def files_at(repository: Repository, commit: str) -> dict[str, str]:
-    """Paths and texts of all that an overlay may refer to, at a commit."""
-    paths = [path for folder in kustomize.FOLDERS for path in repository.list(commit, folder)]
-    return {path: repository.read(commit, path) for path in paths}
+    """Paths and texts of what an overlay may refer to at a commit; links, submodules and binary files it may not."""
+    return {path: text for folder in kustomize.FOLDERS for path, text in repository.texts(commit, folder).items()}
 
 
 def check(
@@ -47,6 +44,7 @@ def check(
     try:
         objects = kustomize.render(files, environment)
         config = embedded(objects, files.get(serve_config_path(environment)), environment)
+        elsewhere = list(destination.refusals(objects, files, environment))
     except ContractError as error:
         remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
         return [refuse("overlay", str(error), remedy)]
@@ -55,6 +53,7 @@ def check(
         *_schemas(objects, known),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
+        *elsewhere,
         *policies.check(objects, config, environment),
     ]
 
@@ -82,7 +81,9 @@ def forecast(repository: Repository, base: str, revision: str, environment: str)
     old, new = (Environment.parse(files[path], path).config for files in (before, after))
     if not all(kustomize.overlay_path(environment) in files for files in (before, after)):
         return upgrade.forecast(environment, (old, new), None)
-    one, other = (_service(kustomize.render(files, environment), environment) for files in (before, after))
+    one, other = (kustomize.render(files, environment) for files in (before, after))
+    for objects in (one, other):
+        _service(objects, environment)
     return upgrade.forecast(environment, (old, new), (one, other))
 
 
@@ -102,7 +103,7 @@ def embedded(objects: Sequence[Mapping[str, Any]], text: str | None, environment
         raise ContractError(f"{where} is missing")
     if service["spec"].get("serveConfigV2") != text:
         raise ContractError(
-            f"spec.serveConfigV2 of {policies.name_of(service)} is not {where}: a promotion would change nothing; "
+            f"spec.serveConfigV2 of {name_of(service)} is not {where}: a promotion would change nothing; "
             f"see `replacements` in {kustomize.overlay_path('staging')}"
         )
     return Environment.parse(text, where).config
@@ -118,7 +119,7 @@ def _service(objects: Sequence[Mapping[str, Any]], environment: str) -> Mapping[
             group["template"]["spec"]["containers"][0]["name"]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ContractError(
-            f"spec.rayClusterConfig of {policies.name_of(found[0])} does not say its pods: each group needs "
+            f"spec.rayClusterConfig of {name_of(found[0])} does not say its pods: each group needs "
             f"template.spec.containers ({type(error).__name__}: {error})"
         ) from error
     return found[0]
@@ -137,7 +138,7 @@ def _schemas(
         checked += 1
         for complaint in found:
             remedy = f"correct it as the schema of {item['apiVersion']} asks"
-            yield refuse("kubernetes", f"{policies.name_of(item)}: {complaint}", remedy)
+            yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
     if checked:
         yield accept("kubernetes", f"{checked} of {len(objects)} objects were compared with the schemas of their kinds")
     if unknown:
@@ -149,11 +150,11 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
     """Who looks whether the cluster serves what Git wants has what Git wants."""
     where = serve_config_path(environment)
     for item in objects:
-        for path, mapping in policies.mappings(item):
-            if OBSERVED not in mapping or not path.endswith("template.metadata.annotations"):
+        for path, annotations in mappings(item):
+            if OBSERVED not in annotations or not path.endswith("template.metadata.annotations"):
                 continue
-            found = f"{policies.name_of(item)}: {path}.{OBSERVED}"
-            if mapping[OBSERVED] != text:
+            found = f"{name_of(item)}: {path}.{OBSERVED}"
+            if annotations[OBSERVED] != text:
                 remedy = f"put it there by `replacements`, as {kustomize.overlay_path('staging')} does"
                 yield refuse("observer", f"{found} is not {where}: nobody would look whether that is served", remedy)
             elif len(text.encode()) > _LONGEST_ANNOTATION:

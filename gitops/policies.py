@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import product
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
+from gitops import bounded_yaml, clear_text, pod_security, reach
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
+from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
+from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods
 
-PRODUCTION = "production"
-"""The environment in which code comes from the image alone."""
+STAGING = "staging"
+"""The one environment of a cluster in which code that is in no image may be tried."""
 INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 UPGRADES = ("NewCluster", INCREMENTAL, "None")
 """What KubeRay 1.7 knows as `upgradeStrategy.type`; the API server takes any text there."""
@@ -19,9 +23,17 @@ NO_DIGEST = "0" * 64
 """Stands in the packaged overlays for an image that nobody has built yet."""
 
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{64})\Z")
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@\w+:[0-9A-Za-z]+)?\Z"
+)
 _TAG = re.compile(r":([^:/@]+)(?:@|\Z)")
-_SECRET_NAME = re.compile(r"(?i)(password|passwd|token|secret|credentials?|(access|api|private|secret)_?key(_id)?)\Z")
 _LIMITS = ("cpu", "memory")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPEnum]?)\Z")
+_FRACTIONS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+# Keys of a runtime environment that bring no code, and variables that make Python load other code.
+_HARMLESS = ("env_vars", "config", "excludes")
+_LOADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH")
 # Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
 _KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
 # Sources of volumes that go with their pod, and that nobody can write to.
@@ -29,7 +41,7 @@ _PASSING = {"emptyDir", "ephemeral", "csi"}
 _READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
 
 
-def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], environment: str) -> list[Finding]:
+def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str) -> list[Finding]:
     """Every policy's finding.
 
     Args:
@@ -39,109 +51,105 @@ def check(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any], envir
     """
     refused = [
         *refusals(objects),
-        *_secrets_in(config, "serve-config.yaml"),
-        *(_working_dirs(config) if environment == PRODUCTION else ()),
+        *clear_text.refusals_in(config, "serve-config.yaml"),
+        *(_fetched(objects, config) if environment != STAGING else ()),
+        *reach.refusals(objects),
         *_http(objects, config),
         *_missing_services(objects),
         *_folders(objects, config),
     ]
-    found = "images by digest, limits, no secret, a known upgrade strategy, folders on volumes"
+    found = (
+        "images by digest, limits, no secret, restricted pods, Ray closed, a known upgrade strategy, folders on volumes"
+    )
     return refused or [accept("policies", found)]
 
 
-def refusals(objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
+def refusals(objects: Iterable[Object]) -> list[Finding]:
     """What stands against objects, whatever they are for."""
-    asked = (_images, _limits, _secrets, _upgrade)
+    asked = (_images, _limits, clear_text.refusals, pod_security.refusals, _tokens, _upgrade)
     return [finding for item in objects for policy in asked for finding in policy(item)]
 
 
-def name_of(item: Mapping[str, Any]) -> str:
-    """An object as errors name it."""
-    return f"{item['kind']} {item['metadata']['name']}"
-
-
-def mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping in a value, with where it stands."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, inner in value.items():
-            yield from mappings(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from mappings(inner, f"{path}.{index}")
-
-
-def _images(item: Mapping[str, Any]) -> Iterator[Finding]:
+def _images(item: Object) -> Iterator[Finding]:
     """An image is what its digest says; a tag can be moved, and `latest` always is."""
     remedy = "name it by digest, under `images:` in the overlay's kustomization.yaml"
-    for path, mapping in mappings(item):
-        image = mapping.get("image")
-        if not isinstance(image, str):
+    for pod in pods(item):
+        for container in pod.containers():
+            if not isinstance(container.get("image"), str) or not container["image"]:
+                yield refuse("image", f"{pod}: container {container.get('name')} has no image", remedy)
+    for path, found in mappings(item):
+        image = found.get("image")
+        if isinstance(image, dict):  # a volume's
+            image = image.get("reference")
+        if not isinstance(image, str) or not image:
             continue
-        where = f"{name_of(item)}: {path}: the image {image}"
-        tag, digest = _TAG.search(image), _DIGEST.search(image)
-        if (tag is None and digest is None) or (tag and tag[1] == "latest"):
-            yield refuse("image", f"{where} is `latest`, which is another one tomorrow", remedy)
-        elif digest is None:
-            yield refuse("image", f"{where} has no digest", remedy)
-        elif digest[1] == NO_DIGEST:
-            yield refuse("image", f"{where} has the digest that stands for none yet", remedy)
+        if complaint := image_complaint(image):
+            yield refuse("image", f"{name_of(item)}: {path}: {complaint}", remedy)
 
 
-def _limits(item: Mapping[str, Any]) -> Iterator[Finding]:
+def image_complaint(image: str) -> str | None:
+    """What is wrong with the name of an image; None: nothing."""
+    tag, digest = _TAG.search(image), _DIGEST.search(image)
+    if not _REFERENCE.match(image):
+        return f"the image {image} is no reference of an image"
+    if (tag is None and digest is None) or (tag and tag[1] == "latest"):
+        return f"the image {image} is `latest`, which is another one tomorrow"
+    if digest is None:
+        return f"the image {image} has no digest"
+    return f"the image {image} has the digest that stands for none yet" if digest[1] == NO_DIGEST else None
+
+
+def _limits(item: Object) -> Iterator[Finding]:
     """Ray takes its CPUs and memory from the limits, and a container without them may take its node's."""
-    for path, mapping in mappings(item):
-        containers = (*(mapping.get("containers") or ()), *(mapping.get("initContainers") or ()))
-        for container in containers:
-            if not isinstance(container, dict):
-                continue
-            limits = (container.get("resources") or {}).get("limits") or {}
-            if missing := [limit for limit in _LIMITS if limit not in limits]:
-                where = f"{name_of(item)}: {path}: container {container.get('name')}"
+    for pod in pods(item):
+        for container in pod.containers():
+            where = f"{pod}: container {container.get('name')}"
+            limits, requests = (mapping(container, "resources", key) for key in ("limits", "requests"))
+            if missing := [limit for limit in _LIMITS if limits.get(limit) is None or _quantity(limits[limit]) == 0]:
                 yield refuse("limits", f"{where} has no limit of {' and '.join(missing)}", "give `resources.limits`")
+            for key in sorted(limits.keys() & requests.keys()):
+                limit, request = _quantity(limits[key]), _quantity(requests[key])
+                if limit is not None and request is not None and limit < request:
+                    found = f"{where} requests {requests[key]} of {key}, and its limit is {limits[key]}"
+                    yield refuse("limits", found, "give a limit that is not below the request")
 
 
-def _secrets(item: Mapping[str, Any]) -> Iterator[Finding]:
-    if item["kind"] == "Secret" and (item.get("data") or item.get("stringData")):
-        remedy = "make it by hand, or let External Secrets or Sealed Secrets do it"
-        yield refuse("secret", f"{name_of(item)} would lie in Git in clear (base64 hides nothing)", remedy)
-    elif "Secret" not in item["kind"]:  # a SealedSecret or an ExternalSecret names keys, and holds no value in clear
-        yield from _secrets_in(item, name_of(item))
+def _quantity(value: Any) -> Decimal | None:
+    """A quantity of Kubernetes as a number; None: it is none, which the schema says."""
+    found = _QUANTITY.match(str(value))
+    if found is None:
+        return None
+    unit = found[2]
+    if unit in _FRACTIONS:
+        return Decimal(found[1]) * _FRACTIONS[unit]
+    base = 1024 if unit.endswith("i") else 1000
+    return Decimal(found[1]) * Decimal(base) ** " KMGTPE".index(unit[:1].upper() or " ")
 
 
-def _secrets_in(value: Mapping[str, Any], source: str) -> Iterator[Finding]:
-    """A value in clear under a name that says what it is: of a variable, or of a key."""
-    for path, mapping in mappings(value):
-        named = {str(mapping.get("name")): mapping.get("value")}
-        keys = {key: found.get("value") if isinstance(found, dict) else found for key, found in mapping.items()}
-        for name, found in (named | keys).items():
-            if isinstance(found, str) and found and _SECRET_NAME.search(str(name)):
-                remedy = "take it from a Secret with `valueFrom.secretKeyRef`"
-                yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", remedy)
+def _tokens(item: Object) -> Iterator[Finding]:
+    """Who reaches Ray's dashboard without a token runs code in the cluster."""
+    for path, cluster in mappings(item):
+        if "headGroupSpec" in cluster and at(cluster, "authOptions", "mode") != "token":
+            found = f"{name_of(item)}: {path}.authOptions.mode is not `token`: who reaches Ray runs code in it"
+            yield refuse("token", found, "take `authOptions` of gitops/base/rayservice.yaml")
 
 
-def _strategy(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How KubeRay is to bring up another cluster; empty for what is no RayService."""
-    found = (item.get("spec") or {}).get("upgradeStrategy") if item["kind"] == "RayService" else None
-    return found or {}
-
-
-def _upgrade(item: Mapping[str, Any]) -> Iterator[Finding]:
+def _upgrade(item: Object) -> Iterator[Finding]:
     if item["kind"] != "RayService":
         return
-    strategy = _strategy(item)
-    kind = strategy.get("type") or UPGRADES[0]
+    strategy = at(item, "spec", "upgradeStrategy")
+    kind = UPGRADES[0] if strategy is None else at(strategy, "type")
     if kind not in UPGRADES:
         found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"
-        yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}")
+        yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}, or leave out `upgradeStrategy`")
     elif kind == INCREMENTAL:
-        yield from _incremental(item, strategy.get("clusterUpgradeOptions") or {})
+        yield from _incremental(item, mapping(strategy, "clusterUpgradeOptions"))
 
 
 def _incremental(item: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
     """KubeRay refuses these with an event only, when they are applied; steps of nothing it takes, and never ends."""
     surge, step = options.get("maxSurgePercent", 100), options.get("stepSizePercent")
-    cluster = item["spec"].get("rayClusterConfig") or {}
+    cluster = mapping(item, "spec", "rayClusterConfig")
     needs = {
         "`rayClusterConfig.enableInTreeAutoscaling: true`": cluster.get("enableInTreeAutoscaling") is True,
         "a `gatewayClassName`": bool(options.get("gatewayClassName")),
@@ -159,27 +167,48 @@ def _is_in(value: Any, low: int, high: int | None = None) -> bool:
     return isinstance(value, int) and value >= low and (high is None or value <= high)
 
 
-def _missing_services(objects: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _missing_services(objects: Sequence[Object]) -> Iterator[Finding]:
     """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
     for service in objects:
-        if _strategy(service).get("type") != INCREMENTAL:
+        if service["kind"] != "RayService" or at(service, "spec", "upgradeStrategy", "type") != INCREMENTAL:
             continue
         name = f"{service['metadata']['name']}-serve-svc"
         for item in objects:
-            if any(mapping.get("name") == name for _, mapping in mappings(item)):
+            if any(found.get("name") == name for _, found in mappings(item)):
                 found = f"{name_of(item)} sends requests to {name}, which is not there with {INCREMENTAL}"
                 yield refuse("upgrade", found, f"take it out: KubeRay makes {service['metadata']['name']}-gateway")
 
 
-def _working_dirs(config: Mapping[str, Any]) -> Iterator[Finding]:
+def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """Code that is fetched when a replica starts wins over the image's, without a word."""
-    for path, mapping in mappings(config):
-        if "working_dir" in mapping:
-            found = f"serve-config.yaml: {path}: `working_dir` wins over the code in the image"
-            yield refuse("working-dir", found, "take it out, and build an image with that code")
+    remedy = "take it out, and build an image with that code"
+    for path, found in mappings(config):
+        if path.endswith("runtime_env"):
+            for key in _of_other_code(found):
+                yield refuse(
+                    "working-dir", f"serve-config.yaml: {path}: `{key}` wins over the code in the image", remedy
+                )
+    for item in objects:
+        for path, found in mappings(item):
+            if (text := found.get("runtimeEnvYAML")) is None:
+                continue
+            where = f"{name_of(item)}: {path}.runtimeEnvYAML"
+            try:
+                environment = bounded_yaml.load(str(text), where)
+            except ContractError as error:
+                yield refuse("working-dir", str(error), remedy)
+                continue
+            for key in _of_other_code(environment if isinstance(environment, dict) else {}):
+                yield refuse("working-dir", f"{where}: `{key}` wins over the code in the image", remedy)
 
 
-def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_other_code(runtime_env: Mapping[str, Any]) -> list[str]:
+    """What in a runtime environment of Ray's runs other code, or the same by another interpreter."""
+    variables = [name for name in mapping(runtime_env, "env_vars") if name in _LOADING]
+    return [*(str(key) for key in runtime_env if key not in _HARMLESS), *(f"env_vars.{name}" for name in variables)]
+
+
+def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """Serve listens where KubeRay's Service sends requests to."""
     options = config.get("http_options") or {}
     host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)  # noqa: S104 - Ray Serve's defaults
@@ -193,7 +222,7 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
             continue
         for group, spec in _ray_groups(item):
             container = spec["template"]["spec"]["containers"][0]
-            ports = {found.get("name"): found.get("containerPort") for found in container.get("ports") or ()}
+            ports = {found.get("name"): found.get("containerPort") for found in dicts(container, "ports")}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
                     there = f"the port `{name}` of {name_of(item)}, {group}, another one: {ports.get(name)}"
@@ -201,7 +230,7 @@ def _http(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> It
                     yield refuse("http", found, "give both the same")
 
 
-def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[Finding]:
+def _folders(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
     services = [item for item in objects if item["kind"] == "RayService"]
     for application in config.get("applications") or ():
@@ -220,12 +249,12 @@ def _folders(objects: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) ->
 
 
 def _has_no_cpus(group: Mapping[str, Any]) -> bool:
-    return str((group.get("rayStartParams") or {}).get("num-cpus")) == "0"
+    return str(at(group, "rayStartParams", "num-cpus")) == "0"
 
 
 def _runs_without_cpus(application: Mapping[str, Any]) -> bool:
     """Whether Ray may place one of the deployments where there are no CPUs; the monitor is one that asks for none."""
-    options = [found.get("ray_actor_options") or {} for found in _dicts(application.get("deployments"))]
+    options = [mapping(found, "ray_actor_options") for found in dicts(application, "deployments")]
     return bool(application["args"].get("windows")) or any(found.get("num_cpus") == 0 for found in options)
 
 
@@ -233,23 +262,22 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
     """Why Ray's container cannot write into a folder, or not for long; empty if it can, or if nobody knows."""
     container = pod["containers"][0]
     if folder.startswith("~"):
-        home = next((found.get("value") for found in _dicts(container.get("env")) if found.get("name") == "HOME"), None)
+        home = next((found.get("value") for found in dicts(container, "env") if found.get("name") == "HOME"), None)
         folder = f"{home or ''}{folder[1:]}"
     place = _normal(folder)
     if not place.is_absolute():
         return ""
-    mounts = [(_normal(str(found.get("mountPath"))), found) for found in _dicts(container.get("volumeMounts"))]
+    mounts = [(_normal(str(found.get("mountPath"))), found) for found in dicts(container, "volumeMounts")]
     over = [(path, found) for path, found in mounts if place.is_relative_to(path)]
     if not over:
-        read_only = (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
+        read_only = at(container, "securityContext", "readOnlyRootFilesystem")
         if kept or read_only:
             return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
         return ""
     mount = max(over, key=lambda found: len(found[0].parts))[1]  # it hides those above it
     name = mount.get("name")
-    volume: Mapping[str, Any] = next((found for found in _dicts(pod.get("volumes")) if found.get("name") == name), {})
-    claim = volume.get("persistentVolumeClaim") or {}
-    if mount.get("readOnly") or claim.get("readOnly") or _READ_ONLY & volume.keys():
+    volume: Mapping[str, Any] = next((found for found in dicts(pod, "volumes") if found.get("name") == name), {})
+    if mount.get("readOnly") or at(volume, "persistentVolumeClaim", "readOnly") or _READ_ONLY & volume.keys():
         return f"the volume {name} is mounted there to be read only"
     if kept and (_PASSING & volume.keys() or volume.keys() <= {"name"}):  # without a source it is an emptyDir
         return f"the volume {name} ends with the pod"
@@ -259,11 +287,6 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
 def _normal(path: str) -> PurePosixPath:
     """The path without `..`, and with one slash at its beginning."""
     return PurePosixPath(normpath(path).replace("//", "/"))
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The mappings in what should be a list of them; the schemas say what else is wrong with it."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,6 +4,7 @@ Nothing here touches a working tree. Commits are built in a scratch repository t
 and are then pushed, so that hooks run and a kill leaves nothing behind.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -200,6 +201,19 @@ class Repository:
         below = ("--", folder.strip("/") + "/") if folder.strip("/") else ()
         names = self._git("ls-tree", "-r", "-z", "--full-tree", "--name-only", commit, *below)
         return [name for name in names.split("\0") if name]
+
+    def texts(self, commit: str, folder: str) -> dict[str, str]:
+        """Paths and texts of the files below a folder at a commit; links, submodules and binary files are left out."""
+        entries = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", folder.strip("/") + "/")
+        found: dict[str, str] = {}
+        for entry in filter(None, entries.split("\0")):
+            attributes, _, path = entry.partition("\t")
+            mode, _, blob = attributes.split()
+            if mode.startswith("100"):
+                data = self._run("cat-file", "blob", blob).stdout
+                with contextlib.suppress(UnicodeDecodeError):
+                    found[path] = data.decode()
+        return found
 
     def changed(self, old: str, new: str) -> Paths:
         """The paths that differ between two commits; `old` may be NO_COMMIT."""

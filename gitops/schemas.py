@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gitops.errors import ContractError, MergelineError
+from gitops.objects import group_of
 
 KUBERNETES = "1.37"
 """The version of Kubernetes whose schemas are asked."""
@@ -16,6 +17,31 @@ KUBERNETES = "1.37"
 Schema = dict[str, Any]
 KindVersion = tuple[str, str]
 """apiVersion and kind."""
+
+# Those of Kubernetes' own groups that have a domain, as those of others do.
+_OWN_GROUPS = {
+    *(f"{group}.k8s.io" for group in ("admissionregistration", "apiextensions", "apiregistration", "authentication")),
+    *(f"{group}.k8s.io" for group in ("authorization", "certificates", "coordination", "discovery", "events")),
+    *(f"{group}.k8s.io" for group in ("flowcontrol.apiserver", "internal.apiserver", "networking", "node")),
+    *(f"{group}.k8s.io" for group in ("rbac.authorization", "resource", "scheduling", "storage", "storagemigration")),
+}
+_LABEL = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+# A definition says nothing of it: the API server checks the metadata of all kinds alike.
+_METADATA: Schema = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"},
+        "namespace": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+        "labels": {"type": ["object", "null"], "additionalProperties": {"type": "string", "pattern": _LABEL}},
+        "annotations": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+        "finalizers": {"type": ["array", "null"], "items": {"type": "string"}},
+        "ownerReferences": {"type": ["array", "null"], "items": {"type": "object"}},
+        **{key: {} for key in ("creationTimestamp", "generateName", "generation", "managedFields")},
+        **{key: {} for key in ("resourceVersion", "uid")},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+}
 
 
 def read_crds(path: Path) -> dict[KindVersion, Schema]:
@@ -63,6 +89,9 @@ def complaints(item: Mapping[str, Any], crds: Mapping[KindVersion, Schema]) -> l
 
     schema = crds.get((item["apiVersion"], item["kind"]))
     if schema is None:
+        group = group_of(item)
+        if group in {version.rpartition("/")[0] for version, _ in crds}:
+            return [f"the definitions of {group} have no {item['kind']} in {item['apiVersion']}"]
         return _kubernetes_complaints(item)
     errors = sorted(Draft202012Validator(schema).iter_errors(item), key=lambda error: list(map(str, error.path)))
     return [_text(error.path, error.message) for error in errors]
@@ -78,9 +107,10 @@ def _kubernetes_complaints(item: Mapping[str, Any]) -> list[str] | None:
     try:
         kubernetes_validate.validate(dict(item), KUBERNETES, strict=True)
     except kubernetes_validate.SchemaNotFoundError:
-        group = item["apiVersion"].rpartition("/")[0]
-        # Groups of others have a domain; some of Kubernetes' own have one too.
-        return None if "." in group else [f"Kubernetes {KUBERNETES} has no {item['kind']} in {item['apiVersion']}"]
+        group = group_of(item)
+        if "." in group and group not in _OWN_GROUPS:
+            return None
+        return [f"Kubernetes {KUBERNETES} has no {item['kind']} in {item['apiVersion']}"]
     except kubernetes_validate.ValidationError as error:
         return [_text(error.path, error.message)]
     return []
@@ -104,7 +134,7 @@ def _schemas_in(document: object) -> Iterator[tuple[KindVersion, Schema]]:
         schema["properties"] = schema.get("properties", {}) | {
             "apiVersion": {},
             "kind": {},
-            "metadata": {"type": "object"},
+            "metadata": _METADATA,
         }
         yield (f"{spec['group']}/{version['name']}", spec["names"]["kind"]), schema
 

@@ -2,7 +2,8 @@
 
 On a cluster KubeRay (1.7) compares the RayService's two halves apart. A changed `serveConfigV2` is handed to Ray Serve
 in place; a changed `rayClusterConfig` starts a second cluster. What KubeRay leaves out of its comparison, the bounds of
-worker groups say, waits until something else makes it write the cluster anew.
+worker groups say, waits until something else makes it write the cluster anew. All other objects Argo CD applies as they
+are: which of them change is said, and not what comes of it.
 """
 
 import copy
@@ -15,6 +16,7 @@ from pydantic import Field
 from gitops import policies
 from gitops.difference import Difference, between
 from gitops.manifest import Contract
+from gitops.objects import Object, at, group_of, mapping, name_of
 
 RESTARTING = (
     "import_path",
@@ -33,6 +35,10 @@ RESTARTING = (
 """Keys of an application or a deployment for which Ray Serve 2.60 replaces replicas; others it changes as they run."""
 AT_START = ("proxy_location", "http_options", "grpc_options", "controller_options")
 """Keys of the top level that Ray Serve takes when it starts; later it accepts a change, and does not apply it."""
+RAY_SERVICE = "RayService"
+OBSERVED = "serve-config"
+"""The annotation of pods that holds what `mergeline observe` compares the cluster with."""
+_TOLD = ("serveConfigV2", "rayClusterConfig")
 # What KubeRay leaves out of its comparison, of worker groups and of all pods.
 _MUTED_GROUP = ("replicas", "minReplicas", "maxReplicas")
 _MUTED_POD = ("tolerations", "schedulingGates")
@@ -45,15 +51,17 @@ class Upgrade(StrEnum):
     NOT_APPLIED = "not applied"
     IN_PLACE = "in place"
     RESTART = "in place, with new replicas"
-    REMOVED = "removed"
+    APPLIED = "applied"
     NEW_CLUSTER = "new cluster"
     INCREMENTAL = "new cluster, step by step"
+    REMOVED = "removed"
 
 
 _MEANING = {
     Upgrade.NONE: "",
     Upgrade.IN_PLACE: "replicas take it as they run",
     Upgrade.RESTART: "replicas are replaced, those that answer last",
+    Upgrade.APPLIED: "Argo CD applies it beside the cluster; whether requests still come through is not foretold",
     Upgrade.REMOVED: "it stops answering",
     Upgrade.NOT_APPLIED: "accepted, and without effect by itself: a new cluster takes it",
     Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
@@ -65,7 +73,7 @@ class ForecastChange(Contract):
     """One place that a change touches, and what that does."""
 
     upgrade: Upgrade
-    where: str = Field(description="serve-config.yaml or rayClusterConfig, and the path in it.")
+    where: str = Field(description="serve-config.yaml, rayClusterConfig or an object, and the path in it.")
 
     def __str__(self) -> str:
         """A line as `mergeline diff` prints it."""
@@ -91,16 +99,16 @@ class Forecast(Contract):
 def forecast(
     environment: str,
     config: tuple[Mapping[str, Any], Mapping[str, Any]],
-    service: tuple[Mapping[str, Any], Mapping[str, Any]] | None,
+    objects: tuple[Sequence[Object], Sequence[Object]] | None,
 ) -> Forecast:
     """What a change does.
 
     Args:
         environment: its name.
         config: the Serve configuration before and after.
-        service: the RayService before and after; None: it runs on one machine.
+        objects: all objects before and after, the RayService among them; None: it runs on one machine.
     """
-    changes = [*_of_config(*config), *(_of_cluster(*service) if service else ())]
+    changes = [*_of_config(*config), *(_of_objects(*objects) if objects else ())]
     order = list(Upgrade)
     most = max((change.upgrade for change in changes), key=order.index, default=Upgrade.NONE)
     return Forecast(environment=environment, upgrade=most, changes=tuple(changes))
@@ -128,6 +136,44 @@ def _of_difference(difference: Difference) -> Upgrade:
     # Ray Serve's version of an application covers whether there is autoscaling, and by which policy; not how much.
     autoscaling = within[0] == "autoscaling_config" and (len(within) == 1 or within[1] == "policy")
     return Upgrade.RESTART if autoscaling or within[0] in RESTARTING else Upgrade.IN_PLACE
+
+
+def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[ForecastChange]:
+    old, new = ({_identity(item): item for item in objects} for objects in (before, after))
+    for key in sorted(old.keys() | new.keys()):
+        name = name_of(old.get(key) or new[key])
+        is_service = key[1] == RAY_SERVICE
+        if key not in new:
+            upgrade = Upgrade.REMOVED if is_service else Upgrade.APPLIED
+            yield ForecastChange(upgrade=upgrade, where=f"{name} is removed from the namespace {key[2]}")
+        elif key not in old:
+            yield ForecastChange(upgrade=Upgrade.APPLIED, where=f"{name} is added to the namespace {key[2]}")
+        else:
+            if is_service:
+                yield from _of_cluster(old[key], new[key])
+            for path in _differing(_rest(old[key]), _rest(new[key]), ""):
+                suspended = is_service and path == ".spec.suspend" and at(new[key], "spec", "suspend")
+                upgrade = Upgrade.REMOVED if suspended else Upgrade.APPLIED
+                yield ForecastChange(upgrade=upgrade, where=f"{name}: {path.removeprefix('.')}")
+
+
+def _identity(item: Object) -> tuple[str, str, str, str]:
+    """What Argo CD and Kubernetes know an object by."""
+    return (
+        group_of(item),
+        item["kind"],
+        str(at(item, "metadata", "namespace") or "of Argo CD"),
+        item["metadata"]["name"],
+    )
+
+
+def _rest(item: Object) -> dict[str, Any]:
+    """An object without what the Serve configuration and the cluster say of it already."""
+    rest: dict[str, Any] = copy.deepcopy(dict(item))
+    if item["kind"] == RAY_SERVICE:
+        rest["spec"] = {key: value for key, value in rest["spec"].items() if key not in _TOLD}
+    mapping(rest, "spec", "template", "metadata", "annotations").pop(OBSERVED, None)
+    return rest
 
 
 def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ForecastChange]:

@@ -23,6 +23,8 @@ _FIELDS: Final[tuple[tuple[str, int, int, tuple[str, ...]], ...]] = (
 _DESCRIPTOR = re.compile(
     r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every (\d+(\.\d+)?(h|m|s))+)", re.ASCII
 )
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([hms])", re.ASCII)
+_SECONDS: Final = {"h": 3600, "m": 60, "s": 1}
 _PART = re.compile(r"(?:[*?]|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?", re.ASCII)
 
 
@@ -40,6 +42,11 @@ def check(schedule: str) -> None:
         ScheduleError: which field, and what it may be.
     """
     if _DESCRIPTOR.fullmatch(schedule):
+        times = _TIME.findall(schedule) if schedule.startswith("@every") else ()
+        if times and sum(float(number) * _SECONDS[unit] for number, unit in times) < _SECONDS["m"]:
+            raise ScheduleError(
+                f"the schedule {schedule!r} comes more often than each minute: write @every 1m or longer"
+            )
         return
     fields = schedule.split()
     if len(fields) != len(_FIELDS):

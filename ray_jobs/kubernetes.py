@@ -16,20 +16,32 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import walk_tree
 
+from gitops import policies
 from gitops.manifest import Project
 from ray_jobs import cron
-from ray_jobs.submit import entrypoint
+from ray_jobs.submit import SubmissionError, entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"
 STATE_FOLDER = "/var/lib/mergeline"
 WINDOWS_FOLDER = "/windows"
 SECONDS_AFTER_END = 3600
 """How long the cluster of a job that has ended stays, for its logs."""
+LONGEST_SECONDS, LONGEST_SECONDS_OF_A_REPORT = 86_400, 7_200
+"""After which a job has failed, and its cluster goes: one that waits for a volume that is not there would stay, and
+each night another one beside it."""
 RETRIES = 2
 """Each on a new cluster: a stage goes on where it was stopped."""
 LONGEST_SCHEDULED = 36
 """Letters in the name of a RayCronJob; KubeRay refuses a longer one, as it derives names from it."""
 
+OPTIONS = {
+    "dataset": ("--data",),
+    "train": ("--workers", "--use-gpu"),
+    "cross_validate": ("--use-gpu",),
+    "pipeline": ("--data", "--workers", "--use-gpu"),
+    "drift": ("--hours",),
+}
+"""What a stage takes beside what the job itself gives it: project, state folder and windows."""
 _LIMITS = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "24Gi"}
 _LIMITS_OF_A_REPORT = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "4Gi"}
 _REPORT = "drift"
@@ -59,7 +71,7 @@ def render(
 
     Args:
         stage: one of `stage.STAGES`.
-        arguments: further options of the stage; --workers and --use-gpu size the cluster too.
+        arguments: further options of the stage, those of OPTIONS; --workers and --use-gpu size the cluster too.
         project: the project.
         text: the project file itself.
         target: where.
@@ -67,7 +79,11 @@ def render(
 
     Raises:
         ScheduleError: KubeRay could not read the schedule.
+        SubmissionError: the stage does not take the options, or the image is not one by digest.
     """
+    if complaint := policies.image_complaint(target.image):
+        raise SubmissionError(f"{complaint}: name it by digest, as registry.example.com/mergeline@sha256:…")
+    options = _options(stage, arguments, project)
     if schedule is not None:
         cron.check(schedule)
         name = _scheduled_name(stage, project.name)
@@ -83,7 +99,8 @@ def render(
         "backoffLimit": RETRIES,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": SECONDS_AFTER_END,
-        "rayClusterSpec": _cluster(stage, arguments, project, _volumes(stage, name, target), target.image),
+        "activeDeadlineSeconds": LONGEST_SECONDS_OF_A_REPORT if stage == _REPORT else LONGEST_SECONDS,
+        "rayClusterSpec": _cluster(stage, options, _volumes(stage, name, target), target.image),
     }
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"project.yaml": text}}
     job: dict[str, Any] = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
@@ -114,11 +131,25 @@ def to_yaml(objects: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _workers(arguments: Sequence[str], project: Project) -> int:
-    """As many as the stage will ask for; it reads the same options."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--workers", type=int, default=project.training.workers)
-    return int(parser.parse_known_args(arguments)[0].workers)
+def _options(stage: str, arguments: Sequence[str], project: Project) -> argparse.Namespace:
+    """What the stage will read from its options: one that it would not take is refused before there is a cluster."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in OPTIONS.get(stage, ()):
+        if option == "--use-gpu":
+            parser.add_argument(option, action="store_true")
+        else:
+            parser.add_argument(option, type=int if option == "--workers" else str)
+    parser.set_defaults(workers=project.training.workers, use_gpu=False)
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise SubmissionError(f"{stage} cannot be run like this: {error}") from error
+    if unknown:
+        known = ", ".join(OPTIONS.get(stage, ())) or "none"
+        raise SubmissionError(f"{stage} on Kubernetes has no option {unknown[0]}; those that it has: {known}")
+    if options.workers < 1:
+        raise SubmissionError(f"{stage} needs one worker at least, not {options.workers}")
+    return options
 
 
 def _volumes(stage: str, name: str, target: Target) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -135,8 +166,7 @@ def _volumes(stage: str, name: str, target: Target) -> list[tuple[dict[str, Any]
 
 def _cluster(
     stage: str,
-    arguments: Sequence[str],
-    project: Project,
+    options: argparse.Namespace,
     volumes: Sequence[tuple[dict[str, Any], dict[str, Any]]],
     image: str,
 ) -> dict[str, Any]:
@@ -154,12 +184,12 @@ def _cluster(
     }
     if stage == _REPORT:
         return cluster
-    workers, accelerator = _workers(arguments, project), {_GPU: "1"} if "--use-gpu" in arguments else {}
+    accelerator = {_GPU: "1"} if options.use_gpu else {}
     group = {
         "groupName": "training",
-        "replicas": workers,
-        "minReplicas": workers,
-        "maxReplicas": workers,
+        "replicas": options.workers,
+        "minReplicas": options.workers,
+        "maxReplicas": options.workers,
         "numOfHosts": 1,
         "rayStartParams": {},
         "template": _pod(worker["template"], "training-worker", image, limits | accelerator, volumes),

@@ -82,7 +82,7 @@ def test_an_unknown_key_of_the_project_file_names_the_nearest(tmp_path: Path) ->
     assert "Traceback" not in result.stderr
 
 
-FOR_KUBERNETES = ["submit", "train", "--target", "kubernetes", "--image", "mergeline@sha256:a"]
+FOR_KUBERNETES = ["submit", "train", "--target", "kubernetes", "--image", f"mergeline@sha256:{'5c1f' * 16}"]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_a_stage_is_printed_as_a_ray_job(runner: CliRunner) -> None:
 
 
 def test_a_report_reads_the_claim_that_the_component_makes(runner: CliRunner) -> None:
-    arguments = ["submit", "drift", "--target", "kubernetes", "--image", "mergeline@sha256:a"]
+    arguments = ["submit", "drift", "--target", "kubernetes", "--image", f"mergeline@sha256:{'5c1f' * 16}"]
     shown = runner.invoke(app, [*arguments, "--project", str(ROOT / "project.yaml")], catch_exceptions=False)
     claim = (ROOT / "gitops/components/drift-windows/claim.yaml").read_text()
     assert "name: mergeline-drift-windows\n" in claim

@@ -35,6 +35,10 @@ if (status.observedGeneration or 0) < (obj.metadata.generation or 0) then
   return {status = "Progressing", message = "KubeRay has not taken the change yet"}
 end
 if is("HeadPodReady") and is("RayClusterProvisioned") then
+  -- That it is provisioned stays true when its workers are gone.
+  if (status.desiredWorkerReplicas or 0) > 0 and (status.readyWorkerReplicas or 0) == 0 then
+    return {status = "Progressing", message = "none of " .. tostring(status.desiredWorkerReplicas) .. " workers is ready"}
+  end
   return {status = "Healthy", message = ""}
 end
 return {status = "Progressing", message = head ~= nil and head.message or "KubeRay has not seen it yet"}

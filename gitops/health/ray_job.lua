@@ -6,7 +6,8 @@ if (status.reason or "") ~= "" then
   message = status.reason .. ": " .. message
 end
 
-if deployment == "Failed" or deployment == "ValidationFailed" or status.jobStatus == "FAILED" then
+-- A job that failed may be tried again on another cluster: KubeRay says so in the other status, a little later.
+if deployment == "Failed" or deployment == "ValidationFailed" or deployment == "Complete" and status.jobStatus == "FAILED" then
   return {status = "Degraded", message = message}
 end
 if status.jobStatus == "STOPPED" then

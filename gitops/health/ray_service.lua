@@ -7,6 +7,8 @@ local os = require("os")
 -- How long a cluster may take to come up: a node must be there, and an image of gigabytes on it. Where it can't, the
 -- status stays as it was when the cluster was made: KubeRay writes it anew only when the applications change.
 local COMES_UP_WITHIN_MINUTES = 15
+-- With each step in which requests move KubeRay writes the status; longer than this between two is no step.
+local MOVES_WITHIN_MINUTES = 60
 -- KubeRay moves requests when the applications run, and a pod of the new cluster is ready a little later.
 local READY_WITHIN_MINUTES = 1
 
@@ -134,7 +136,9 @@ local function judge()
   end
 
   local ready = condition(status, "Ready")
-  if ready.reason == "ValidationFailed" then
+  local seen, wanted = status.observedGeneration or 0, obj.metadata.generation or 0
+  -- The reason stays where another version was taken since, until that is ready.
+  if ready.reason == "ValidationFailed" and seen < wanted then
     return health("Degraded", "KubeRay refuses it, and goes on with what was there: " .. (ready.message or ""))
   end
   if ready.reason == "InitializingTimeout" then
@@ -155,11 +159,18 @@ local function judge()
     if failing then
       return health("Degraded", "the new cluster " .. coming .. " does not come up: " .. failing .. old)
     end
+    if ready.reason == "ZeroServeEndpoints" and is_past(ready.lastTransitionTime, READY_WITHIN_MINUTES) then
+      return health("Degraded", "nothing answers while the new cluster " .. coming .. " comes up: " .. (ready.message or ""))
+    end
     if condition(status, "RollbackInProgress").status == "True" then
       return health("Progressing", "requests go back to the cluster before " .. coming)
     end
     local whole = not busy and next(pending.applicationStatuses or {}) ~= nil
     if whole or (pending.trafficRoutedPercent or 0) > 0 then
+      if is_past(status.lastUpdateTime, MOVES_WITHIN_MINUTES) then
+        return health("Degraded", "for more than " .. MOVES_WITHIN_MINUTES .. " minutes no requests moved to the new cluster "
+          .. coming .. (busy and " (" .. busy .. ")" or "") .. ": the RayService's events say why" .. old)
+      end
       return health("Progressing", "requests move to the new cluster " .. coming)
     end
     -- KubeRay writes the status anew where a cluster gets its name, and with each attempt of replicas that do not start;
@@ -176,7 +187,6 @@ local function judge()
     return health("Progressing", "the new cluster " .. coming .. " starts" .. (hindered and " (" .. busy .. ")" or "") .. old)
   end
 
-  local seen, wanted = status.observedGeneration or 0, obj.metadata.generation or 0
   if seen < wanted then
     return health("Progressing", "KubeRay is at generation " .. tostring(seen) .. " of " .. tostring(wanted)
       .. "; if it stays there, it cannot read serveConfigV2 or does not reach Ray: its events say which")
@@ -188,6 +198,9 @@ local function judge()
         return health("Progressing", "requests have just moved: " .. (ready.message or ""))
       end
       return health("Degraded", "nothing answers: " .. (ready.message or ""))
+    end
+    if ready.reason == "Initializing" and is_past(status.lastUpdateTime, COMES_UP_WITHIN_MINUTES) then
+      return health("Degraded", "it did not come up within " .. COMES_UP_WITHIN_MINUTES .. " minutes: " .. (ready.message or ""))
     end
     return health("Progressing", ready.message or "it starts")
   end

@@ -516,3 +516,18 @@ def test_a_fleet_tries_nothing() -> None:
 def _changed_lines(before: str, after: str) -> list[str]:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
     return [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+
+
+@pytest.mark.parametrize("prefix", ["/", "/a", "/a/b", "null"])
+def test_a_route_prefix_is_taken_as_ray_serve_takes_it(prefix: str) -> None:
+    text = seed_environment("screw", "production").replace("route_prefix: /\n", f"route_prefix: {prefix}\n")
+    assert Environment.parse(text, "a.yaml").applications["screw"].route_prefix == (
+        None if prefix == "null" else prefix
+    )
+
+
+@pytest.mark.parametrize("prefix", ["/a/", "screw", '"/x{y}"', '""', "//", "5"])
+def test_a_route_prefix_that_ray_serve_would_refuse_when_it_deploys_is_refused(prefix: str) -> None:
+    text = seed_environment("screw", "production").replace("route_prefix: /\n", f"route_prefix: {prefix}\n")
+    with pytest.raises(ContractError, match="must begin with a slash, end with none and hold no braces"):
+        Environment.parse(text, "a.yaml")

@@ -172,6 +172,46 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Degraded",
         f"the new cluster {NEW} did not come up within 15 minutes (no application yet): the RayCluster and its pods",
     ),
+    "the old cluster is gone while the new one comes up": (
+        service(condition("Ready", "False", "ZeroServeEndpoints", "dropped to 0"), UPGRADING, pending=JUST_MADE),
+        "Degraded",
+        f"nothing answers while the new cluster {NEW} comes up: dropped to 0",
+    ),
+    "requests that have stopped moving": (
+        service(
+            READY,
+            UPGRADING,
+            active=cluster(OLD),
+            pending=cluster(NEW, applicationStatuses=failing("DEPLOYING", ""), trafficRoutedPercent=25),
+            minutes=600,
+        ),
+        "Degraded",
+        f"for more than 60 minutes no requests moved to the new cluster {NEW} (screw is DEPLOYING)",
+    ),
+    "a whole cluster that gets no requests": (
+        service(READY, UPGRADING, active=cluster(OLD), pending=cluster(NEW, applicationStatuses=RUNNING), minutes=600),
+        "Degraded",
+        f"for more than 60 minutes no requests moved to the new cluster {NEW}: the RayService's events say why",
+    ),
+    "the first version was invalid, and the next one comes up": (
+        service(
+            condition("Ready", "False", "ValidationFailed", "Bogus"),
+            condition("UpgradeInProgress", "False", "Initializing"),
+            pending=cluster("mergeline-corrected", headed(1), applicationStatuses=failing("DEPLOYING", "")),
+        ),
+        "Progressing",
+        "the new cluster mergeline-corrected starts",
+    ),
+    "it initializes for hours": (
+        service(
+            condition("Ready", "False", "Initializing", "RayService is initializing"),
+            STILL,
+            active=cluster(OLD, applicationStatuses=RUNNING),
+            minutes=600,
+        ),
+        "Degraded",
+        "it did not come up within 15 minutes: RayService is initializing",
+    ),
     "a model that changes while requests move, step by step": (
         service(
             READY,
@@ -413,6 +453,17 @@ JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
     "waiting for its cluster": ({"jobDeploymentStatus": "Initializing"}, "Progressing", "Initializing"),
     "running": ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "Progressing", "Running"),
     "retrying": ({"jobDeploymentStatus": "Retrying", "jobStatus": ""}, "Progressing", "Retrying"),
+    "retrying what failed": (
+        {"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED", "reason": "AppFailed", "message": "exit code 1"},
+        "Progressing",
+        "Retrying",
+    ),
+    "failed, and KubeRay has not decided yet": (
+        {"jobDeploymentStatus": "Running", "jobStatus": "FAILED"},
+        "Progressing",
+        "Running",
+    ),
+    "ended by failing": ({"jobDeploymentStatus": "Complete", "jobStatus": "FAILED"}, "Degraded", ""),
     "done": ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "Healthy", ""),
     "failed": (
         {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "exit code 1"},
@@ -488,6 +539,20 @@ def test_a_ray_cluster_is_as_well_as_its_pods(case: str) -> None:
     found = health("ray_cluster", {"metadata": {"generation": 1}, "status": status})
     assert found[0] == expected
     assert message in found[1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        ({"desiredWorkerReplicas": 2}, ("Progressing", "none of 2 workers is ready")),
+        ({"desiredWorkerReplicas": 2, "readyWorkerReplicas": 0}, ("Progressing", "none of 2 workers is ready")),
+        ({"desiredWorkerReplicas": 2, "readyWorkerReplicas": 1}, ("Healthy", "")),
+        ({"desiredWorkerReplicas": 0}, ("Healthy", "")),
+    ],
+)
+def test_a_ray_cluster_without_its_workers_is_progressing(workers: dict[str, int], expected: tuple[str, str]) -> None:
+    status = {"conditions": [HEAD, PROVISIONED], "observedGeneration": 1, **workers}
+    assert health("ray_cluster", {"metadata": {"generation": 1}, "status": status}) == expected
 
 
 def test_a_ray_cluster_whose_change_was_not_taken_is_progressing() -> None:

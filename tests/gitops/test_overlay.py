@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gitops import kustomize, overlay, policies, schemas
+from gitops import clear_text, kustomize, overlay, policies, reach, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
+from gitops.objects import name_of
+from gitops.repository import Repository
 from ray_jobs import cluster, ingress
 
 ROOT = Path(__file__).parents[2]
@@ -165,10 +167,10 @@ def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str
         if item["kind"] == "RayService" or selector is None:
             continue
         chosen = [i for i, found in enumerate(labels) if selector["matchLabels"].items() <= found.items()]
-        assert chosen, policies.name_of(item)
+        assert chosen, name_of(item)
         wanted = {endpoint["port"] for endpoint in item["spec"].get("podMetricsEndpoints", ())}
         wanted |= {port["port"] for rule in item["spec"].get("ingress", ()) for port in rule.get("ports", ())}
-        assert wanted <= set().union(*(ports[i] for i in chosen)), policies.name_of(item)
+        assert wanted <= set().union(*(ports[i] for i in chosen)), name_of(item)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +533,324 @@ def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
     assert all(finding.remedy for finding in found)
 
 
+def patched(
+    files: Mapping[str, str], *operations: str, kind: str = "RayService", name: str = "mergeline"
+) -> dict[str, str]:
+    """The overlay with a patch of these JSON operations more."""
+    lines = "".join(f"      - {operation}\n" for operation in operations)
+    return {OVERLAY: f"{files[OVERLAY].rstrip()}\n  - target: {{kind: {kind}, name: {name}}}\n    patch: |\n{lines}"}
+
+
+def with_object(files: Mapping[str, str], text: str) -> dict[str, str]:
+    """The overlay with an object more."""
+    overlay = files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - more.yaml\n")
+    return {OVERLAY: overlay, "gitops/environments/production/more.yaml": text}
+
+
+WORKER = "/spec/rayClusterConfig/workerGroupSpecs/0/template/spec"
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "words"),
+    [
+        ("{op: replace, path: /spec/upgradeStrategy, value: [NewCluster]}", "upgrade", "None is none that KubeRay"),
+        ('{op: replace, path: /spec/upgradeStrategy/type, value: ""}', "upgrade", "'' is none that KubeRay knows"),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources/limits, value: 5}}", "limits", "cpu and memory"),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources, value: none}}", "limits", "cpu and memory"),
+        (f"{{op: replace, path: {WORKER}/containers/0/ports, value: {{metrics: 8080}}}}", "http", "group cpu"),
+        ("{op: replace, path: /spec/rayClusterConfig/headGroupSpec/rayStartParams, value: foo}", "folder", "head"),
+        ("{op: replace, path: /spec/rayClusterConfig, value: foo}", "overlay", "does not say its pods"),
+    ],
+)
+def test_what_has_no_sense_is_refused_in_words(files: dict[str, str], operation: str, key: str, words: str) -> None:
+    config = files[CONFIG].replace("      threads: 2\n", "      threads: 2\n      feedback: /feedback\n")
+    found = refusals(files | {CONFIG: config} | patched(files, operation))
+    assert any(finding.key == key and words in finding.reason for finding in found), found
+
+
+HEAD = "/spec/rayClusterConfig/headGroupSpec"
+OTHER = f"other@sha256:{DIGEST}"
+LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "words"),
+    [
+        (f"{{op: remove, path: {WORKER}/containers/0/image}}", "image", "container ray-worker has no image"),
+        (f'{{op: replace, path: {WORKER}/containers/0/image, value: ""}}', "image", "ray-worker has no image"),
+        (
+            f'{{op: replace, path: {WORKER}/containers/0/image, value: "https://r/m @sha256:{DIGEST}"}}',
+            "image",
+            "is no reference of an image",
+        ),
+        (
+            f'{{op: replace, path: {WORKER}/containers/0/image, value: "R/M@sha256:{DIGEST}"}}',
+            "image",
+            "is no reference of an image",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/volumes/-, value: {{name: a, image: {{reference: 'q.io/m:latest'}}}}}}",
+            "image",
+            "the image q.io/m:latest is `latest`",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/initContainers, value: [{{name: a, image: 'b:1', {LIMITED}}}]}}",
+            "image",
+            "the image b:1 has no digest",
+        ),
+        (f'{{op: replace, path: {WORKER}/containers/0/resources/limits/memory, value: "0"}}', "limits", "of memory"),
+        (
+            f"{{op: replace, path: {WORKER}/containers/0/resources/limits/memory, value: 1Gi}}",
+            "limits",
+            "requests 4Gi of memory, and its limit is 1Gi",
+        ),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources/limits/cpu, value: 1500m}}", "limits", "is 1500m"),
+        (f"{{op: add, path: {WORKER}/hostNetwork, value: true}}", "pod-security", "hostNetwork is on"),
+        (
+            f"{{op: add, path: {WORKER}/volumes/-, value: {{name: a, hostPath: {{path: /}}}}}}",
+            "pod-security",
+            "the volume a is a hostPath",
+        ),
+        (f"{{op: replace, path: {WORKER}/securityContext/runAsUser, value: 0}}", "pod-security", "it runs as root"),
+        (f"{{op: replace, path: {WORKER}/securityContext/runAsNonRoot, value: false}}", "pod-security", "NonRoot"),
+        (f"{{op: remove, path: {WORKER}/securityContext/seccompProfile}}", "pod-security", "`seccompProfile.type`"),
+        (f"{{op: remove, path: {WORKER}/containers/0/securityContext}}", "pod-security", "`capabilities.drop` is not"),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/securityContext/privileged, value: true}}",
+            "pod-security",
+            "it is privileged",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/securityContext/capabilities/add, value: [SYS_ADMIN]}}",
+            "pod-security",
+            "it adds capabilities",
+        ),
+        (
+            "{op: remove, path: /spec/rayClusterConfig/autoscalerOptions/securityContext}",
+            "pod-security",
+            "headGroupSpec.template: container autoscaler: `allowPrivilegeEscalation` is not false",
+        ),
+        ("{op: remove, path: /spec/rayClusterConfig/authOptions}", "token", "authOptions.mode is not `token`"),
+        ("{op: replace, path: /spec/rayClusterConfig/authOptions/mode, value: disabled}", "token", "is not `token`"),
+        (f"{{op: add, path: {HEAD}/serviceType, value: LoadBalancer}}", "network", "opens Ray's head to the outside"),
+        (f"{{op: add, path: {HEAD}/enableIngress, value: true}}", "network", "opens Ray's head to the outside"),
+        (
+            "{op: remove, path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
+            "/app.kubernetes.io~1part-of}",
+            "network",
+            "no NetworkPolicy without rules selects these pods",
+        ),
+        (f"{{op: replace, path: {WORKER}/serviceAccountName, value: admin}}", "reference", "no ServiceAccount admin"),
+    ],
+)
+def test_a_service_that_breaks_a_policy_is_refused(files: dict[str, str], operation: str, key: str, words: str) -> None:
+    found = refusals(files | patched(files, operation))
+    assert [finding for finding in found if finding.key == key and words in finding.reason], found
+
+
+def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]) -> None:
+    labels = "/spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
+    found = refusals(files | patched(files, f"{{op: replace, path: {labels}, value: {{a: b}}}}"))
+    assert {finding.key for finding in found} == {"network", "reference"}
+    said = "workerGroupSpecs.0.template: no NetworkPolicy without rules selects these pods"
+    assert said in str(found)
+    assert "PodDisruptionBudget ray-workers selects no pod that is there" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ("commonLabels: {team: a}\n", {"network", "reference"}),
+        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference"}),
+        ("labels:\n  - pairs: {team: a}\n", set()),
+        ("commonAnnotations: {team: a}\n", set()),
+        ("namePrefix: x-\n", {"network", "reference"}),
+    ],
+)
+def test_what_kustomize_adds_reaches_both_a_selector_and_its_pods(
+    files: dict[str, str], more: str, keys: set[str]
+) -> None:
+    assert {finding.key for finding in refusals(files | {OVERLAY: files[OVERLAY] + more})} == keys
+
+
+ANYBODY = "from: [{namespaceSelector: {}}]"
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_open"),
+    [
+        ("{}", True),
+        (f"{{{ANYBODY}}}", True),
+        (f"{{{ANYBODY}, ports: [{{port: 8265}}]}}", True),
+        ("{from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: dashboard}]}", True),
+        ("{ports: [{port: 8000, endPort: 9000}]}", True),
+        ("{ports: [{port: serve}, {port: 9000}]}", False),
+        (f"{{{ANYBODY}, ports: [{{port: metrics}}]}}", False),
+        ("{from: [{namespaceSelector: {matchLabels: {a: b}}}]}", False),
+        ("{from: [{podSelector: {}}]}", False),
+    ],
+)
+def test_only_serve_s_ports_may_be_open_to_everybody(files: dict[str, str], rule: str, is_open: bool) -> None:
+    policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: more}\n"
+    found = refusals(files | with_object(files, f"{policy}spec: {{podSelector: {{}}, ingress: [{rule}]}}\n"))
+    assert {finding.key for finding in found} == ({"network"} if is_open else set())
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "is_refused"), [("mergeline-serve-svc", 8000, False), ("mergeline-head-svc", 8265, True)]
+)
+def test_from_outside_there_is_a_way_to_serve_only(
+    files: dict[str, str], service: str, port: int, is_refused: bool
+) -> None:
+    backend = f"{{service: {{name: {service}, port: {{number: {port}}}}}}}"
+    paths = f"{{paths: [{{path: /, pathType: Prefix, backend: {backend}}}]}}"
+    ingress = (
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\n"
+        f"spec: {{rules: [{{http: {paths}}}]}}\n"
+    )
+    route = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: b}\n"
+        f"spec: {{rules: [{{backendRefs: [{{name: {service}, port: {port}}}]}}]}}\n"
+    )
+    for text in (ingress, route):
+        found = refusals(files | with_object(files, text))
+        assert [finding.key for finding in found] == (["network"] if is_refused else [])
+
+
+def test_a_load_balancer_to_the_dashboard_is_refused() -> None:
+    def found(port: object) -> list[Finding]:
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}]}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}
+        return list(reach.refusals([service]))
+
+    assert [finding.key for finding in found(8265)] == ["network"]
+    assert found("serve") == found(8000) == []
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "{py_modules: ['https://example.com/a.zip']}",
+        "{pip: [requests]}",
+        "{uv: [requests]}",
+        "{conda: {dependencies: [pip]}}",
+        "{py_executable: uv run}",
+        "{worker_process_setup_hook: a.b}",
+        "{image_uri: 'rayproject/ray:latest'}",
+        "{container: {image: 'rayproject/ray:latest'}}",
+        "{env_vars: {PYTHONPATH: /tmp}}",
+    ],
+)
+def test_code_comes_from_the_image(files: dict[str, str], runtime: str) -> None:
+    for line in ("    import_path: serve.app:build\n", "          num_cpus: 2\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        text = files[CONFIG].replace(line, f"{line}{indent}runtime_env: {runtime}\n")
+        assert "working-dir" in {finding.key for finding in refusals(files | {CONFIG: text})}
+        harmless = files[CONFIG].replace(line, f"{line}{indent}runtime_env: {{env_vars: {{OMP_NUM_THREADS: '2'}}}}\n")
+        assert refusals(files | {CONFIG: harmless}) == []
+
+
+@pytest.mark.parametrize(("text", "count"), [("pip: [a]", 1), ("env_vars: {A: b}", 0), ("a: [", 1)])
+def test_a_job_s_code_comes_from_the_image_too(text: str, count: int) -> None:
+    job = {"kind": "RayJob", "metadata": {"name": "a"}, "spec": {"runtimeEnvYAML": text}}
+    for item in (job, {"kind": "RayCronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": job["spec"]}}):
+        found = [one for one in policies.check([item], {}, "production") if one.key == "working-dir"]
+        assert len(found) == count
+        assert policies.check([item], {}, "staging")[0].key != "working-dir"
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("StatefulSet", "apps/v1"),
+        ("RoleBinding", "rbac.authorization.k8s.io/v1"),
+        ("ClusterRole", "rbac.authorization.k8s.io/v1"),
+    ],
+)
+def test_what_argo_cd_would_not_take_is_refused(files: dict[str, str], kind: str, version: str) -> None:
+    found = refusals(files | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"))
+    assert f"{kind} a: the AppProject takes no {kind} of the group" in str(found)
+    here = {path: text for path, text in files.items() if not path.startswith("gitops/argocd/")}
+    found = refusals(here | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"))
+    assert "argocd" not in {finding.key for finding in found}  # it is none of ours
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("ExternalSecret", "external-secrets.io/v1"),
+        ("SealedSecret", "bitnami.com/v1alpha1"),
+        ("Certificate", "cert-manager.io/v1"),
+    ],
+)
+def test_what_makes_secrets_in_the_cluster_is_taken(files: dict[str, str], kind: str, version: str) -> None:
+    assert refusals(files | with_object(files, f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n")) == []
+
+
+@pytest.mark.parametrize("line", ["namespace: mergeline-staging\n", "namespace: kube-system\n", ""])
+def test_an_environment_has_its_own_namespace(files: dict[str, str], line: str) -> None:
+    found = refusals(files | {OVERLAY: files[OVERLAY].replace("namespace: mergeline-production\n", line)})
+    assert {finding.key for finding in found} == {"argocd"}
+    assert "and production goes to mergeline-production" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  - ../../base\n", "  - ../../base\n  - git::file:///srv/line//gitops/base\n"),
+        ("  - ../../base\n", "  - ../../base\n  - https://example.com/a.yaml\n"),
+        ("  - ../../base\n", "  - github.com/line/deployments//gitops/base?ref=main\n"),
+        ("  - ../../components/gateway\n", "  - git@example.com:line/deployments\n"),
+        ("    files: [serve-config.yaml]\n", "    files: ['serve-config.yaml=https://example.com/a.yaml']\n"),
+        ("patches:\n", "patches:\n  - path: https://example.com/a.yaml\n"),
+        ("patches:\n", "generators: [https://example.com/a.yaml]\npatches:\n"),
+    ],
+)
+def test_what_lies_elsewhere_is_refused(files: dict[str, str], old: str, new: str) -> None:
+    assert old in files[OVERLAY]
+    found = refusals(files | {OVERLAY: files[OVERLAY].replace(old, new, 1)})
+    assert [finding.key for finding in found] == ["overlay"]
+    assert "not in this repository" in found[0].reason
+
+
+def test_only_texts_of_a_commit_are_read(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    (tmp_path / "gitops").mkdir()
+    (tmp_path / "gitops" / "a.yaml").write_text("a: ä\n")
+    (tmp_path / "gitops" / "logo.png").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "gitops" / "link.yaml").symlink_to("/etc/passwd")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},gitops/submodule")
+    git("commit", "--quiet", "--message", "a")
+    repository = Repository(tmp_path)
+    assert overlay.files_at(repository, repository.fetch("HEAD").id) == {"gitops/a.yaml": "a: ä\n"}
+
+
+def test_an_environment_of_another_name_is_judged_as_strictly_as_production(files: dict[str, str]) -> None:
+    moved = {
+        path.replace("environments/production", "environments/hall-2"): text.replace(
+            "mergeline-production", "mergeline-hall-2"
+        )
+        for path, text in files.items()
+        if path in (OVERLAY, CONFIG)
+    }
+    assert refusals(files | moved, "hall-2") == []
+    _, old, new, _, _ = BAD["working_dir"]
+    path = CONFIG.replace("production", "hall-2")
+    assert [found.key for found in refusals(files | moved | {path: files[CONFIG].replace(old, new)}, "hall-2")] == [
+        "working-dir"
+    ]
+
+
+def test_an_object_without_a_version_is_refused(files: dict[str, str]) -> None:
+    found = refusals(files | with_object(files, "kind: ConfigMap\nmetadata: {name: a}\n"))
+    assert [finding.key for finding in found] == ["overlay"]
+    assert "apiVersion" in found[0].reason
+
+
 def test_what_is_too_long_to_be_observed_is_refused(files: dict[str, str]) -> None:
     found = refusals(files | {CONFIG: files[CONFIG] + "# a line of a fleet\n" * 14_000})
     assert [finding.key for finding in found] == ["observer"]
@@ -547,8 +867,8 @@ def test_a_secret_in_git_is_refused(files: dict[str, str]) -> None:
     secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: ray-token}\nstringData: {auth_token: abc}\n"
     text = files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - secret.yaml\n")
     found = refusals(files | {OVERLAY: text, "gitops/environments/production/secret.yaml": secret})
-    assert [finding.key for finding in found] == ["secret"]
-    assert "Secret ray-token would lie in Git in clear" in found[0].reason
+    assert {finding.key for finding in found} == {"secret", "argocd"}
+    assert "Secret ray-token would lie in Git in clear" in str(found)
 
 
 def test_what_only_names_a_secret_is_not_refused() -> None:
@@ -560,6 +880,80 @@ def test_what_only_names_a_secret_is_not_refused() -> None:
     assert policies.refusals([sealed, external, pod]) == []
     redis = {"kind": "RayCluster", "metadata": {"name": "a"}, "spec": {"redisPassword": {"value": "hunter2"}}}
     assert [finding.key for finding in policies.refusals([redis])] == ["secret"]
+
+
+NAMED = (
+    "AZURE_STORAGE_KEY ACCOUNT_KEY KAGGLE_KEY SIGNING_KEY ENCRYPTION_KEY SSH_KEY TLS_KEY DB_PASS MYSQL_PWD PGPASSWORD "
+)
+NAMED += "REDIS_AUTH PASSPHRASE GITHUB_PAT SECRETS TOKEN_2 AZURE_STORAGE_CONNECTION_STRING AWS_ACCESS_KEY_ID "
+NAMED += "apiToken example.com/token redis-password Authorization API_KEY apiKey"
+HARMLESS = (
+    "PASSWORD_FILE topologyKey PUBLIC_KEY PARTITION_KEY PWD secretName COMPASS KEYS OMP_NUM_THREADS tokenizer bypass"
+)
+
+
+@pytest.mark.parametrize("name", NAMED.split())
+def test_a_name_says_that_a_value_is_secret(name: str) -> None:
+    for value in ({"name": name, "value": "abc"}, {name: "abc"}, {name: {"value": "abc"}}):
+        assert [found.key for found in clear_text.refusals_in({"env": [value]}, "it")] == ["secret"]
+    for nothing in ("", "$REDIS_PASSWORD", "$(RAY_AUTH_TOKEN)", "${A}", "{{ .password }}", "false"):
+        assert list(clear_text.refusals_in({"env": [{"name": name, "value": nothing}]}, "it")) == []
+
+
+@pytest.mark.parametrize("name", HARMLESS.split())
+def test_other_names_do_not(name: str) -> None:
+    assert list(clear_text.refusals_in({name: "abc", "env": [{"name": name, "value": "abc"}]}, "it")) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "is_secret"),
+    [
+        ("postgres://u:hunter2@db/x", True),
+        ("https://user:hunter2@mlflow.example.com", True),
+        ("redis://:hunter2@redis:6379", True),
+        ("s3://AKIA:abc@bucket/key?region=us-east-1", True),
+        ("ray start --redis-password=hunter2", True),
+        ("Bearer eyJhbGciOi", True),
+        ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc==", True),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE", True),
+        (f"ghp_{'a' * 36}", True),
+        ("https://user:$PASSWORD@mlflow.example.com", False),
+        ("https://mlflow.example.com:5000/a@b", False),
+        ("s3://line/bundles/a?scheme=https&endpoint_override=minio.example.com:9000", False),
+        ("ray start --redis-password=$REDIS_PASSWORD", False),
+        ("-----BEGIN CERTIFICATE-----", False),
+        ("line@example.com", False),
+        (OTHER, False),
+    ],
+)
+def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
+    found = [*clear_text.refusals_in({"args": [value]}, "it"), *clear_text.refusals_in({"uri": value}, "it")]
+    assert [finding.key for finding in found] == ["secret", "secret"] * is_secret
+
+
+@pytest.mark.parametrize(
+    ("item", "count"),
+    [
+        ({"kind": "ConfigMap", "data": {"app.env": "# of the app\nexport AWS_SECRET_ACCESS_KEY='abc'\n"}}, 1),
+        ({"kind": "ConfigMap", "data": {"app.sh": "TOKEN=$(cat /token)\nOTHER=abc\n"}}, 0),
+        ({"kind": "ConfigMap", "data": {"secret": "hunter2"}}, 1),
+        (
+            {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
+            0,
+        ),
+        ({"kind": "ResourceQuota", "spec": {"hard": {"count/secrets": "10"}}}, 0),
+        ({"kind": "Middleware", "spec": {"basicAuth": {"secret": "line/users"}}}, 0),
+        ({"kind": "ServiceAccount", "automountServiceAccountToken": "false"}, 0),
+        ({"kind": "MySecretThing", "spec": {"password": "hunter2"}}, 1),
+        ({"kind": "SecretStore", "spec": {"provider": {"vault": {"auth": {"token": "s3cr3t"}}}}}, 1),
+        ({"kind": "ExternalSecret", "spec": {"target": {"template": {"data": {"password": "hunter2"}}}}}, 1),
+        ({"kind": "ExternalSecret", "spec": {"target": {"template": {"data": {"password": "{{ .a }}"}}}}}, 0),
+        ({"kind": "SealedSecret", "spec": {"encryptedData": {"password": "AgBy3"}, "template": {"token": "abc"}}}, 1),
+    ],
+)
+def test_a_reference_is_no_secret_and_a_kind_s_name_no_excuse(item: dict[str, Any], count: int) -> None:
+    whole = {**item, "metadata": {"name": "a", **item.get("metadata", {})}}
+    assert [found.key for found in clear_text.refusals(whole)] == ["secret"] * count
 
 
 @pytest.mark.parametrize(
@@ -593,6 +987,21 @@ def test_an_error_of_kustomize_names_the_file_in_the_repository(files: dict[str,
     found = refusals(files | {"gitops/base/rayservice.yaml": "kind: [\n"})
     assert "mergeline-overlay" not in found[0].reason
     assert "rayservice.yaml" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            'E1127 07:42:55.1 18586 run.go:72] "command failed" err="no \\"gitops/bass\\" there"',
+            'no "gitops/bass" there',
+        ),
+        ('E1127 07:42:55.1 18586 run.go:72] "command failed" err=<\n\ta: first\n\t  second\n >', "a: first\n  second"),
+        ("error: no such file", "no such file"),
+    ],
+)
+def test_an_error_of_kustomize_has_its_own_words_only(printed: str, said: str) -> None:
+    assert kustomize.words_of(printed) == said
 
 
 # --- definitions of other kinds ---------------------------------------------------------------------------------------
@@ -658,7 +1067,38 @@ def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: P
     assert schemas.complaints(item | {"spec": {}}, crds) == ["spec: 'rayClusterConfig' is a required property"]
     whole = {"rayClusterConfig": {"anything": 1}, "rayClusterDeletionDelaySeconds": None}
     assert schemas.complaints(item | {"spec": whole}, crds) == []
-    assert schemas.complaints(item | {"kind": "RayJob"}, crds) is None
+    misspelt = "the definitions of ray.io have no RayJobb in ray.io/v1"
+    assert schemas.complaints(item | {"kind": "RayJobb"}, crds) == [misspelt]
+    assert schemas.complaints(item | {"kind": "A", "apiVersion": "line.example.com/v1"}, crds) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"labels": {"a": "b", "c": ""}, "annotations": {"a": "any text"}, "finalizers": ["a/b"]}, ""),
+        ({"namespace": "mergeline-staging", "creationTimestamp": None}, ""),
+        ({"labelz": {}}, "metadata: Additional properties are not allowed ('labelz' was unexpected)"),
+        ({"anotations": {"a": "b"}}, "'anotations' was unexpected"),
+        ({"labels": {"a": 5}}, "metadata.labels.a: 5 is not of type 'string'"),
+        ({"labels": {"a": "not a label!"}}, "metadata.labels.a: 'not a label!' does not match"),
+        ({"annotations": {"a": True}}, "metadata.annotations.a: True is not of type 'string'"),
+        ({"name": "Merge_line"}, "metadata.name: 'Merge_line' does not match"),
+    ],
+)
+def test_the_metadata_of_other_kinds_is_checked(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition(**KNOWN)))
+    item = {"apiVersion": "ray.io/v1", "kind": "RayService", "spec": {"rayClusterConfig": {}}}
+    found = schemas.complaints(item | {"metadata": {"name": "a", **metadata}}, schemas.read_crds(tmp_path / "crd.yaml"))
+    assert found is not None
+    assert [said in complaint for complaint in found] == [True] * bool(said)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("networking.k8s.io/v1", "Ingres"), ("networking.k8s.io/v1beta1", "Ingress")]
+)
+def test_a_group_of_kubernetes_own_has_the_kinds_that_it_has(version: str, kind: str) -> None:
+    found = schemas.complaints({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}}, {})
+    assert found == [f"Kubernetes 1.37 has no {kind} in {version}"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,14 @@ def group(**changed: Any) -> dict[str, Any]:
 def service(*groups: dict[str, Any], strategy: str = "NewCluster", image: str = "mergeline@sha256:a") -> dict[str, Any]:
     head = {"template": {"spec": {"containers": [{"name": "ray-head", "image": image}]}}}
     spec = {"headGroupSpec": head, "workerGroupSpecs": list(groups or (group(),))}
-    return {"kind": "RayService", "spec": {"upgradeStrategy": {"type": strategy}, "rayClusterConfig": spec}}
+    metadata = {"name": "mergeline", "namespace": "mergeline-production"}
+    whole = {"upgradeStrategy": {"type": strategy}, "rayClusterConfig": spec, "serveConfigV2": image}
+    return {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": metadata, "spec": whole}
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "mergeline-production"}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def of_config(change: Callable[[dict[str, Any]], object]) -> tuple[Upgrade, list[str]]:
@@ -45,14 +52,14 @@ def deployment(config: dict[str, Any]) -> Any:
 
 
 def test_nothing_changes() -> None:
-    found = forecast("production", (config(), config()), (service(), service()))
+    found = forecast("production", (config(), config()), ([service()], [service()]))
     assert (found.upgrade, found.changes) == (Upgrade.NONE, ())
     assert str(found) == "production: nothing changes"
 
 
 def test_a_promotion_is_taken_in_place() -> None:
     promoted = promote(TEXT, None, MODEL)
-    found = forecast("production", (config(), config(promoted)), (service(), service()))
+    found = forecast("production", (config(), config(promoted)), ([service()], [service()]))
     assert found.upgrade is Upgrade.IN_PLACE
     assert str(found).splitlines() == [
         "production: in place (replicas take it as they run)",
@@ -111,7 +118,7 @@ def test_what_serve_does_with_a_change(
 
 def test_what_is_not_applied_does_not_hide_what_is() -> None:
     found = forecast(
-        "production", (config(), config(promote(TEXT, None, MODEL))), (service(), service(group(maxReplicas=9)))
+        "production", (config(), config(promote(TEXT, None, MODEL))), ([service()], [service(group(maxReplicas=9))])
     )
     assert found.upgrade is Upgrade.IN_PLACE
     head, *lines = str(found).splitlines()
@@ -175,25 +182,106 @@ def test_a_deployment_that_gets_actor_options_is_restarted() -> None:
         (
             service(image="mergeline@sha256:b", strategy="NewClusterWithIncrementalUpgrade"),
             Upgrade.INCREMENTAL,
-            ["rayClusterConfig.headGroupSpec.template.spec.containers.0.image"],
+            [
+                "rayClusterConfig.headGroupSpec.template.spec.containers.0.image",
+                "RayService mergeline: spec.upgradeStrategy.type",
+            ],
         ),
         (
             service(image="mergeline@sha256:b", strategy="None"),
-            Upgrade.NOT_APPLIED,
-            ["rayClusterConfig.headGroupSpec.template.spec.containers.0.image"],
+            Upgrade.APPLIED,
+            [
+                "rayClusterConfig.headGroupSpec.template.spec.containers.0.image",
+                "RayService mergeline: spec.upgradeStrategy.type",
+            ],
         ),
         (service(group(groupName="gpu")), Upgrade.NEW_CLUSTER, ["rayClusterConfig.workerGroupSpecs.0.groupName"]),
-        (service(strategy="None"), Upgrade.NONE, []),
+        (service(strategy="None"), Upgrade.APPLIED, ["RayService mergeline: spec.upgradeStrategy.type"]),
     ],
 )
 def test_what_kuberay_does_with_a_change(after: dict[str, Any], upgrade: Upgrade, where: list[str]) -> None:
-    found = forecast("production", (config(), config()), (service(), after))
+    found = forecast("production", (config(), config()), ([service()], [after]))
     assert (found.upgrade, [change.where for change in found.changes]) == (upgrade, where)
+
+
+def changed(item: dict[str, Any], *way: str, to: object) -> dict[str, Any]:
+    """A copy with another value there."""
+    copied = copy.deepcopy(item)
+    inner = copied
+    for step in way[:-1]:
+        inner = inner.setdefault(step, {})
+    inner[way[-1]] = to
+    return copied
+
+
+CLOSED = policy("ray-closed", podSelector={"matchLabels": {"a": "b"}})
+TIMEOUT = "ray.io/initializing-timeout"
+
+
+@pytest.mark.parametrize(
+    ("after", "upgrade", "where"),
+    [
+        (
+            [changed(service(), "spec", "suspend", to=True), CLOSED],
+            Upgrade.REMOVED,
+            ["RayService mergeline: spec.suspend"],
+        ),
+        (
+            [changed(service(), "spec", "serveService", to={"spec": {"type": "LoadBalancer"}}), CLOSED],
+            Upgrade.APPLIED,
+            ["RayService mergeline: spec.serveService"],
+        ),
+        (
+            [changed(service(), "metadata", "annotations", to={TIMEOUT: "1s"}), CLOSED],
+            Upgrade.APPLIED,
+            ["RayService mergeline: metadata.annotations"],
+        ),
+        ([service()], Upgrade.APPLIED, ["NetworkPolicy ray-closed is removed from the namespace mergeline-production"]),
+        (
+            [service(), CLOSED, policy("more")],
+            Upgrade.APPLIED,
+            ["NetworkPolicy more is added to the namespace mergeline-production"],
+        ),
+        (
+            [service(), changed(CLOSED, "spec", "podSelector", "matchLabels", "a", to="c")],
+            Upgrade.APPLIED,
+            ["NetworkPolicy ray-closed: spec.podSelector.matchLabels.a"],
+        ),
+        (
+            [changed(service(), "metadata", "namespace", to="elsewhere"), CLOSED],
+            Upgrade.REMOVED,
+            [
+                "RayService mergeline is added to the namespace elsewhere",
+                "RayService mergeline is removed from the namespace mergeline-production",
+            ],
+        ),
+        (
+            [changed(service(), "metadata", "name", to="x-mergeline"), CLOSED],
+            Upgrade.REMOVED,
+            [
+                "RayService mergeline is removed from the namespace mergeline-production",
+                "RayService x-mergeline is added to the namespace mergeline-production",
+            ],
+        ),
+    ],
+)
+def test_what_argo_cd_applies_beside_the_cluster_is_said(
+    after: list[dict[str, Any]], upgrade: Upgrade, where: list[str]
+) -> None:
+    found = forecast("production", (config(), config()), ([service(), CLOSED], after))
+    assert (found.upgrade, [change.where for change in found.changes]) == (upgrade, where)
+
+
+def test_what_the_observer_looks_for_is_said_once() -> None:
+    template = {"metadata": {"annotations": {"serve-config": "a"}}, "spec": {}}
+    one = policy("observer", template=template) | {"kind": "Deployment"}
+    other = changed(one, "spec", "template", "metadata", "annotations", "serve-config", to="b")
+    assert forecast("production", (config(), config()), ([service(), one], [service(), other])).changes == ()
 
 
 def test_the_most_that_a_change_does_stands_first() -> None:
     after = service(image="mergeline@sha256:b")
-    found = forecast("production", (config(), config(promote(TEXT, None, MODEL))), (service(), after))
+    found = forecast("production", (config(), config(promote(TEXT, None, MODEL))), ([service()], [after]))
     assert found.upgrade is Upgrade.NEW_CLUSTER
     assert {change.upgrade for change in found.changes} == {Upgrade.IN_PLACE, Upgrade.NEW_CLUSTER}
 

@@ -47,3 +47,11 @@ def test_what_it_does_not_is_refused_with_the_field_that_is_wrong(schedule: str,
     with pytest.raises(ScheduleError, match="schedule") as caught:
         check(schedule)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", ["@every 0s", "@every 59s", "@every 0h0m30.5s"])
+def test_what_comes_more_often_than_each_minute_is_refused(schedule: str) -> None:
+    with pytest.raises(ScheduleError, match="more often than each minute"):
+        check(schedule)
+    check("@every 60s")
+    check("@every 0.5m30s")

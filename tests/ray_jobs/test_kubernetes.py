@@ -1,6 +1,7 @@
 """A stage as a RayJob: the same entry point and project file, in pods that nothing takes for serving ones."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from ruamel.yaml import YAML
 
 from gitops import policies
 from gitops.manifest import Project
-from ray_jobs.kubernetes import Target, render, to_yaml
+from ray_jobs.kubernetes import OPTIONS, Target, render, to_yaml
 from ray_jobs.stage import STAGES
+from ray_jobs.submit import SubmissionError
 
 FILE = Path(__file__).parents[2] / "project.yaml"
 TARGET = Target(
@@ -31,9 +33,9 @@ def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_the_entry_point_is_the_one_of_one_machine() -> None:
-    config, found = job("cross_validate", "--workers", "3")
+    config, found = job("cross_validate", "--use-gpu")
     assert found["spec"]["entrypoint"] == (
-        "python -m ray_jobs.cross_validate --project /etc/mergeline/project.yaml --state /var/lib/mergeline --workers 3"
+        "python -m ray_jobs.cross_validate --project /etc/mergeline/project.yaml --state /var/lib/mergeline --use-gpu"
     )
     assert config["data"]["project.yaml"] == FILE.read_text()
     assert found["metadata"]["name"].startswith("cross-validate-2")
@@ -110,6 +112,44 @@ def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_n
         assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
         assert len(name) <= 36, "KubeRay: RayCronJob name should be no more than 36 characters"
     assert names[-1].startswith(f"{stage.replace('_', '-')}-deep-groove")
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "said"),
+    [
+        ("train", ("--workers", "0"), "train needs one worker at least, not 0"),
+        ("train", ("--workers", "many"), "train cannot be run like this: argument --workers: invalid int value"),
+        ("train", ("--workers",), "argument --workers: expected one argument"),
+        ("train", ("--use-g",), "has no option --use-g; those that it has: --workers, --use-gpu"),
+        ("etl", ("--workers", "3"), "etl on Kubernetes has no option --workers; those that it has: none"),
+        ("train", ("--state", "/elsewhere"), "has no option --state"),
+    ],
+)
+def test_what_the_stage_would_not_take_is_refused(stage: str, arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(SubmissionError, match=said):
+        job(stage, *arguments)
+
+
+def test_the_options_are_those_of_the_stages() -> None:
+    for stage in STAGES:
+        text = (FILE.parent / "ray_jobs" / f"{stage}.py").read_text()
+        given = {"--windows"}  # by the job
+        assert set(re.findall(r'parser\.add_argument\("(--[a-z-]+)"', text)) - given == set(OPTIONS.get(stage, ())), (
+            stage
+        )
+
+
+@pytest.mark.parametrize("image", ["", "m:latest", "m", "m:1", f"m@sha256:{policies.NO_DIGEST}", "M:1"])
+def test_an_image_that_the_gates_would_refuse_is_refused(image: str) -> None:
+    with pytest.raises(SubmissionError, match="name it by digest"):
+        job(target=replace(TARGET, image=image))
+
+
+@pytest.mark.parametrize(("stage", "hours"), [("train", 24), ("drift", 2)])
+def test_a_job_that_cannot_begin_ends(stage: str, hours: int) -> None:
+    assert job(stage)[1]["spec"]["activeDeadlineSeconds"] == hours * 3600
+    scheduled = render(stage, (), Project.read(FILE), FILE.read_text(), TARGET, "@daily")[1]["spec"]["jobTemplate"]
+    assert scheduled["activeDeadlineSeconds"] == hours * 3600
 
 
 def test_what_is_printed_reads_back() -> None:

@@ -1,0 +1,84 @@
+"""Finds secrets that stand in clear: by the names of variables and keys, and by values that can be nothing else."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gitops.findings import Finding, refuse
+from gitops.objects import Object, at, group_of, mappings, name_of, texts
+
+_NAME = re.compile(
+    r"(?i)(pass(word|wd|phrase)s?|(?<=[_-])(pass|pwd|pat)|tokens?|secrets?|credentials?|bearer|authorization"
+    r"|connection_?string|(redis|basic|http)[_-]?auth"
+    r"|(access|account|api|encryption|master|private|secret|signing|ssh|storage|tls)[_-]?key(_id)?)([_-]?\d+)?\Z"
+)
+_KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
+"""Variables are in capitals; in small letters a key is more often that of a mapping."""
+# Values by which nobody gets in: a place to look at, a template's, a switch.
+_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
+_SECRETS_NAME = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)?\Z")
+_VALUES = {
+    "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?![$<{])[^\s/@]+@"),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a token": re.compile(
+        r"\b(gh[oprsu]_\w{30}|github_pat_\w{22}|glpat-[\w-]{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}\b|hf_[A-Za-z]{30})"
+        r"|\bBearer (?![$<{])\S{6}|\bAccountKey=\w"
+    ),
+    "a password in an option": re.compile(
+        r"(?i)(?<!\S)--[a-z-]*(password|passwd|secret|token|api-key)[= ](?![$<{-])\S"
+    ),
+}
+_ASSIGNED = re.compile(r"(?m)^\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?(?P<value>.*?)[\"']?\s*$")
+_ELSEWHERE = "take it from a Secret with `valueFrom.secretKeyRef`"
+_JUDGED_APART = ("spec.serveConfigV2", "spec.template.metadata.annotations.serve-config")
+
+
+def refusals(item: Object) -> Iterator[Finding]:
+    """What an object holds in clear."""
+    if item["kind"] == "Secret" and group_of(item) == "":
+        if item.get("data") or item.get("stringData"):
+            remedy = "make it by hand, or let External Secrets or Sealed Secrets do it"
+            yield refuse("secret", f"{name_of(item)} would lie in Git in clear (base64 hides nothing)", remedy)
+        return
+    if item["kind"] == "SealedSecret" and isinstance(item.get("spec"), dict):
+        item = {**item, "spec": {key: value for key, value in item["spec"].items() if key != "encryptedData"}}
+    yield from refusals_in(item, name_of(item), item["kind"])
+
+
+def refusals_in(value: Mapping[str, Any], source: str, kind: str = "") -> Iterator[Finding]:
+    """What a value holds in clear.
+
+    Args:
+        value: an object or a configuration.
+        source: named in errors.
+        kind: the object's; empty: it is none of Kubernetes.
+    """
+    for path, inner in mappings(value):
+        named = {str(inner.get("name")): inner.get("value")}
+        keys = {str(key): at(found, "value") if isinstance(found, dict) else found for key, found in inner.items()}
+        for name, found in (named | keys).items():
+            if isinstance(found, str) and _is_secret(name, found) and not _names_one(path, name, found, kind):
+                yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", _ELSEWHERE)
+    for path, text in texts(value):
+        if path in _JUDGED_APART:
+            continue
+        for what, pattern in _VALUES.items():
+            if pattern.search(text):
+                yield refuse("secret", f"{source}: {path} holds {what}", _ELSEWHERE)
+        for line in _ASSIGNED.finditer(text) if kind == "ConfigMap" else ():
+            if _is_secret(line[1], line["value"]):
+                yield refuse("secret", f"{source}: {path}: {line[1]} stands there in clear", _ELSEWHERE)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return bool(_NAME.search(name) or _KEY.search(name)) and not _NONE.match(value)
+
+
+def _names_one(path: str, name: str, value: str, kind: str) -> bool:
+    """Whether the value is the name of a Secret, or of a key in one, as controllers take them."""
+    if kind == "ResourceQuota":  # it counts them
+        return True
+    if kind.endswith("ExternalSecret"):
+        return name == "secretKey"
+    is_reference = name == "secret" or (name.endswith("-secret") and "/" in name and path.endswith("annotations"))
+    return kind not in ("", "ConfigMap") and is_reference and _SECRETS_NAME.match(value) is not None

@@ -1,0 +1,98 @@
+"""Kubernetes objects as kustomize renders them, read whatever their shape: what is wrong with that, the schemas say."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Object = Mapping[str, Any]
+"""A Kubernetes object, as JSON has it: `apiVersion`, `kind` and `metadata.name` are texts."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What an object says of the pods that are made from it."""
+
+    owner: str
+    """The object, as errors name it."""
+    path: str
+    """Where its template stands in that."""
+    labels: Mapping[str, Any]
+    """Those of the template, and those that KubeRay adds."""
+    spec: Mapping[str, Any]
+    is_rays: bool
+    """Whether Ray runs in it."""
+
+    def __str__(self) -> str:
+        """As errors name it."""
+        return f"{self.owner}: {self.path}" if self.path else self.owner
+
+    def containers(self) -> list[dict[str, Any]]:
+        """All of them, those included that run before and beside the others."""
+        kinds = ("initContainers", "containers", "ephemeralContainers")
+        return [container for kind in kinds for container in dicts(self.spec.get(kind))]
+
+
+def name_of(item: Object) -> str:
+    """An object as errors name it."""
+    return f"{item['kind']} {item['metadata']['name']}"
+
+
+def group_of(item: Object) -> str:
+    """The API group; empty for Kubernetes' first."""
+    return str(item.get("apiVersion", "")).rpartition("/")[0]
+
+
+def mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping in a value, with where it stands."""
+    if isinstance(value, dict):
+        yield path, value
+        for key, inner in value.items():
+            yield from mappings(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from mappings(inner, f"{path}.{index}")
+
+
+def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a value, with where it stands."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from texts(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from texts(inner, f"{path}.{index}")
+    elif isinstance(value, str):
+        yield path, value
+
+
+def at(value: Any, *keys: str) -> Any:
+    """What stands at the end of a way through mappings; None where the way ends before."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def mapping(value: Any, *keys: str) -> dict[str, Any]:
+    """The mapping at the end of a way; empty where there is none."""
+    found = at(value, *keys)
+    return found if isinstance(found, dict) else {}
+
+
+def dicts(value: Any, *keys: str) -> list[dict[str, Any]]:
+    """The mappings in the list at the end of a way; none where there is no list."""
+    found = at(value, *keys)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def pods(item: Object) -> Iterator[Pod]:
+    """The pods of an object, of whatever kind it is."""
+    for path, template in mappings(item):
+        if not isinstance(at(template, "spec", "containers"), list):
+            continue
+        added: dict[str, str] = {}
+        if path.endswith("headGroupSpec.template"):
+            added = {"ray.io/node-type": "head"}
+        elif path.rpartition(".")[0].rpartition(".")[0].endswith("workerGroupSpecs"):
+            added = {"ray.io/node-type": "worker"}
+        labels = mapping(template, "metadata", "labels") | added
+        yield Pod(name_of(item), path, labels, mapping(template, "spec"), bool(added))
