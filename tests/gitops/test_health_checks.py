@@ -566,7 +566,17 @@ def test_a_ray_cluster_whose_change_was_not_taken_is_progressing() -> None:
         ({}, ("Progressing", "")),
         ({"health": {"status": "Healthy"}}, ("Healthy", "")),
         ({"health": {"status": "Degraded", "message": "a pod fails"}}, ("Degraded", "a pod fails")),
+        (
+            {"health": {"status": "Healthy"}, "operationState": {"phase": "Running"}},
+            ("Progressing", "it is being synced"),
+        ),
+        ({"health": {"status": "Healthy"}, "operationState": {"phase": "Succeeded"}}, ("Healthy", "")),
     ],
 )
 def test_an_application_in_an_application_has_its_own_health(status: dict[str, Any], expected: tuple[str, str]) -> None:
     assert health("application", {"status": status}) == expected
+
+
+def test_an_application_whose_sync_is_about_to_begin_is_not_healthy_yet() -> None:
+    asked = {"operation": {"sync": {"revision": "a"}}, "status": {"health": {"status": "Healthy"}}}
+    assert health("application", asked) == ("Progressing", "it is being synced")

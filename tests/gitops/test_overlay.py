@@ -187,6 +187,14 @@ def test_a_component_can_be_added(files: dict[str, str], component: str) -> None
     assert {(item["apiVersion"].rpartition("/")[0], item["kind"]) for item in rendered} <= allowed
 
 
+def test_argo_cd_keeps_no_change_of_a_worker_group_from_the_cluster(files: dict[str, str]) -> None:
+    template = YAML(typ="safe").load(files["gitops/argocd/environments.yaml"])["spec"]["template"]["spec"]
+    options = template["syncPolicy"]["syncOptions"]
+    assert "ServerSideApply=true" in options
+    # With it Argo CD 3.5.1 was seen to take the whole list from what runs (argo-cd#17694).
+    assert not [option for option in options if option.startswith("RespectIgnoreDifferences")]
+
+
 @pytest.mark.parametrize("others", ["", "\n  - ../../components/gpu-workers"])
 def test_the_monitors_windows_lie_on_a_volume_that_all_pods_mount(files: dict[str, str], others: str) -> None:
     path = "gitops/environments/staging/kustomization.yaml"
