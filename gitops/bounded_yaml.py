@@ -43,7 +43,7 @@ def load_all(text: str, source: str) -> list[Any]:
     try:
         _mind_limits(text, source)
         return list(YAML(typ="safe", pure=True).load_all(text))
-    except (YAMLError, ValueError) as error:  # ValueError: ruamel's, for an impossible date, say
+    except (YAMLError, ValueError, LookupError) as error:  # the last two are ruamel's, for an impossible date, say
         raise ContractError(f"{source} is not YAML: {error}") from error
 
 

@@ -14,21 +14,21 @@ _NAME = re.compile(
 )
 _KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
 """Variables are in capitals; in small letters a key is more often that of a mapping."""
-# Values by which nobody gets in: a place to look at, a template's, a switch.
-_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
+# Values by which nobody gets in: a place to look at, a template's, a switch, a number.
+_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|[0-9.]*\Z")
 _SECRETS_NAME = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)?\Z")
 _VALUES = {
-    "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?![$<{])[^\s/@]+@"),
+    "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,99}:(?![$<{])[^\s/@]+@"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a token": re.compile(
         r"\b(gh[oprsu]_\w{30}|github_pat_\w{22}|glpat-[\w-]{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}\b|hf_[A-Za-z]{30})"
-        r"|\bBearer (?![$<{])\S{6}|\bAccountKey=\w"
+        r"|\bBearer (?=\S*[0-9A-Z])[\w.~+/=-]{10}|\bAccountKey=\w"
     ),
     "a password in an option": re.compile(
         r"(?i)(?<!\S)--[a-z-]*(password|passwd|secret|token|api-key)[= ](?![$<{-])\S"
     ),
 }
-_ASSIGNED = re.compile(r"(?m)^\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?(?P<value>.*?)[\"']?\s*$")
+_ASSIGNED = re.compile(r"(?m)^[ \t]*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?(?P<value>.*?)[\"']?[ \t]*$")
 _ELSEWHERE = "take it from a Secret with `valueFrom.secretKeyRef`"
 _JUDGED_APART = ("spec.serveConfigV2", "spec.template.metadata.annotations.serve-config")
 
@@ -80,5 +80,6 @@ def _names_one(path: str, name: str, value: str, kind: str) -> bool:
         return True
     if kind.endswith("ExternalSecret"):
         return name == "secretKey"
-    is_reference = name == "secret" or (name.endswith("-secret") and "/" in name and path.endswith("annotations"))
+    is_annotation = name.endswith("-secret") and "/" in name and path.endswith("annotations")
+    is_reference = name in ("secret", "secretName") or name.endswith("Secret") or is_annotation
     return kind not in ("", "ConfigMap") and is_reference and _SECRETS_NAME.match(value) is not None

@@ -1,5 +1,6 @@
 """Whether Argo CD would take an environment's objects: by the AppProject and the ApplicationSet of the same tree."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,7 +11,7 @@ from gitops.objects import Object, at, dicts, group_of, name_of
 
 FOLDER = "gitops/argocd/"
 """Where a repository keeps what Argo CD is told. One without it is not asked for what stands there."""
-_NAME = "{{ .path.basename }}"
+_NAME = re.compile(r"\{\{\s*\.path\.basename\s*\}\}")
 
 
 def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: str) -> Iterator[Finding]:
@@ -27,7 +28,7 @@ def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: s
     told = list(_told(files))
     projects = [item for item in told if item.get("kind") == "AppProject"]
     namespaces = [
-        str(namespace).replace(_NAME, environment)
+        _NAME.sub(environment, str(namespace))
         for item in told
         if item.get("kind") == "ApplicationSet"
         and (namespace := at(item, "spec", "template", "spec", "destination", "namespace"))

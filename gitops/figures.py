@@ -4,7 +4,7 @@ Everything is read anew for each scrape, so that it is as true as the files.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def _served_samples(state: State, found: Status) -> Iterator[Sample]:
             labels = (*series, model.name if model else "", version, digest[:_DIGITS], revision)
             yield Sample(metrics.SERVED, 1, labels)
             if model:
-                yield from _version_samples(state, (*series, model.name, version), state.version_of(model))
+                with suppress(ContractError):  # a version that cannot be read has no figures
+                    yield from _version_samples(state, (*series, model.name, version), state.version_of(model))
 
 
 def _version_samples(state: State, series: tuple[str, ...], registered: ModelVersion | None) -> Iterator[Sample]:

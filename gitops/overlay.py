@@ -11,7 +11,7 @@ from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import Schema, judge_schema, serve_schema
 from gitops.layout import serve_config_path
-from gitops.objects import mappings, name_of
+from gitops.objects import Object, mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
 
@@ -54,8 +54,16 @@ def check(
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
         *elsewhere,
-        *policies.check(objects, config, environment),
+        *_policies(objects, config, environment),
     ]
+
+
+def _policies(objects: Sequence[Object], config: Mapping[str, Any], environment: str) -> list[Finding]:
+    try:
+        return policies.check(objects, config, environment)
+    except TypeError as error:  # a number where a list belongs, say, of which the schema's finding says more
+        found = f"an object has another shape than its kind, so that the policies cannot be asked ({error})"
+        return [refuse("policies", found, "mend what the schemas refuse first")]
 
 
 def forecast(repository: Repository, base: str, revision: str, environment: str) -> Forecast:

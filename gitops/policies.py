@@ -138,6 +138,8 @@ def _upgrade(item: Object) -> Iterator[Finding]:
     if item["kind"] != "RayService":
         return
     strategy = at(item, "spec", "upgradeStrategy")
+    if isinstance(strategy, dict) and "type" not in strategy:  # KubeRay's own default
+        return
     kind = UPGRADES[0] if strategy is None else at(strategy, "type")
     if kind not in UPGRADES:
         found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"

@@ -91,8 +91,8 @@ def ask_replicas(url: str, wanted: UserConfig | FleetConfig, running: frozenset[
             answer = kind.parse(response.raise_for_status().json(), str(response.url), extra="ignore")
         except (httpx.HTTPError, ValueError, ContractError) as error:
             silence = f"{path}: {_reason(error)}"
-            if isinstance(error, httpx.ReadTimeout):  # it waits its turn
-                busy = True
+            if isinstance(error, httpx.TimeoutException):
+                busy = isinstance(error, httpx.ReadTimeout)  # it is connected, and waits its turn
                 break
             busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY
         else:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from gitops.errors import ContractError
 from gitops.manifest import ModelVersion, ServedModel
 
 _BLOCK_BYTES = 64 * 1024
@@ -124,11 +123,15 @@ class State:
         return [_read_version(path, path.stat().st_mtime_ns) for path in files]
 
     def version_of(self, model: ServedModel) -> ModelVersion | None:
-        """The registered version of this bundle; None where another registry gave its number, or it cannot be read."""
+        """The registered version of this bundle; None where there is none, or another registry gave its number.
+
+        Raises:
+            ContractError: it cannot be read.
+        """
         file = self.models / model.name / f"{model.version}.yaml"
         try:
             version = _read_version(file, file.stat().st_mtime_ns)
-        except (OSError, ContractError):
+        except OSError:
             return None
         return version if version.model.sha256 == model.sha256 else None
 

@@ -145,9 +145,9 @@ def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[F
         is_service = key[1] == RAY_SERVICE
         if key not in new:
             upgrade = Upgrade.REMOVED if is_service else Upgrade.APPLIED
-            yield ForecastChange(upgrade=upgrade, where=f"{name} is removed from the namespace {key[2]}")
+            yield ForecastChange(upgrade=upgrade, where=f"{name} is removed{_whence('from', key[2])}")
         elif key not in old:
-            yield ForecastChange(upgrade=Upgrade.APPLIED, where=f"{name} is added to the namespace {key[2]}")
+            yield ForecastChange(upgrade=Upgrade.APPLIED, where=f"{name} is added{_whence('to', key[2])}")
         else:
             if is_service:
                 yield from _of_cluster(old[key], new[key])
@@ -157,12 +157,16 @@ def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[F
                 yield ForecastChange(upgrade=upgrade, where=f"{name}: {path.removeprefix('.')}")
 
 
+def _whence(word: str, namespace: str) -> str:
+    return f" {word} the namespace {namespace}" if namespace else ""
+
+
 def _identity(item: Object) -> tuple[str, str, str, str]:
     """What Argo CD and Kubernetes know an object by."""
     return (
         group_of(item),
         item["kind"],
-        str(at(item, "metadata", "namespace") or "of Argo CD"),
+        str(at(item, "metadata", "namespace") or ""),
         item["metadata"]["name"],
     )
 

@@ -7,8 +7,8 @@ from starlette.types import Message
 
 from serve.protocol import RequestError
 
-_TAIL_BYTES = 1024
-"""A form ends with its boundary, of at most 70 characters (RFC 2046); what may come after it is not looked at."""
+_TAIL_BYTES = 80
+"""A boundary has at most 70 characters (RFC 2046), and two dashes on each side of it end a form."""
 
 
 def limited(request: Request, limit: int) -> Request:
@@ -47,15 +47,15 @@ def limited_form(request: Request, limit: int) -> Request:
     Raises:
         RequestError: as `limited`.
     """
-    within, tail = limited(request, limit), b""
+    within, tail, ended = limited(request, limit), b"", False
     boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
 
     async def receive() -> Message:
-        nonlocal tail
+        nonlocal tail, ended
         message = await within.receive()
-        tail = (tail + message.get("body", b"")[-_TAIL_BYTES:])[-_TAIL_BYTES:]
-        is_last = message["type"] == "http.request" and not message.get("more_body")
-        if is_last and boundary is not None and b"--" + boundary + b"--" not in tail:
+        tail = tail[-_TAIL_BYTES:] + message.get("body", b"")
+        ended = ended or boundary is None or b"--" + boundary + b"--" in tail
+        if message["type"] == "http.request" and not message.get("more_body") and not ended:
             raise MultiPartException("the form is cut off: its last boundary is missing; send all of it")
         return message
 

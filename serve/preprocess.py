@@ -30,6 +30,8 @@ _PNG_LAYOUT = slice(24, 29)
 _PLAIN_PNG = {1: bytes((8, 0, 0, 0, 0)), 3: bytes((8, 2, 0, 0, 0))}
 # kornia-rs holds Python's lock while it decodes, some 5 ms for a million pixels; OpenCV does not.
 _MOST_PLAIN_PIXELS = 2_000_000
+_END = b"\xff\xd9"
+"""The marker that ends a JPEG."""
 # Where a camera was held otherwise, what brings its rows and columns upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -150,17 +152,32 @@ def _plain_png(data: bytes, height: int, width: int, channels: Literal[1, 3]) ->
 def _jpeg(data: bytes, orientation: int, channels: Literal[1, 3]) -> Pixels:
     """The same pixels as OpenCV's, which is silent about damage: it fills with gray what it cannot read."""
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+        pixels = _strictly(data, channels)
     except ValueError as error:
-        raise ImageError(400, f"the JPEG file is cut off or damaged ({error}): send the whole file") from None
+        end = data.rfind(_END)
+        padded = data[:end].rstrip(b"\0")
+        if len(padded) == end:
+            raise ImageError(400, f"the JPEG file is cut off or damaged ({error}): send the whole file") from None
+        try:  # some cameras fill up with zeros before the end
+            pixels = _strictly(padded + _END, channels)
+        except ValueError:
+            raise ImageError(400, f"the JPEG file is cut off or damaged ({error}): send the whole file") from None
     upright = _UPRIGHT[orientation](pixels) if orientation in _UPRIGHT else pixels
     return np.ascontiguousarray(upright[..., 0] if channels == 1 else upright, np.uint8)
 
 
+def _strictly(data: bytes, channels: Literal[1, 3]) -> Pixels:
+    """What libjpeg-turbo decodes without a warning; ValueError with the warning else."""
+    pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+    return pixels
+
+
 def _orientation(header: Image.Image) -> int:
     """How the camera was held, as EXIF says it; 1, upright, where it does not or cannot be read."""
+    exif = Image.Exif()  # of EXIF alone: `getexif` would look into XMP as well, as OpenCV does not
     with suppress(Exception):  # whatever the parser stumbles over
-        return int(header.getexif().get(ExifTags.Base.Orientation, 1))
+        exif.load(header.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     return 1
 
 

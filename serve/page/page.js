@@ -55,7 +55,7 @@ const queue = new Queue(async (item) => {
     const answer = await judge(item.file, signal, (seconds, reason) => {
       item.note = `${reason}; again in ${Math.round(seconds)} s`;
       draw(item);
-    });
+    }, Boolean(item.answer));
     item.straightened = facts ? (facts.model?.straightened ?? false) : null;
     item.take(answer);
     unsaved = true;
@@ -439,6 +439,7 @@ function takeOut(some) {
   }
   unsaved &&= items.length > 0;
   $("undo-text").textContent = some.length > 1 ? `${some.length} photographs were cleared.` : `${some[0].name} was removed.`;
+  (document.querySelector("dialog[open]") ?? document.body).append($("undo")); // what lies outside of a dialog cannot be reached
   $("undo").hidden = false;
   overview();
 }

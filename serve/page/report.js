@@ -11,11 +11,12 @@ const remembered = () => kept("localStorage", "by") ?? "";
 
 /**
  * Says what an item is.
+ * @param {object} answer the judgement that is meant: another version may have judged the item since
  * @param {{ label: string, said: string, threshold: number }} said the right label; what was shown, at which threshold
  * @param {(seconds: number, reason: string) => void} onWait told of each wait before the next try
  */
-export async function tell(item, said, onWait) {
-  const { id, score, model_name, model_version, model_digest } = item.answer;
+export async function tell(item, answer, said, onWait) {
+  const { id, score, model_name, model_version, model_digest } = answer;
   await report(item.file, item.name, { by: remembered(), ...said, id, score, model_name, model_version, model_digest }, onWait);
 }
 
@@ -27,9 +28,9 @@ export function ask(item, threshold, onSent) {
   const shownStill = () => dialog.open && mine === asked; // else the dialog is about another item by now
   const before = item.report;
   // Who mends what he has said speaks of what he saw then, in the same name: so it takes the place of the first.
-  const { said, ...seen } = before ?? { said: labelAt(item.answer, threshold), threshold, by: remembered() };
+  const { answer, said, ...seen } = before ?? { answer: item.answer, said: labelAt(item.answer, threshold), threshold, by: remembered() };
   const standing = before?.label ?? said;
-  const others = item.answer.probabilities.map(([name]) => name).filter((name) => name !== standing);
+  const others = answer.probabilities.map(([name]) => name).filter((name) => name !== standing);
   at("title").textContent = before ? "Mend what was reported" : "This is wrong";
   at("about").textContent = `${item.name} was judged ${said}${before ? `, and reported as ${standing}` : ""}.`;
   at("labels").replaceChildren(
@@ -56,10 +57,10 @@ export function ask(item, threshold, onSent) {
     at("send").disabled = true;
     at("error").hidden = true;
     try {
-      await tell(item, { label, said, threshold: seen.threshold, comment: at("comment").value.trim(), by }, (seconds, reason) => {
+      await tell(item, answer, { label, said, threshold: seen.threshold, comment: at("comment").value.trim(), by }, (seconds, reason) => {
         if (shownStill()) at("wait").textContent = `${reason}; trying again …`;
       });
-      item.report = label === said ? null : { label, said, threshold: seen.threshold, by };
+      item.report = label === said ? null : { answer, label, said, threshold: seen.threshold, by };
       item.note = item.report ? null : "taken back: the judgement was right";
       if (shownStill()) dialog.close();
       onSent(item);

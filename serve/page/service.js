@@ -71,9 +71,11 @@ async function send(path, options, patience, onWait = () => {}) {
 const CLIENT = `page-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
 const raw = (file, signal) => ({ method: "POST", body: file, headers: { "Content-Type": "application/octet-stream", "X-Client-Id": CLIENT }, signal });
 
-/** Judges a photograph; `probabilities` are pairs of class and share, the good class first. */
-export async function judge(file, signal, onWait) {
-  return inClassOrder(await (await send("predict", raw(file, signal), PATIENCE_SECONDS.judging, onWait)).text());
+/** Judges a photograph, which counts unless it was judged before; `probabilities` are pairs of class and share, the good class first. */
+export async function judge(file, signal, onWait, before) {
+  const options = raw(file, signal);
+  if (before) options.headers["X-Count"] = "false";
+  return inClassOrder(await (await send("predict", options, PATIENCE_SECONDS.judging, onWait)).text());
 }
 
 /** The answer with its classes in the order in which it has them: JavaScript's objects put names like "2" first. */

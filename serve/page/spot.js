@@ -74,7 +74,7 @@ async function answer(label) {
     at("error").hidden = false;
   };
   try {
-    await tell(item, { label, said, threshold, sampled: true }, (seconds, reason) => say(`${reason}; trying again …`));
+    await tell(item, item.answer, { label, said, threshold, sampled: true }, (seconds, reason) => say(`${reason}; trying again …`));
     item.checked = true;
     if (mine !== items) return;
     counts[label === said ? "right" : "wrong"]++;
@@ -105,7 +105,7 @@ dialog.addEventListener("close", () => {
   image.removeAttribute("src");
 });
 dialog.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || at("answers").hidden) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || at("answers").hidden) return;
   const key = event.key.toLowerCase();
   const meant = key === "s" ? at("skip") : [...at("answers").children].find((one) => one.dataset.key === key);
   if (meant) {

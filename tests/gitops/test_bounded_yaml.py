@@ -46,6 +46,12 @@ def test_what_exceeds_a_limit_is_refused_at_once(text: str, said: str, read: Cal
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("text", ["a: !!bool x", "a: !!int ''", "a: !!float ''", "a: 2026-13-45"])
+def test_a_value_that_its_tag_cannot_be_is_no_yaml(text: str) -> None:
+    with pytest.raises(ContractError, match=r"a\.yaml is not YAML"):
+        bounded_yaml.load(text, "a.yaml")
+
+
 def test_what_people_write_is_read() -> None:
     assert bounded_yaml.load("a: &a {b: [1, 2]}\nc: *a\nd: {<<: *a, e: 1}", "a.yaml") == {
         "a": {"b": [1, 2]},

@@ -2,11 +2,35 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
-from gitops.replicas import address_of
+from gitops.manifest import ServedModel, UserConfig
+from gitops.replicas import address_of, ask_replicas
 from gitops.serve_api import ServeDetails
 from tests.gitops.test_health import running
+
+
+def user_config() -> UserConfig:
+    return UserConfig.of(ServedModel(name="screw", version="1", uri="file:///b", sha256="a" * 64))
+
+
+@pytest.mark.parametrize(
+    ("error", "busy"), [(httpx.ConnectTimeout("no way there"), False), (httpx.ReadTimeout("in a queue"), True)]
+)
+def test_who_does_not_answer_in_time_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, error: httpx.TimeoutException, *, busy: bool
+) -> None:
+    asked = []
+
+    def get(url: str, **_: object) -> httpx.Response:
+        asked.append(url)
+        raise error
+
+    monkeypatch.setattr(httpx, "get", get)
+    answers = ask_replicas("http://127.0.0.1:9", user_config(), frozenset({"a", "b"}))
+    assert (len(asked), answers.busy) == (1, busy)
+    assert str(error) in answers.silence
 
 
 @pytest.mark.parametrize(

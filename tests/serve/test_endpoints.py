@@ -336,6 +336,8 @@ async def test_a_form_that_is_cut_off_is_refused_and_not_judged_in_part(client: 
     headers = {"Content-Type": form.headers["content-type"]}
     answer = await client.post("/predict", content=whole[: -len(b"\r\n")], headers=headers)
     assert len(answer.json()["predictions"]) == 3, "a line's end after the last boundary is not asked for"
+    answer = await client.post("/predict", content=whole + b"an epilogue " * 300, headers=headers)
+    assert len(answer.json()["predictions"]) == 3, "RFC 2046 lets it have one"
     response = await client.post("/predict", content=whole[: -len(b"\r\n") - cut], headers=headers)
     assert response.status_code == 400
     assert "the form is cut off" in response.json()["error"]["reason"]

@@ -175,6 +175,21 @@ def test_a_jpeg_whose_middle_is_lost_is_damaged() -> None:
         decode(data[: len(data) // 2] + b"\x55" * 200 + data[len(data) // 2 + 200 :])
 
 
+def test_zeros_before_the_end_are_no_damage() -> None:
+    data = jpeg()
+    np.testing.assert_array_equal(decode(data[:-2] + bytes(16) + data[-2:]), decode(data))
+    with pytest.raises(ImageError, match="cut off or damaged"):
+        decode(data[: len(data) // 2] + bytes(16) + data[-2:])
+
+
+def test_an_orientation_that_only_xmp_has_turns_nothing() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    data = jpeg(xmp=xmp)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(decode(data), expected)
+
+
 def test_exif_that_cannot_be_read_turns_nothing() -> None:
     data = jpeg(orientation=6)
     after = data.index(b"Exif\0\0") + 6
