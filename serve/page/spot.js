@@ -12,7 +12,7 @@ const image = dialog.querySelector("img");
 let items = [];
 let place = 0;
 let counts = { right: 0, wrong: 0 };
-let sending = false;
+let sending = null; // the check whose answer is on its way
 
 /** Asks about some of the items that were not asked about yet, whatever they were judged and wherever the slider is. */
 export function begin(judged) {
@@ -62,9 +62,8 @@ function button(text, key, label) {
 }
 
 async function answer(label) {
-  if (sending) return;
-  sending = true;
-  const mine = items;
+  if (sending === items) return;
+  const mine = (sending = items);
   const item = items[place];
   const { label: said, threshold } = item.answer;
   at("error").hidden = true;
@@ -83,12 +82,12 @@ async function answer(label) {
   } catch (error) {
     say(`It was not kept: ${error.message}`);
   } finally {
-    sending = false;
+    if (sending === mine) sending = null;
   }
 }
 
 function skip() {
-  if (sending) return;
+  if (sending === items) return;
   place++;
   draw();
 }
