@@ -19,8 +19,6 @@ from gitops.objects import at, texts
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""
-Object = dict[str, Any]
-"""A Kubernetes object, as JSON has it."""
 _NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 # The fields of a kustomization that name files or folders, and those that name files only.
 _MADE_OF = ("resources", "components", "bases", "generators", "transformers", "validators", "configurations", "crds")
@@ -36,7 +34,7 @@ def overlay_path(environment: str) -> str:
     return f"{ENVIRONMENTS}/{environment}/kustomization.yaml"
 
 
-def render(files: Mapping[str, str], environment: str) -> list[Object]:
+def render(files: Mapping[str, str], environment: str) -> list[dict[str, Any]]:
     """The objects of an environment, in kustomize's order.
 
     Args:

@@ -40,20 +40,20 @@ def files() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def rendered(files: dict[str, str]) -> dict[str, list[kustomize.Object]]:
+def rendered(files: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     return {name: kustomize.render(files, name) for name in ENVIRONMENTS}
 
 
-def service(objects: list[kustomize.Object]) -> kustomize.Object:
+def service(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return next(item for item in objects if item["kind"] == "RayService")
 
 
-def observer(objects: list[kustomize.Object]) -> dict[str, Any]:
+def observer(objects: list[dict[str, Any]]) -> dict[str, Any]:
     template: dict[str, Any] = next(item["spec"]["template"] for item in objects if item["kind"] == "Deployment")
     return template
 
 
-def pods(objects: list[kustomize.Object]) -> list[dict[str, Any]]:
+def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cluster = service(objects)["spec"]["rayClusterConfig"]
     return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
 
@@ -77,7 +77,7 @@ def test_an_overlay_passes_and_says_what_was_not_compared(files: dict[str, str],
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_service_and_its_observer_get_the_very_file_that_promotions_edit(
-    files: dict[str, str], rendered: dict[str, list[kustomize.Object]], name: str
+    files: dict[str, str], rendered: dict[str, list[dict[str, Any]]], name: str
 ) -> None:
     placed = service(rendered[name])["spec"]["serveConfigV2"]
     assert placed == files[f"gitops/environments/{name}/serve-config.yaml"]
@@ -88,7 +88,7 @@ def test_the_service_and_its_observer_get_the_very_file_that_promotions_edit(
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_worker_holds_a_replica_and_there_may_be_as_many(
-    files: dict[str, str], rendered: dict[str, list[kustomize.Object]], name: str
+    files: dict[str, str], rendered: dict[str, list[dict[str, Any]]], name: str
 ) -> None:
     config = overlay.embedded(rendered[name], files[f"gitops/environments/{name}/serve-config.yaml"], name)
     deployment = config["applications"][0]["deployments"][0]
@@ -98,14 +98,14 @@ def test_a_worker_holds_a_replica_and_there_may_be_as_many(
     assert (group["minReplicas"], group["maxReplicas"]) == (scaling["min_replicas"], scaling["max_replicas"])
 
 
-def test_ray_has_the_settings_of_one_machine_everywhere(rendered: dict[str, list[kustomize.Object]]) -> None:
+def test_ray_has_the_settings_of_one_machine_everywhere(rendered: dict[str, list[dict[str, Any]]]) -> None:
     for pod in pods(rendered["production"]):
         variables = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
         assert (ingress.SETTINGS | cluster.SILENCE).items() <= variables.items()
         assert {name for name in variables if name.startswith("RAY_SERVE")} == set(ingress.SETTINGS)
 
 
-def test_the_observer_asks_the_service_that_there_is(rendered: dict[str, list[kustomize.Object]]) -> None:
+def test_the_observer_asks_the_service_that_there_is(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """KubeRay names the head's Service after the RayService; the token is that of its pods."""
     found = service(rendered["production"])
     (container,) = observer(rendered["production"])["spec"]["containers"]
@@ -127,7 +127,7 @@ def test_the_observer_asks_the_service_that_there_is(rendered: dict[str, list[ku
     [("Healthy\n", 0, 0), ("Healthy\n", 300, 1), ("Degraded: why\n", 0, 1), ("", 0, 1)],
 )
 def test_the_observer_is_ready_while_it_says_that_all_is_well(
-    rendered: dict[str, list[kustomize.Object]], tmp_path: Path, health: str, seconds: int, code: int
+    rendered: dict[str, list[dict[str, Any]]], tmp_path: Path, health: str, seconds: int, code: int
 ) -> None:
     probe = observer(rendered["production"])["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]
     (file := tmp_path / "health").write_text(health)
@@ -137,7 +137,7 @@ def test_the_observer_is_ready_while_it_says_that_all_is_well(
     assert (result.returncode, result.stdout.strip()) == (code, health.strip())
 
 
-def test_no_pod_runs_as_root_or_writes_beside_its_volumes(rendered: dict[str, list[kustomize.Object]]) -> None:
+def test_no_pod_runs_as_root_or_writes_beside_its_volumes(rendered: dict[str, list[dict[str, Any]]]) -> None:
     for pod in (*pods(rendered["production"]), observer(rendered["production"])["spec"]):
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -150,7 +150,7 @@ def test_no_pod_runs_as_root_or_writes_beside_its_volumes(rendered: dict[str, li
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str, list[kustomize.Object]]) -> None:
+def test_policies_and_monitors_select_the_pods_that_there_are(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """A selector that fits nothing would close nothing, and nothing would say so."""
     objects = rendered["production"]
     cluster = service(objects)["spec"]["rayClusterConfig"]
