@@ -103,7 +103,7 @@ def test_replicas_follow_the_load(benchmark: BenchmarkFixture, served: Mergeline
     print(benchmark.extra_info)
     counts = [count for _, count in replicas.seen]
     assert not failed
-    assert (counts[0], max(counts), counts[-1]) == (1, 2, 1)
+    assert (counts[0], max(counts), counts[-1]) == (2, 3, 2)
 
 
 def _windows(answered: list[Answered], begin: float) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def _windows(answered: list[Answered], begin: float) -> list[dict[str, Any]]:
 @pytest.mark.timeout(600)
 def test_more_than_it_takes(benchmark: BenchmarkFixture, served: Mergeline) -> None:
     """Who comes when the queue is full is told at once to come again, and who waits is answered."""
-    served.settings |= {"max_ongoing_requests": 4, "max_queued_requests": 8, "max_replicas": 1}
+    served.settings |= {"max_ongoing_requests": 4, "max_queued_requests": 8, "min_replicas": 1, "max_replicas": 1}
     served.api().put(served.config())
     Replicas(served).becomes(1)
     data = photograph("png")

@@ -1,6 +1,7 @@
 """The packaged environments, and what is made of them for a project and this machine."""
 
 import importlib.resources
+import math
 
 from gitops.environment import CLASSIFIER, Environment
 from gitops.errors import ContractError
@@ -10,8 +11,11 @@ from gitops.yaml_edit import append_entry, set_scalar
 
 SEED = "local"
 """The packaged environment that one of an unknown name starts from."""
-# Where a further replica has cores of its own: `target_ongoing_requests` and `max_replicas` of the packaged production.
-_REQUESTS_OF_A_REPLICA, _MOST_REPLICAS = 8, 8
+_PACKAGED_CORES = 2
+"""What the packaged environments of one machine are for."""
+# Where a further replica has cores of its own: `max_replicas` of the packaged production, and for each thread as many
+# requests as there.
+_MOST_REPLICAS, _REQUESTS_OF_A_THREAD = 8, 4
 
 
 def seed_environment(project: str, environment: str, port: int | None = None, state: State | None = None) -> str:
@@ -38,10 +42,15 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     text = set_scalar(text, str(state.feedback / environment), *here, "args", "feedback")
     text = set_scalar(text, str(state.reconciler / environment), *here, "args", "journal")
     text = set_scalar(text, str(state.windows / environment), *here, "args", "windows")
-    if (replicas := min(usable_cores() // arguments["threads"], _MOST_REPLICAS)) > 1:
+    if (cores := usable_cores()) != _PACKAGED_CORES:
         scaling = *here, "deployments", CLASSIFIER, "autoscaling_config"
+        replicas = min(cores, _MOST_REPLICAS)
+        threads = math.ceil(cores / replicas)
+        text = set_scalar(text, threads, *here, "args", "threads")
+        text = set_scalar(text, max(threads, min(cores, _PACKAGED_CORES)), *here, "args", "threads_alone")
+        text = set_scalar(text, min(replicas, _PACKAGED_CORES), *scaling, "min_replicas")
         text = set_scalar(text, replicas, *scaling, "max_replicas")
-        text = set_scalar(text, _REQUESTS_OF_A_REPLICA, *scaling, "target_ongoing_requests")
+        text = set_scalar(text, _REQUESTS_OF_A_THREAD * threads, *scaling, "target_ongoing_requests")
     return text
 
 

@@ -35,6 +35,7 @@ from serve.sampling import MOST_WAITING, Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
 from serve.windows import WindowFolder
+from serve.workers import Workers
 
 log = logging.getLogger("ray.serve")
 
@@ -59,7 +60,13 @@ class ApplicationArguments(Contract):
     )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Largest photograph, in pixels.")
     max_files: int = Field(default=16, ge=1, description="Most images of one request.")
-    threads: int = Field(default=2, ge=1, le=64, description="Photographs that a replica's network judges at once.")
+    threads: int = Field(default=2, ge=1, le=64, description="Requests whose network a replica runs side by side.")
+    threads_alone: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="CPU threads of the network for a request that is alone; unset: `threads`.",
+    )
     cache: str | None = Field(
         default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
     )
@@ -123,7 +130,11 @@ def opener(arguments: ApplicationArguments, folder: Path) -> Callable[[ServedMod
     cache = _cache(arguments, folder)
 
     def open_bundle(model: ServedModel) -> Predictor:
-        predictor = Predictor.load(bundle.fetch(model.uri, model.sha256, cache), threads=arguments.threads)
+        predictor = Predictor.load(
+            bundle.fetch(model.uri, model.sha256, cache),
+            threads=arguments.threads,
+            threads_alone=arguments.threads_alone,
+        )
         predictor.probe()
         return predictor
 
@@ -135,9 +146,9 @@ class Classifier(InferenceService):
 
     def __init__(self, arguments: ApplicationArguments, monitor: DeploymentHandle[Any] | None = None) -> None:
         context, folder = serve.get_replica_context(), session_folder()
-        # One more than the network's: it decodes while the others wait for each other. At 8 clients the cores stood
-        # still for 5 % of the time without it, for 2 % with it.
-        self._pool = ThreadPoolExecutor(arguments.threads + 1, "judge")
+        # Several wait for each other now and then (kornia-rs decodes under Python's lock): one more works meanwhile.
+        # One alone has none to wait for: a second would only break up its pairs.
+        self._workers = Workers(arguments.threads + 1 if arguments.threads > 1 else 1)
         self._check, self._change = AnswerCheck(), Change()
         meters = RayMeters((*SERVING, DRIFT_SAMPLES))
         self._slot = ModelSlot(
@@ -151,7 +162,7 @@ class Classifier(InferenceService):
             hand_over = partial(_hand_over, monitor)
             sampler = Sampler(hand_over, meters, seconds=arguments.sample_seconds)
         self._endpoints = Endpoints(
-            self._slot, arguments.limits(), self._pool, meters, context.replica_tag, shadow, sampler
+            self._slot, arguments.limits(), self._workers, meters, context.replica_tag, shadow, sampler
         )
         self._app = assemble(
             self._endpoints,
@@ -162,7 +173,7 @@ class Classifier(InferenceService):
             windows=_windows(arguments.windows, context.app_name) if arguments.windows else None,
         )
         self._start = Start()
-        cv2.setNumThreads(1)  # the pool's threads are the parallelism
+        cv2.setNumThreads(1)  # the workers' threads are the parallelism
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve after the constructor."""

@@ -1,10 +1,10 @@
-"""Judges the photographs of requests, without Ray: reads a request, lets the pool do the work, writes the answer."""
+"""Judges the photographs of requests, without Ray: reads a request, lets workers judge, writes the answer."""
 
 import asyncio
 import base64
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from serve.bodies import limited, limited_form
 from serve.choosing import Judges
 from serve.counting import Counting, counts
 from serve.envelope import as_json
+from serve.heatmap import Evidence
 from serve.inference import Answer, Question
 from serve.metadata import Metadata
 from serve.predictor import Judgement
@@ -41,6 +42,7 @@ from serve.shadow import ShadowJudge
 from serve.slot import Chosen, Loaded, ModelSlot
 from serve.tensors import Verdict
 from serve.trace import Trace
+from serve.workers import Inquiry, Reading, Workers
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class Endpoints:
     Args:
         slot: holds the model and the candidate.
         limits: what a request may bring.
-        pool: decodes and predicts; the event loop only reads and writes.
+        workers: decode and predict; the event loop only reads and writes.
         meters: where it is counted.
         replica: this replica's id, as Ray Serve's REST API lists it.
         shadow: judges afterwards what a shadow shall see.
@@ -79,7 +81,7 @@ class Endpoints:
         self,
         slot: ModelSlot,
         limits: Limits,
-        pool: Executor,
+        workers: Workers,
         meters: Meters,
         replica: str,
         shadow: ShadowJudge,
@@ -87,7 +89,7 @@ class Endpoints:
     ) -> None:
         self.slot = slot
         self.limits = limits
-        self.pool = pool
+        self.workers = workers
         self.meters = meters
         self.replica = replica
         self.judges = Judges(slot)
@@ -119,11 +121,8 @@ class Endpoints:
 
     async def _explain(self, request: Request, chosen: Chosen, data: bytes) -> Response:
         """The heat-map as a picture, or inside of the JSON answer for who asks for JSON."""
-        predictor, trace = chosen.model.predictor, request.state.trace
         try:
-            judgement, evidence = await self._work(
-                trace, lambda: predictor.explain(data, max_pixels=self.limits.max_pixels, trace=trace)
-            )
+            judgement, evidence = await self._explained(chosen, request.state.trace, data)
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
         self.counting.judged(chosen, [data], [judgement])
@@ -163,25 +162,33 @@ class Endpoints:
         return as_json(answer, error.status if error else 200)
 
     async def _judge(self, chosen: Chosen, images: list[bytes], trace: Trace) -> list[Judgement | ImageError]:
-        predictor = chosen.model.predictor
-        outcomes = await self._work(
-            trace, lambda: predictor.judge(images, max_pixels=self.limits.max_pixels, trace=trace)
-        )
+        outcomes = await self._inquire(chosen, trace, lambda: Reading(images, list))
         self.counting.judged(chosen, images, outcomes)
         return outcomes
 
-    async def _work(self, trace: Trace, work: Callable[[], T]) -> T:
-        """Let the pool do a request's work.
+    async def _inquire(self, chosen: Chosen, trace: Trace, read: Callable[[], Reading[T]]) -> T:
+        """Let the workers judge photographs.
 
         Raises:
-            ImageError, RequestError: whatever the work raises.
+            RequestError: what reading, or writing the answer, raises.
+        """
+        inquiry = Inquiry(chosen.model.predictor, read, self.limits.max_pixels, trace)
+        return await self._answered(self.workers.judge(inquiry))
+
+    async def _explained(self, chosen: Chosen, trace: Trace, data: bytes) -> tuple[Judgement, Evidence]:
+        """Let the workers judge a photograph, and show where the evidence is.
+
+        Raises:
+            ImageError: it cannot be used.
         """
 
-        def begun() -> T:
+        def work() -> tuple[Judgement, Evidence]:
             trace.lap(RequestStage.QUEUE)
-            return work()
+            return chosen.model.predictor.explain(data, max_pixels=self.limits.max_pixels, trace=trace)
 
-        working = self.pool.submit(begun)
+        return await self._answered(self.workers.submit(work))
+
+    async def _answered(self, working: Future[T]) -> T:
         self._shadow.make_way(working)
         return await asyncio.wrap_future(working)
 
@@ -220,22 +227,26 @@ class Endpoints:
         Args:
             chosen: who shall judge.
             trace: is told what took how long.
-            read: makes the request of what came; it runs in the pool, as does `write`.
+            read: makes the request of what came; a worker runs it, as it does `write`.
             write: makes what goes out of the answer.
 
         Raises:
             RequestError: the request cannot be understood; or no photograph could be judged: the first one's error.
         """
-        model, predictor = chosen.model.model, chosen.model.predictor
+        model, predictor, limits = chosen.model.model, chosen.model.predictor, self.limits
 
-        def work() -> tuple[Question, list[Verdict | ImageError], T]:
+        def reading() -> Reading[tuple[Question, list[Verdict | ImageError], T]]:
             question = read()
             trace.lap(RequestStage.READ)
-            outcomes = inference.verdicts(predictor, question, self.limits.max_pixels, trace)
-            rows = tensors.tensors(outcomes, predictor.manifest.classes, question.outputs)
-            return question, outcomes, write(Answer(question, model, rows))
 
-        question, outcomes, written = await self._work(trace, work)
+            def written(judged: list[Judgement | ImageError]) -> tuple[Question, list[Verdict | ImageError], T]:
+                outcomes = inference.verdicts(predictor, question, judged, limits.max_pixels, trace)
+                rows = tensors.tensors(outcomes, predictor.manifest.classes, question.outputs)
+                return question, outcomes, write(Answer(question, model, rows))
+
+            return Reading(inference.to_judge(question), written)
+
+        question, outcomes, written = await self._inquire(chosen, trace, reading)
         judged = [outcome.judgement if isinstance(outcome, Verdict) else outcome for outcome in outcomes]
         self.counting.judged(chosen, question.images, judged)
         refused = [outcome for outcome in judged if isinstance(outcome, ImageError)]

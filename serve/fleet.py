@@ -7,7 +7,6 @@ many as `max_models` stay in a replica's memory.
 
 import html
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from serve.protocol import FleetReadiness, Liveness, ModelMetadata, Readiness, R
 from serve.routes import METADATA, MODEL, PREDICT, VERSION, inferring, new_application
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
+from serve.workers import Workers
 
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
@@ -65,12 +65,12 @@ class Fleet(InferenceService):
         self._arguments, self._name, self._replica = arguments, context.app_name, context.replica_tag
         self._folder = session_folder()
         self._open_bundle = opener(arguments, self._folder)
-        self._pool = ThreadPoolExecutor(arguments.threads, "judge")
+        self._workers = Workers(arguments.threads)
         self._check, self._change = AnswerCheck(), Change()
         self._start = Start()
         self._meters = RayMeters(SERVING, model="")
         self._members = Members(self._member, self._multiplexed, self._unanswered)
-        cv2.setNumThreads(1)  # the pool's threads are the parallelism
+        cv2.setNumThreads(1)  # the workers' threads are the parallelism
 
     def _multiplexed(self, load: Loader) -> Loader:
         """Ray Serve's own keeping of models: bounded, and the least recently used goes first."""
@@ -93,7 +93,7 @@ class Fleet(InferenceService):
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
-        endpoints = Endpoints(slot, arguments.limits(), self._pool, meters, self._replica, shadow)
+        endpoints = Endpoints(slot, arguments.limits(), self._workers, meters, self._replica, shadow)
         app = assemble(
             endpoints,
             f"{self._name}/{name}",

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from gitops.errors import ContractError
 from gitops.manifest import Contract, Name, ServedModel, Version
-from serve.predictor import INPUT, Predictor
+from serve.predictor import INPUT, Judgement, Predictor
 from serve.preprocess import ImageError
 from serve.protocol import RequestError
 from serve.tensors import (
@@ -60,29 +60,50 @@ class Answer:
     tensors: tuple[Tensor, ...]
 
 
-def verdicts(predictor: Predictor, question: Question, max_pixels: int, trace: Trace) -> list[Verdict | ImageError]:
-    """Judge the photographs of a request, and look for the evidence if an output shows it.
-
-    Returns:
-        One entry an image, in their order.
+def to_judge(question: Question) -> list[bytes]:
+    """The photographs that only need a judgement: none where an output shows the evidence, which comes with its own.
 
     Raises:
         RequestError: 400, the evidence is asked for of several images: each one's overlay may take hundreds of
             megabytes, and all would be held until the last is drawn.
     """
-    if not {HEATMAP, EVIDENCE_POINT} & set(question.outputs):
-        usable = [image for image in question.images if isinstance(image, bytes)]
-        judged = iter(predictor.judge(usable, max_pixels=max_pixels, trace=trace))
-        outcomes = [image if isinstance(image, ImageError) else next(judged) for image in question.images]
-        return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in outcomes]
+    if not _shows_evidence(question):
+        return [image for image in question.images if isinstance(image, bytes)]
     if len(question.images) > 1:
         raise RequestError(
             400,
             f"ask for {HEATMAP} and {EVIDENCE_POINT} of one image at a time; the request has "
             f"{len(question.images)} images",
         )
-    (image,) = question.images
-    return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels, trace)]
+    return []
+
+
+def verdicts(
+    predictor: Predictor,
+    question: Question,
+    judged: Sequence[Judgement | ImageError],
+    max_pixels: int,
+    trace: Trace,
+) -> list[Verdict | ImageError]:
+    """What is answered of each image of a request, in their order; the evidence is looked for if an output shows it.
+
+    Args:
+        predictor: who judges.
+        question: the request.
+        judged: what became of the photographs that `to_judge` returned.
+        max_pixels: larger photographs are refused.
+        trace: is told what took how long.
+    """
+    if _shows_evidence(question):
+        (image,) = question.images
+        return [image if isinstance(image, ImageError) else _explained(predictor, image, max_pixels, trace)]
+    rest = iter(judged)
+    outcomes = [image if isinstance(image, ImageError) else next(rest) for image in question.images]
+    return [outcome if isinstance(outcome, ImageError) else Verdict(outcome) for outcome in outcomes]
+
+
+def _shows_evidence(question: Question) -> bool:
+    return bool({HEATMAP, EVIDENCE_POINT} & set(question.outputs))
 
 
 def _explained(predictor: Predictor, image: bytes, max_pixels: int, trace: Trace) -> Verdict | ImageError:

@@ -19,7 +19,7 @@ from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
 from serve.measures import Measures, measure
 from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode
-from serve.trace import Trace
+from serve.trace import Laps, Trace
 
 if TYPE_CHECKING:
     from serve.engine import openvino
@@ -95,6 +95,7 @@ class Predictor:
 
     # Of all bundles in this process: a candidate's call takes the CPUs of the model's.
     _calls: ClassVar[int] = 0
+    _expected: ClassVar[int] = 0
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
@@ -118,14 +119,19 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, bundle: VerifiedBundle, *, threads: int = 1, inference_precision: InferencePrecision | None = None
+        cls,
+        bundle: VerifiedBundle,
+        *,
+        threads: int = 1,
+        threads_alone: int | None = None,
+        inference_precision: InferencePrecision | None = None,
     ) -> Self:
         """Compile a bundle's engine file.
 
         Args:
             bundle: its files are not verified again.
-            threads: CPU threads for the network: as many calls run side by side, each on one, and a call that is alone
-                uses all of them.
+            threads: CPU threads for the network: as many calls run side by side, each on one.
+            threads_alone: that a call uses which is alone; None: all of `threads`.
             inference_precision: what the network shall compute in, if this CPU can; None: as the bundle says.
 
         Raises:
@@ -135,7 +141,8 @@ class Predictor:
         wanted = inference_precision or manifest.inference_precision
         chosen: InferencePrecision = wanted if computes_in(wanted) else "f32"
         many = _compile(folder, manifest, chosen, threads=threads, streams=threads)
-        alone = _compile(folder, manifest, chosen, threads=threads, streams=1) if threads > 1 else many
+        threads_alone = threads_alone or threads
+        alone = _compile(folder, manifest, chosen, threads=threads_alone, streams=1) if threads_alone > 1 else many
         predictor = cls(bundle, many, alone, chosen)
         settings = manifest.preprocessing
         blank = np.zeros((1, settings.height, settings.width, settings.channels), np.uint8)
@@ -144,6 +151,12 @@ class Predictor:
         with _FIRST_CALL:
             predictor.predict(blank)
         return predictor
+
+    @classmethod
+    def expect(cls, calls: int) -> None:
+        """Count calls that wait for a thread, or (negative) have got one: while any waits, none is alone."""
+        with cls._counting:
+            Predictor._expected += calls
 
     def predict(self, inputs: Pixels) -> NDArray[np.float32]:
         """Run the network.
@@ -226,7 +239,7 @@ class Predictor:
         return judgement, evidence
 
     def judge(
-        self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS, trace: Trace | None = None
+        self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS, trace: Laps | None = None
     ) -> list[Judgement | ImageError]:
         """Judge photographs; one that cannot be used gets its error, and the others their judgement.
 
@@ -273,13 +286,13 @@ class Predictor:
             )
         return answer.score
 
-    def _prepared(self, data: bytes, max_pixels: int, trace: Trace) -> Aligned | ImageError:
+    def _prepared(self, data: bytes, max_pixels: int, trace: Laps) -> Aligned | ImageError:
         try:
             return self._prepare(data, max_pixels, trace)[1]
         except ImageError as error:
             return error
 
-    def _prepare(self, data: bytes, max_pixels: int, trace: Trace) -> tuple[Pixels, Aligned]:
+    def _prepare(self, data: bytes, max_pixels: int, trace: Laps) -> tuple[Pixels, Aligned]:
         """The photograph, and the network's input."""
         settings = self.manifest.preprocessing
         try:
@@ -326,7 +339,7 @@ class Predictor:
         return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
 
     def _infer(self, batch: Pixels) -> dict[str, NDArray[np.float32]]:
-        kind = "many" if self._calls > 1 else "alone"
+        kind = "many" if self._calls + self._expected > 1 else "alone"
         # A request holds the buffers of one call, so each thread has its own.
         if not hasattr(self._thread, kind):
             model = self._many if kind == "many" else self._alone

@@ -1,8 +1,18 @@
 """What is measured of one request to judge: the time of each stage, and who judged."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from monitoring.metrics import RequestStage
+
+
+class Laps(Protocol):
+    """Who is told what took how long."""
+
+    def lap(self, stage: RequestStage) -> None:
+        """Say that the time since the last lap was spent in a stage."""
 
 
 class Trace:
@@ -23,3 +33,15 @@ class Trace:
     def elapsed(self) -> float:
         """Seconds since the beginning."""
         return time.perf_counter() - self.begun
+
+
+@dataclass(frozen=True)
+class Together:
+    """The clocks of requests that are judged together: each spends the time of all."""
+
+    traces: Sequence[Trace]
+
+    def lap(self, stage: RequestStage) -> None:
+        """Say that the time since the last lap was spent in a stage."""
+        for trace in self.traces:
+            trace.lap(stage)

@@ -151,8 +151,8 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
         ("model: null", "model: screw", "the user_config of application screw"),
         ("port: 8000", "port: eight", "http_options wants a text as host and a number as port"),
         ("port: 8000", "port: 8000\n  port: 8001", "is not YAML"),
-        ("threads: 2", "threads: .inf", "a value that Ray Serve's REST API cannot take"),
-        ("threads: 2", "threads: 2026-01-01", "a value that Ray Serve's REST API cannot take"),
+        ("threads: 1", "threads: .inf", "a value that Ray Serve's REST API cannot take"),
+        ("threads: 1", "threads: 2026-01-01", "a value that Ray Serve's REST API cannot take"),
         (
             "ray_actor_options:\n",
             "ray_actor_options: 5\n        logging_config:\n",
@@ -199,7 +199,7 @@ def test_several_applications_are_seen_by_name() -> None:
 def test_settings_are_all_but_the_model() -> None:
     before, after = Environment.parse(LOCAL, "a"), Environment.parse(promote(LOCAL, None, MODEL), "b")
     assert before.settings() == after.settings()
-    assert before.settings() != Environment.parse(LOCAL.replace("threads: 2", "threads: 3"), "c").settings()
+    assert before.settings() != Environment.parse(LOCAL.replace("threads: 1", "threads: 3"), "c").settings()
     # Without the key the deployment takes no model any more, which is no promotion.
     assert before.settings() != Environment.parse(LOCAL.replace("model: null", "{}"), "d").settings()
     assert after.served() == {"screw": MODEL}, "taking the settings leaves the configuration as it is"

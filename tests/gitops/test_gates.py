@@ -243,7 +243,7 @@ def test_a_promotion_leaves_another_environments_settings_alone(version: ModelVe
 
 @pytest.mark.parametrize(
     ("setting", "other"),
-    [("max_replicas: 2", "max_replicas: 3"), ("port: 8000", "port: 80"), ("threads: 2", "threads: 9")],
+    [("max_replicas: 3", "max_replicas: 4"), ("port: 8000", "port: 80"), ("threads: 1", "threads: 9")],
 )
 def test_settings_do_not_change_together_with_a_model(version: ModelVersion, setting: str, other: str) -> None:
     files = _promotion(version)
@@ -254,7 +254,7 @@ def test_settings_do_not_change_together_with_a_model(version: ModelVersion, set
 
 def test_settings_change_on_their_own(version: ModelVersion) -> None:
     old = seed() | _promotion(version)
-    findings = _judge(old, {LOCAL: old[LOCAL].replace("max_replicas: 2", "max_replicas: 3"), "README.md": "more"})
+    findings = _judge(old, {LOCAL: old[LOCAL].replace("max_replicas: 3", "max_replicas: 4"), "README.md": "more"})
     assert [(finding.key, finding.phase.value) for finding in findings] == [
         ("environment", "success"),
         ("schema", "success"),
@@ -281,7 +281,7 @@ def test_a_candidate_is_judged_as_a_promotion_is_and_goes_without_evidence(
         "accuracy": "screw 4 has 0.9400; the bar is at least 0.95"
     }
     assert list(_refusals(_judge(old, {LOCAL: tried}))) == ["manifest"]
-    mixed = {LOCAL: tried.replace("threads: 2", "threads: 3")} | manifest
+    mixed = {LOCAL: tried.replace("threads: 1", "threads: 3")} | manifest
     assert "scope" in _refusals(_judge(old, mixed))
     running = old | {LOCAL: tried} | manifest
     assert [finding.key for finding in _judge(running, {LOCAL: old[LOCAL]})] == ["environment", "scope"]
@@ -295,7 +295,7 @@ def test_a_larger_share_is_judged_again(version: ModelVersion, tmp_path: Path) -
     text = environment.promote(_promotion(version)[LOCAL], None, version.model, trial=canary)
     old = seed() | _promotion(version) | {LOCAL: text, model_path("screw", "4"): to_yaml(candidate)}
     assert list(_refusals(_judge(old, {LOCAL: text.replace("percent: 10\n", "percent: 25\n")}))) == ["accuracy"]
-    assert failed(_judge(old, {LOCAL: text.replace("threads: 2", "threads: 3")})) == []
+    assert failed(_judge(old, {LOCAL: text.replace("threads: 1", "threads: 3")})) == []
 
 
 def test_a_new_environment_begins_without_a_model(version: ModelVersion) -> None:
@@ -348,7 +348,7 @@ def test_the_slow_question_is_asked_last_and_only_if_needed(version: ModelVersio
         new = seed() | files
         return _refusals(judge(RepositoryChange(tuple(files), seed().get, new.get, seed().get), schema, lambda _: None))
 
-    settings = {LOCAL: seed()[LOCAL].replace("max_replicas: 2", "max_replicas: 3")}
+    settings = {LOCAL: seed()[LOCAL].replace("max_replicas: 3", "max_replicas: 4")}
     assert ask(settings) == {"schema": f"{LOCAL}: no"}
     assert list(ask(settings | {PROJECT_PATH: "words"})) == ["project"]
     assert ask(_promotion(version)) == {}, "settings that did not change were asked about before"
@@ -516,7 +516,7 @@ def test_the_hook_leaves_other_branches_alone(guarded: tuple[Repository, Path]) 
 
 def test_settings_are_for_people_to_change(guarded: tuple[Repository, Path]) -> None:
     repository, work = guarded
-    text = seed()[LOCAL].replace("max_replicas: 2", "max_replicas: 3")
+    text = seed()[LOCAL].replace("max_replicas: 3", "max_replicas: 4")
     assert _push(work, {LOCAL: text}).startswith("ok")
     assert repository.read(MAIN, LOCAL) == text
 

@@ -138,7 +138,7 @@ def test_what_somebody_commits_to_the_branch_is_not_thrown_away(
     local.promote(version)
     work = tmp_path / "work"
     git(tmp_path, "clone", "--quiet", "--branch", BRANCH, str(repository.location), str(work))
-    (work / LOCAL).write_text((work / LOCAL).read_text().replace("threads: 2", "threads: 3"))
+    (work / LOCAL).write_text((work / LOCAL).read_text().replace("threads: 1", "threads: 3"))
     amend = ("--amend", "--no-edit", "--reset-author") if amended else ("--message", "Tune")
     git(work, "commit", "--quiet", "--all", *amend)
     git(work, "push", "--quiet", "--force", "origin", BRANCH)
@@ -263,7 +263,7 @@ def test_a_rollback_returns_to_the_model_before(repository: Repository, tmp_path
     for number in ("1", "2", "3"):
         Destination(repository, "local").promote(make_version(tmp_path, number), merge=True)
         text = repository.read(MAIN, LOCAL)
-    repository.commit(MAIN, MAIN, {LOCAL: text.replace("threads: 2", "threads: 3")}, "Tune")
+    repository.commit(MAIN, MAIN, {LOCAL: text.replace("threads: 1", "threads: 3")}, "Tune")
     third = repository.log(MAIN, first_parent=True)[1].id
     outcome = Destination(repository, "local").rollback()
     assert (outcome.branch, _served(repository, "rollback/local/screw-2")) == ("rollback/local/screw-2", "2")

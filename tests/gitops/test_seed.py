@@ -69,16 +69,25 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("cores", "replicas", "requests"), [(1, 2, 32), (2, 2, 32), (3, 2, 32), (4, 2, 8), (7, 3, 8), (64, 8, 8)]
+    ("cores", "threads", "alone", "replicas", "requests"),
+    [(1, 1, 1, (1, 1), 4), (2, 1, 2, (2, 3), 24), (3, 1, 2, (2, 3), 4), (8, 1, 2, (2, 8), 4), (64, 8, 8, (2, 8), 32)],
 )
 def test_a_seed_for_this_machine_has_replicas_for_its_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, replicas: int, requests: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    threads: int,
+    alone: int,
+    replicas: tuple[int, int],
+    requests: int,
 ) -> None:
     monkeypatch.setattr("gitops.seed.usable_cores", lambda: cores)
-    here = seed_environment("screw", "local", None, State.at(tmp_path))
-    (deployment,) = Environment.parse(here, "x").applications["screw"].config["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert (scaling["max_replicas"], scaling["target_ongoing_requests"]) == (replicas, requests)
+    here = Environment.parse(seed_environment("screw", "local", None, State.at(tmp_path)), "x")
+    application = here.applications["screw"].config
+    scaling = application["deployments"][0]["autoscaling_config"]
+    assert (application["args"]["threads"], application["args"]["threads_alone"]) == (threads, alone)
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == replicas
+    assert scaling["target_ongoing_requests"] == requests
     # What is written for another machine knows nothing of this one's cores.
     assert seed_environment("screw", "local") == LOCAL
 

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ray_jobs.cluster import free_port
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.site import open_bundle, shadow
@@ -78,8 +78,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as executor:
+def workers() -> Iterator[Workers]:
+    with Workers(2) as executor:
         yield executor
 
 
@@ -94,9 +94,9 @@ def slot(tmp_path: Path) -> ModelSlot:
 
 
 @pytest.fixture
-async def empty(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
+async def empty(slot: ModelSlot, workers: Workers, tally: Tally) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a replica without a model."""
-    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+    endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", shadow(tally))
     transport = httpx.ASGITransport(assemble(endpoints, "screw", journal=None, feedback=None))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
         yield client

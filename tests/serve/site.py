@@ -5,7 +5,6 @@ import functools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from serve.feedback import FeedbackFolder
 from serve.predictor import Predictor
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
+from serve.workers import Workers
 
 LIMITS = Limits(max_bytes=20_000_000, max_request_bytes=40_000_000, max_pixels=20_000_000, max_files=4)
 APPLICATION = "screw"
@@ -69,9 +69,9 @@ def site(
         journal: what the reconciler wrote.
         windows: what the monitor has kept; None: there is none.
     """
-    pool = ThreadPoolExecutor(2)
+    workers = Workers(2)
     slot = ModelSlot(open_bundle, folder / "memory.json", lambda succeeded: None)
-    endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
+    endpoints = Endpoints(slot, LIMITS, workers, NoMeters(), "a-replica", shadow(NoMeters()))
     app = assemble(endpoints, APPLICATION, journal=journal, feedback=feedback, windows=windows)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
 
@@ -93,4 +93,4 @@ def site(
     finally:
         server.should_exit = True
         thread.join()
-        pool.shutdown()
+        workers.shutdown()

@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from serve.predictor import Predictor
 from serve.protocol import ErrorAnswer, ImageAnswer, InferenceError
 from serve.served import ServedAnswer
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service
@@ -199,14 +199,14 @@ async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
     client: httpx.AsyncClient,
     replica: "Classifier",
     slot: ModelSlot,
-    pool: ThreadPoolExecutor,
+    workers: Workers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from serve.lifecycle import FRESH_SECONDS
 
     end = threading.Event()
     for _ in range(8):
-        pool.submit(end.wait)
+        workers.submit(end.wait)
 
     def fail(_: object) -> None:
         raise RuntimeError("the engine is gone")

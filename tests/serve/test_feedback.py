@@ -5,7 +5,6 @@ import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from serve.feedback import LINES, FeedbackFolder, add_feedback
 from serve.protocol import RequestError
 from serve.routes import application
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.serve.conftest import Tally, encoded
 from tests.serve.site import LIMITS, NoMeters, open_bundle, shadow
@@ -45,11 +45,11 @@ def serving(
     tmp_path: Path, folder: FeedbackFolder | None, *, with_model: bool = True, meters: Meters | None = None
 ) -> httpx.AsyncClient:
     slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
-    place, pool = tmp_path / "bundle", ThreadPoolExecutor(2)
+    place, workers = tmp_path / "bundle", Workers(2)
     model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
-    endpoints = Endpoints(slot, LIMITS, pool, meters or NoMeters(), "a-replica", shadow(NoMeters()))
+    endpoints = Endpoints(slot, LIMITS, workers, meters or NoMeters(), "a-replica", shadow(NoMeters()))
     app = application(endpoints)
-    add_feedback(app, endpoints, folder, pool)
+    add_feedback(app, endpoints, folder, workers)
 
     class Client(httpx.AsyncClient):
         async def __aenter__(self) -> "Client":
@@ -58,7 +58,7 @@ def serving(
             return self
 
         async def __aexit__(self, *_: Any) -> None:
-            pool.shutdown()
+            workers.shutdown()
             await super().__aexit__()
 
     return Client(transport=httpx.ASGITransport(app), base_url="http://replica")
@@ -172,10 +172,10 @@ async def test_a_candidate_has_classes_of_its_own(tmp_path: Path, folder: Path) 
         for version, digest in digests.items()
     )
     await slot.want(model, Canary(percent=50, model=candidate))
-    with ThreadPoolExecutor(2) as pool:
-        endpoints = Endpoints(slot, LIMITS, pool, NoMeters(), "a-replica", shadow(NoMeters()))
+    with Workers(2) as workers:
+        endpoints = Endpoints(slot, LIMITS, workers, NoMeters(), "a-replica", shadow(NoMeters()))
         app = application(endpoints)
-        add_feedback(app, endpoints, FeedbackFolder(folder), pool)
+        add_feedback(app, endpoints, FeedbackFolder(folder), workers)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
             kept = await client.post("/feedback", **form(label="scratch", model_version="2"))
             assert kept.status_code == 201, kept.text

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +20,7 @@ from serve.members import Loader, Member, Members
 from serve.meters import RayMeters
 from serve.open_inference_pb2 import ModelInferRequest, ModelReadyRequest
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import open_bundle, shadow
@@ -61,10 +61,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
 
 
 @pytest.fixture
-def members(tmp_path: Path, pool: ThreadPoolExecutor, tally: Tally) -> Members:
+def members(tmp_path: Path, workers: Workers, tally: Tally) -> Members:
     def make(name: str) -> Member:
         slot = ModelSlot(open_bundle, tmp_path / f"{name}.json", lambda succeeded: None)
-        endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+        endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", shadow(tally))
         return Member(slot, endpoints, assemble(endpoints, f"parts/{name}", journal=None, feedback=None))
 
     return Members(make, bounded, lambda name, outcome: tally.count(metrics.REQUESTS, outcome, name or "nobody"))

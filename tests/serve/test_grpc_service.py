@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -29,6 +28,7 @@ from serve.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import shadow
@@ -71,12 +71,12 @@ def context() -> Context:
 
 
 @pytest.fixture
-def empty_service(slot: ModelSlot, pool: ThreadPoolExecutor, tally: Tally) -> InferenceService:
+def empty_service(slot: ModelSlot, workers: Workers, tally: Tally) -> InferenceService:
     """Of a replica without a model."""
     from serve.app import Classifier
 
     service = Classifier.__new__(Classifier)  # without Ray, which its constructor asks who it is
-    service._slot, service._endpoints = slot, Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+    service._slot, service._endpoints = slot, Endpoints(slot, LIMITS, workers, tally, "a-replica", shadow(tally))
     return service
 
 

@@ -1,7 +1,6 @@
 """Whatever the API description allows, and much that it does not, is answered as it says, without an error of ours."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from serve.endpoints import Endpoints
 from serve.feedback import FeedbackFolder
 from serve.members import Member, Members
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.serve.conftest import LIMITS, Tally
 from tests.serve.site import open_bundle, shadow
 from tests.serve.test_fleet import bounded
@@ -34,15 +34,15 @@ EXAMPLES = 25
 
 
 @pytest.fixture
-def replica(model: ServedModel, slot: ModelSlot, pool: ThreadPoolExecutor, tmp_path: Path) -> FastAPI:
+def replica(model: ServedModel, slot: ModelSlot, workers: Workers, tmp_path: Path) -> FastAPI:
     """Serves `model`."""
     asyncio.run(slot.want(model))
-    endpoints = Endpoints(slot, LIMITS, pool, Tally(), "a-replica", shadow(Tally()))
+    endpoints = Endpoints(slot, LIMITS, workers, Tally(), "a-replica", shadow(Tally()))
     return assemble(endpoints, "screw", journal=None, feedback=FeedbackFolder(tmp_path / "feedback"))
 
 
 @pytest.fixture
-def fleet(model: ServedModel, pool: ThreadPoolExecutor, tmp_path: Path) -> FastAPI:
+def fleet(model: ServedModel, workers: Workers, tmp_path: Path) -> FastAPI:
     """Serves `model` as the only one of a fleet."""
     from serve.fleet import FleetEndpoints, application
 
@@ -50,7 +50,7 @@ def fleet(model: ServedModel, pool: ThreadPoolExecutor, tmp_path: Path) -> FastA
 
     def make(name: str) -> Member:
         slot = ModelSlot(open_bundle, tmp_path / f"{name}.json", lambda succeeded: None)
-        endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally))
+        endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", shadow(tally))
         feedback = FeedbackFolder(tmp_path / "feedback")
         return Member(slot, endpoints, assemble(endpoints, name, journal=None, feedback=feedback))
 

@@ -13,6 +13,7 @@ from serve.assembly import assemble
 from serve.endpoints import Endpoints
 from serve.sampling import MOST_WAITING, Sampler
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import open_bundle, shadow
 
@@ -94,14 +95,12 @@ async def test_few_photographs_wait_for_a_monitor_that_hangs_and_are_given_up(
 
 @pytest.mark.parametrize("hand_over", [takes, refuses, fails, hangs])
 async def test_every_request_is_answered_whatever_becomes_of_the_monitor(
-    hand_over: HandOver, model: ServedModel, tally: Tally, tmp_path: Path, pool: object
+    hand_over: HandOver, model: ServedModel, tally: Tally, tmp_path: Path, workers: Workers
 ) -> None:
-    from concurrent.futures import Executor
 
-    assert isinstance(pool, Executor)
     slot = ModelSlot(open_bundle, tmp_path / "memory.json", lambda succeeded: None)
     await slot.want(model)
-    endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", shadow(tally), sampler(hand_over, tally))
+    endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", shadow(tally), sampler(hand_over, tally))
     transport = httpx.ASGITransport(assemble(endpoints, "screw", journal=None, feedback=None))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
         for _ in range(3 * MOST_WAITING):

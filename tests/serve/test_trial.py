@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from serve.preprocess import ImageError
 from serve.protocol import FormAnswer, ImageAnswer
 from serve.shadow import MOST_WAITING
 from serve.slot import ModelSlot
+from serve.workers import Workers
 from tests.bundles import make_bundle
 from tests.serve.conftest import LIMITS, Tally, encoded
 from tests.serve.site import shadow as make_shadow
@@ -316,8 +317,8 @@ async def test_a_cancelled_request_is_counted_while_its_thread_works(
         return [said]
 
     monkeypatch.setattr(slot.loaded.predictor, "judge", judge)
-    with ThreadPoolExecutor(2) as pool:
-        endpoints = Endpoints(slot, LIMITS, pool, tally, "a-replica", judging)
+    with Workers(2) as workers:
+        endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", judging)
         app = assemble(endpoints, "screw", journal=None, feedback=None)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
             requests = [asyncio.create_task(client.post("/predict", content=encoded())) for _ in range(2)]

@@ -1,0 +1,169 @@
+"""The workers: who is judged together and who is not, whose failure is whose, and what nobody waits for any more."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from monitoring.metrics import RequestStage
+from serve.predictor import Judgement, Predictor
+from serve.preprocess import ImageError
+from serve.trace import Laps, Trace
+from serve.workers import Inquiry, Reading, Workers
+
+HOLD = b"hold"
+"""A photograph whose judgement takes until the test lets go."""
+
+
+class Model:
+    """Judges a photograph by writing its name back, and notes what it is asked in one call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[bytes]] = []
+        self.held, self.go = threading.Event(), threading.Event()
+
+    def judge(self, images: Sequence[bytes], *, max_pixels: int, trace: Laps) -> list[Judgement | ImageError]:
+        self.calls.append(list(images))
+        if HOLD in images:
+            self.held.set()
+            self.go.wait(10)
+        trace.lap(RequestStage.DECODE)
+        if b"broken" in images:
+            raise ZeroDivisionError
+        return [ImageError(400, image.decode()) for image in images]
+
+    @contextmanager
+    def busy(self, workers: Workers) -> Iterator[None]:
+        """The one thread holds a request while the block asks, and goes on at its end."""
+        holding = workers.judge(inquiry(self, HOLD))
+        assert self.held.wait(10)
+        yield
+        self.go.set()
+        holding.result(10)
+
+
+def inquiry(model: Model, *images: bytes, trace: Trace | None = None, max_pixels: int = 9) -> Inquiry[list[str]]:
+    """A request with these photographs; its answer is their names."""
+    return Inquiry(
+        cast("Predictor", model),
+        lambda: Reading(images, lambda got: [str(one) for one in got]),
+        max_pixels,
+        trace or Trace(),
+    )
+
+
+def failing(model: Model, step: str) -> Inquiry[Any]:
+    """A request that cannot be read, or whose answer cannot be written."""
+
+    def fail(*_: object) -> Any:
+        raise ValueError(step)
+
+    return Inquiry(cast("Predictor", model), fail if step == "read" else lambda: Reading([b"x"], fail), 9, Trace())
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    with Workers(1) as executor:
+        yield executor
+
+
+def ask(workers: Workers, *inquiries: Inquiry[Any]) -> list[Future[Any]]:
+    return [workers.judge(one) for one in inquiries]
+
+
+def test_what_waits_is_judged_in_pairs_and_each_gets_its_own(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, *(inquiry(model, name) for name in (b"1", b"2", b"3", b"4", b"5")))
+    assert [answer.result(10) for answer in answers] == [["1"], ["2"], ["3"], ["4"], ["5"]]
+    assert model.calls == [[HOLD], [b"1", b"2"], [b"3", b"4"], [b"5"]]
+
+
+def test_nobody_shares_a_thread_while_another_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, started = Model(), list[Callable[[], None]]()
+    with Workers(2) as workers:
+        monkeypatch.setattr(workers, "submit", started.append)  # threads that look only when the test has them look
+        ask(workers, inquiry(model, b"1"), inquiry(model, b"2"))
+        started.pop(0)()
+        assert model.calls == [[b"1"]], "the second is for the other thread"
+        ask(workers, inquiry(model, b"3"), inquiry(model, b"4"))
+        for work in started:
+            work()
+    assert model.calls == [[b"1"], [b"2", b"3"], [b"4"]]
+
+
+@pytest.mark.parametrize(
+    "other", [lambda model: inquiry(Model(), b"2"), lambda model: inquiry(model, b"2", max_pixels=8)]
+)
+def test_only_what_one_call_can_judge_goes_together(
+    workers: Workers, other: Callable[[Model], Inquiry[list[str]]]
+) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1"), other(model), inquiry(model, b"3"))
+    assert [answer.result(10) for answer in answers] == [["1"], ["2"], ["3"]]
+    assert [b"1"] in model.calls
+    assert [b"3"] in model.calls
+
+
+def test_many_photographs_are_judged_apart_and_none_is_no_error(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"2", b"3"), inquiry(model), inquiry(model, b"4"))
+    assert [answer.result(10) for answer in answers] == [["1"], ["2", "3"], [], ["4"]]
+    assert model.calls == [[HOLD], [b"1"], [b"2", b"3"], [], [b"4"]]
+
+
+@pytest.mark.parametrize("step", ["read", "write"])
+def test_what_one_request_raises_is_not_the_others_affair(workers: Workers, step: str) -> None:
+    model = Model()
+    with model.busy(workers):
+        first, second, third = ask(workers, inquiry(model, b"1"), failing(model, step), inquiry(model, b"3"))
+    with pytest.raises(ValueError, match=step):
+        second.result(10)
+    assert (first.result(10), third.result(10)) == (["1"], ["3"])
+
+
+def test_a_failure_of_the_model_is_told_to_both(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"broken"), inquiry(model, b"3"))
+    for answer in answers[:2]:
+        with pytest.raises(ZeroDivisionError):
+            answer.result(10)
+    assert answers[2].result(10) == ["3"]
+
+
+def test_what_nobody_waits_for_is_not_judged(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"2"), inquiry(model, b"3"))
+        assert answers[1].cancel()
+    assert (answers[0].result(10), answers[2].result(10)) == (["1"], ["3"])
+    assert model.calls == [[HOLD], [b"1", b"3"]]
+
+
+def test_both_of_a_pair_spend_the_time_of_both(workers: Workers) -> None:
+    model, traces = Model(), (Trace(), Trace())
+    with model.busy(workers):
+        answers = ask(workers, *(inquiry(model, b"x", trace=trace) for trace in traces))
+        time.sleep(0.02)
+    for answer in answers:
+        answer.result(10)
+    for trace in traces:
+        assert trace.seconds[RequestStage.QUEUE] >= 0.02
+        assert trace.seconds[RequestStage.DECODE] > 0
+
+
+def test_a_call_is_not_alone_while_another_waits(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"2"))
+        assert Predictor._expected == 2
+        answers[0].cancel()
+    answers[1].result(10)
+    assert Predictor._expected == 0
