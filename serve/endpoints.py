@@ -4,7 +4,6 @@ import asyncio
 import base64
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -121,8 +120,13 @@ class Endpoints:
 
     async def _explain(self, request: Request, chosen: Chosen, data: bytes) -> Response:
         """The heat-map as a picture, or inside of the JSON answer for who asks for JSON."""
+        predictor, trace, max_pixels = chosen.model.predictor, request.state.trace, self.limits.max_pixels
+
+        def explained(_: list[Judgement | ImageError]) -> tuple[Judgement, Evidence]:
+            return predictor.explain(data, max_pixels=max_pixels, trace=trace)
+
         try:
-            judgement, evidence = await self._explained(chosen, request.state.trace, data)
+            judgement, evidence = await self._inquire(chosen, trace, lambda: Reading((), explained))
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
         self.counting.judged(chosen, [data], [judgement])
@@ -170,25 +174,9 @@ class Endpoints:
         """Let the workers judge photographs.
 
         Raises:
-            RequestError: what reading, or writing the answer, raises.
+            RequestError, ImageError: what reading, or writing the answer, raises.
         """
-        inquiry = Inquiry(chosen.model.predictor, read, self.limits.max_pixels, trace)
-        return await self._answered(self.workers.judge(inquiry))
-
-    async def _explained(self, chosen: Chosen, trace: Trace, data: bytes) -> tuple[Judgement, Evidence]:
-        """Let the workers judge a photograph, and show where the evidence is.
-
-        Raises:
-            ImageError: it cannot be used.
-        """
-
-        def work() -> tuple[Judgement, Evidence]:
-            trace.lap(RequestStage.QUEUE)
-            return chosen.model.predictor.explain(data, max_pixels=self.limits.max_pixels, trace=trace)
-
-        return await self._answered(self.workers.submit(work))
-
-    async def _answered(self, working: Future[T]) -> T:
+        working = self.workers.judge(Inquiry(chosen.model.predictor, read, self.limits.max_pixels, trace))
         self._shadow.make_way(working)
         return await asyncio.wrap_future(working)
 

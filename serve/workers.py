@@ -45,21 +45,27 @@ class Inquiry(Generic[T]):
         return self.predictor is other.predictor and self.max_pixels == other.max_pixels
 
 
-class Workers(ThreadPoolExecutor):
-    """Threads that judge, two requests in one call where more wait than threads are free.
+_Asked = tuple[Inquiry[Any], Reading[Any]]
 
-    None waits for another to come: who finds a free thread is judged alone.
+
+class Workers(ThreadPoolExecutor):
+    """Threads that judge photographs, two requests in one call where more wait than threads are free.
+
+    None waits for another to come: who finds a free thread is judged alone. Who wants more than the judgement of one
+    photograph (of many, or with the evidence) is worked on aside where a thread for it is free, so that no photograph
+    waits until all of that is done.
 
     Args:
-        threads: how many requests, or pairs of them, are worked on at once.
+        threads: how many requests, or pairs of them, are worked on at once; as many more are worked on aside.
     """
 
     def __init__(self, threads: int) -> None:
         """Begin with nothing to do."""
         super().__init__(threads, "judge")
+        self._aside = ThreadPoolExecutor(threads, "aside")
         self._guard = threading.Lock()
         self._waiting: deque[Inquiry[Any]] = deque()
-        self._free = threads
+        self._free, self._free_aside = threads, threads
 
     def judge(self, inquiry: Inquiry[T]) -> Future[T]:
         """Have a thread work on a request; the answer to come."""
@@ -69,13 +75,18 @@ class Workers(ThreadPoolExecutor):
         self.submit(self._work)
         return inquiry.answer
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads when they have done what was asked; see `concurrent.futures.Executor.shutdown`."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._aside.shutdown(wait, cancel_futures=cancel_futures)
+
     def _work(self) -> None:
         """Judge what has waited longest; nothing, if another thread took along what this one was started for."""
         with self._guard:
             self._free -= 1
             taken = self._taken()
         try:
-            _answer(taken)
+            self._answer(taken)
         finally:
             with self._guard:
                 self._free += 1
@@ -92,26 +103,43 @@ class Workers(ThreadPoolExecutor):
                 taken.append(inquiry)
         return taken
 
+    def _answer(self, taken: Sequence[Inquiry[Any]]) -> None:
+        single: list[_Asked] = []
+        others: list[_Asked] = []
+        for inquiry in taken:
+            try:
+                reading = inquiry.read()
+            except BaseException as error:  # as the executor itself hands on what its threads raise
+                inquiry.answer.set_exception(error)
+                continue
+            if len(reading.photographs) == 1:
+                single.append((inquiry, reading))
+            elif not self._is_judged_aside((inquiry, reading)):
+                others.append((inquiry, reading))
+        for together in (single, *([one] for one in others)):
+            if together:
+                _judge(together)
 
-def _answer(taken: Sequence[Inquiry[Any]]) -> None:
-    asked: list[tuple[Inquiry[Any], Reading[Any]]] = []
-    for inquiry in taken:
-        try:
-            asked.append((inquiry, inquiry.read()))
-        except BaseException as error:  # as the executor itself hands on what its threads raise
-            inquiry.answer.set_exception(error)
-    # Who sends many photographs waits for them alone.
-    if all(len(reading.photographs) == 1 for _, reading in asked):
-        _judge(asked)
-    else:
-        for one in asked:
-            _judge([one])
+    def _is_judged_aside(self, asked: _Asked) -> bool:
+        """Have a free thread aside judge; False if there is none: what has been read must not wait there in memory."""
+        with self._guard:
+            if not self._free_aside:
+                return False
+            self._free_aside -= 1
+
+        def work() -> None:
+            try:
+                _judge([asked])
+            finally:
+                with self._guard:
+                    self._free_aside += 1
+
+        self._aside.submit(work)
+        return True
 
 
-def _judge(asked: Sequence[tuple[Inquiry[Any], Reading[Any]]]) -> None:
+def _judge(asked: Sequence[_Asked]) -> None:
     """Judge in one call."""
-    if not asked:
-        return
     first, trace = asked[0][0], Together([inquiry.trace for inquiry, _ in asked])
     photographs = [photograph for _, reading in asked for photograph in reading.photographs]
     try:

@@ -110,12 +110,30 @@ def test_only_what_one_call_can_judge_goes_together(
     assert [b"3"] in model.calls
 
 
-def test_many_photographs_are_judged_apart_and_none_is_no_error(workers: Workers) -> None:
+def test_no_photograph_waits_for_many(workers: Workers) -> None:
     model = Model()
     with model.busy(workers):
-        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"2", b"3"), inquiry(model), inquiry(model, b"4"))
-    assert [answer.result(10) for answer in answers] == [["1"], ["2", "3"], [], ["4"]]
-    assert model.calls == [[HOLD], [b"1"], [b"2", b"3"], [], [b"4"]]
+        pass
+    model.go.clear()
+    model.held.clear()
+    many = workers.judge(inquiry(model, HOLD, b"2"))
+    assert model.held.wait(10)
+    assert workers.judge(inquiry(model, b"3")).result(10) == ["3"], "the many are judged aside"
+    # There is one thread for them: more of them keep the others waiting.
+    more, single = ask(workers, inquiry(model, b"4", b"5"), inquiry(model, b"6"))
+    assert (more.result(10), single.result(10)) == (["4", "5"], ["6"])
+    assert not many.done()
+    model.go.set()
+    assert many.result(10) == ["hold", "2"]
+    assert workers.judge(inquiry(model)).result(10) == [], "none is no error"
+
+
+def test_a_pair_of_one_and_many(workers: Workers) -> None:
+    model = Model()
+    with model.busy(workers):
+        answers = ask(workers, inquiry(model, b"1", b"2"), inquiry(model, b"3"), inquiry(model), inquiry(model, b"4"))
+    assert [answer.result(10) for answer in answers] == [["1", "2"], ["3"], [], ["4"]]
+    assert sorted(model.calls) == sorted([[HOLD], [b"1", b"2"], [b"3"], [], [b"4"]])
 
 
 @pytest.mark.parametrize("step", ["read", "write"])
