@@ -29,11 +29,13 @@ from gitops.seed import seed_environment
 from gitops.serve_api import ServeApi
 from gitops.state import State, usable_cores
 from ray_jobs import cluster, processes
+from tests.processes import processes_named
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".mergeline-peers"
 """Where the peers' environments are kept between runs."""
 _READY_SECONDS = 90
+_GONE_SECONDS = 120
 # What the code behind every server needs; a peer's environment takes the newest that go with it.
 _OURS = (
     *("kornia-rs", "numpy", "opencv-python-headless", "openvino", "pillow", "pydantic", "ruamel.yaml"),
@@ -196,7 +198,8 @@ def install(peer: Peer) -> Path:
     if not peer.requirements:
         return Path(sys.executable).parent
     folder = ENVIRONMENTS / "-".join(re.sub(r"[^\w.]+", "-", requirement) for requirement in peer.requirements)
-    if not (folder / "installed").exists():
+    installed, wanted = folder / "installed", "\n".join((*peer.requirements, *_OURS))
+    if not installed.exists() or installed.read_text() != wanted:  # made when our code needed less
         shutil.rmtree(folder, ignore_errors=True)
         uv = [sys.executable, "-m", "uv"]
         try:
@@ -205,7 +208,7 @@ def install(peer: Peer) -> Path:
             subprocess.run([*install_them, *peer.requirements, *_OURS], check=True)
         except subprocess.CalledProcessError as error:
             raise NotStartedError(f"{peer.name} could not be installed: {error}") from error
-        (folder / "installed").touch()
+        installed.write_text(wanted)
     return folder / "bin"
 
 
@@ -331,6 +334,14 @@ class Mergeline:
         """End Ray."""
         self.resume()
         cluster.stop(self.state)
+
+
+def await_no_replica(served: Mergeline) -> None:
+    """Wait until the last replica's process has ended: one that drains still answers, and Serve lists it no more."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while left := processes_named(served.state, "ray::ServeReplica:"):
+        assert time.monotonic() < deadline, f"replicas did not end: {list(left)}"
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)

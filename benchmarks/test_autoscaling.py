@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.services import Answered, Mergeline, load_for
+from benchmarks.services import Answered, Mergeline, await_no_replica, load_for
 from benchmarks.test_request_path import photograph
 from gitops.state import State
 
@@ -150,15 +150,14 @@ def test_from_zero(benchmark: BenchmarkFixture, served: Mergeline) -> None:
     """Nobody asks, so nothing runs; the first request afterwards is answered."""
     served.settings |= {"min_replicas": 0, "downscale_delay_s": 2}
     served.api().put(served.config())
-    data, replicas = photograph("png"), Replicas(served)
-    seconds: list[float] = []
+    data, seconds = photograph("png"), list[float]()
 
     def first_request() -> None:
         begin = time.perf_counter()
         httpx.post(served.url, content=data, timeout=60, trust_env=False).raise_for_status()
         seconds.append(time.perf_counter() - begin)
 
-    benchmark.pedantic(first_request, setup=lambda: replicas.becomes(0), rounds=3, iterations=1)
+    benchmark.pedantic(first_request, setup=lambda: await_no_replica(served), rounds=3, iterations=1)
     benchmark.extra_info |= {
         "seconds_of_the_first_request": [round(value, 2) for value in seconds],
         "median": round(statistics.median(seconds), 2),

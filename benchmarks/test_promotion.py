@@ -16,7 +16,7 @@ import httpx
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.services import Mergeline, await_answer
+from benchmarks.services import Mergeline, await_answer, await_no_replica
 from benchmarks.test_request_path import photograph
 from gitops import environment
 from gitops.bundle import MANIFEST, seal
@@ -147,10 +147,7 @@ def test_a_replica(benchmark: BenchmarkFixture, served: Mergeline) -> None:
 
     def away() -> None:
         served.api().put({**config, "applications": []})
-        deadline = time.monotonic() + _DEADLINE_SECONDS
-        while processes_named(served.state, "ray::ServeReplica:"):
-            assert time.monotonic() < deadline, "the replica did not end"
-            time.sleep(0.2)
+        await_no_replica(served)
 
     def come() -> None:
         served.api().put(config)
