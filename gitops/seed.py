@@ -1,7 +1,6 @@
 """The packaged environments, and what is made of them for a project and this machine."""
 
 import importlib.resources
-import math
 
 from gitops.environment import CLASSIFIER, Environment
 from gitops.errors import ContractError
@@ -45,7 +44,7 @@ def seed_environment(project: str, environment: str, port: int | None = None, st
     if (cores := usable_cores()) != _PACKAGED_CORES:
         scaling = *here, "deployments", CLASSIFIER, "autoscaling_config"
         replicas = min(cores, _MOST_REPLICAS)
-        threads = math.ceil(cores / replicas)
+        threads = cores // replicas
         text = set_scalar(text, threads, *here, "args", "threads")
         text = set_scalar(text, max(threads, min(cores, _PACKAGED_CORES)), *here, "args", "threads_alone")
         text = set_scalar(text, min(replicas, _PACKAGED_CORES), *scaling, "min_replicas")

@@ -166,7 +166,7 @@ REQUEST_SECONDS = Metric(
 REQUEST_STAGE_SECONDS = Metric(
     PREFIX + "request_stage_seconds",
     "histogram",
-    "Time of one request in each stage; of several photographs the sum.",
+    "Time of one request in each stage; of several photographs, and of requests that are judged together, the sum.",
     ("stage", "model_version"),
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
     values={"stage": tuple(RequestStage)},
@@ -174,7 +174,7 @@ REQUEST_STAGE_SECONDS = Metric(
 REQUEST_PHOTOGRAPHS = Metric(
     PREFIX + "request_photographs",
     "histogram",
-    "Photographs of one request that were judged together: the batch that the network is given.",
+    "Photographs of one request that were judged.",
     buckets=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
 )
 JUDGEMENTS = Metric(

@@ -41,5 +41,5 @@ def assemble(
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
     add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.counting.recent, journal, prometheus))
     add_windows(app, Windows(windows))
-    add_feedback(app, endpoints, feedback, endpoints.workers)
+    add_feedback(app, endpoints, feedback)
     return app

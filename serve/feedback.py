@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -158,14 +157,13 @@ class FeedbackFolder:
         return False
 
 
-def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | None, pool: Executor) -> None:
+def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | None) -> None:
     """Let the application take feedback.
 
     Args:
         app: what `serve.routes.application` made.
         endpoints: whose model and limits count.
         folder: where it is kept; None: nowhere, which is said.
-        pool: decodes.
     """
 
     async def feedback(request: Request) -> FeedbackKept:
@@ -180,7 +178,7 @@ def add_feedback(app: FastAPI, endpoints: Endpoints, folder: FeedbackFolder | No
         said, photograph = await _read(request, endpoints)
         max_pixels = endpoints.limits.max_pixels
         try:  # what is no photograph is not kept
-            await asyncio.get_running_loop().run_in_executor(pool, lambda: decode(photograph, max_pixels=max_pixels))
+            await asyncio.to_thread(decode, photograph, max_pixels=max_pixels)
         except ImageError as error:
             raise RequestError(error.status, str(error)) from None
         # A slow disk must not keep photographs waiting.

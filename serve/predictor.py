@@ -28,8 +28,9 @@ GOOD = 0
 """Index of the good class in `classes`, in probabilities and in labels."""
 INPUT, OUTPUT, EVIDENCE, EMBEDDING = "image", "probabilities", "evidence", "embedding"
 """Names of the input and the outputs, in the engine file as in the SavedModel's serving signature."""
-# More images are run in turns: activations of a batch take memory, and CPUs gain nothing from larger ones.
-_LARGEST_BATCH = 16
+BATCH = 2
+"""Images that the network takes at once; more are run in turns. A core needs longer for each of three and more than for
+each of two (docs/serving.md), and who asks meanwhile waits until a batch is done."""
 _FIRST_CALL = threading.Lock()
 
 
@@ -329,13 +330,13 @@ class Predictor:
                 Predictor._calls -= 1
 
     def _output(self, name: str, images: Pixels) -> NDArray[np.float32]:
-        turns = range(0, len(images), _LARGEST_BATCH)
+        turns = range(0, len(images), BATCH)
         with self._call():
-            return np.concatenate([self._infer(images[start : start + _LARGEST_BATCH])[name] for start in turns])
+            return np.concatenate([self._infer(images[start : start + BATCH])[name] for start in turns])
 
     def _probabilities(self, inputs: Pixels) -> NDArray[np.float32]:
-        turns = range(0, len(inputs), _LARGEST_BATCH)
-        parts = [self._infer(inputs[start : start + _LARGEST_BATCH])[OUTPUT] for start in turns]
+        turns = range(0, len(inputs), BATCH)
+        parts = [self._infer(inputs[start : start + BATCH])[OUTPUT] for start in turns]
         return np.concatenate([np.empty((0, len(self.manifest.classes)), np.float32), *parts])
 
     def _infer(self, batch: Pixels) -> dict[str, NDArray[np.float32]]:

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from monitoring.metrics import RequestStage
-from serve.predictor import Judgement, Predictor
+from serve.predictor import BATCH, Judgement, Predictor
 from serve.preprocess import ImageError
 from serve.trace import Together, Trace
-
-MOST_TOGETHER = 2
-"""Requests that a thread judges in one call. For three and more the network needs longer again (docs/serving.md)."""
 
 T = TypeVar("T")
 
@@ -48,37 +45,37 @@ class Inquiry(Generic[T]):
 _Asked = tuple[Inquiry[Any], Reading[Any]]
 
 
-class Workers(ThreadPoolExecutor):
+class Workers:
     """Threads that judge photographs, two requests in one call where more wait than threads are free.
 
     None waits for another to come: who finds a free thread is judged alone. Who wants more than the judgement of one
-    photograph (of many, or with the evidence) is worked on aside where a thread for it is free, so that no photograph
-    waits until all of that is done.
+    photograph (of many, or with the evidence) is worked on aside where the thread for that is free, so that no
+    photograph waits until all of it is done.
 
     Args:
-        threads: how many requests, or pairs of them, are worked on at once; as many more are worked on aside.
+        threads: how many requests, or pairs of them, are worked on at once; one more is worked on aside.
     """
 
     def __init__(self, threads: int) -> None:
         """Begin with nothing to do."""
-        super().__init__(threads, "judge")
-        self._aside = ThreadPoolExecutor(threads, "aside")
+        self._judging = ThreadPoolExecutor(threads, "judge")
+        self._aside = ThreadPoolExecutor(1, "aside")
         self._guard = threading.Lock()
         self._waiting: deque[Inquiry[Any]] = deque()
-        self._free, self._free_aside = threads, threads
+        self._free, self._is_aside_free = threads, True
 
     def judge(self, inquiry: Inquiry[T]) -> Future[T]:
         """Have a thread work on a request; the answer to come."""
+        Predictor.expect(1)
         with self._guard:
             self._waiting.append(inquiry)
-        Predictor.expect(1)
-        self.submit(self._work)
+        self._judging.submit(self._work)
         return inquiry.answer
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads when they have done what was asked; see `concurrent.futures.Executor.shutdown`."""
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        self._aside.shutdown(wait, cancel_futures=cancel_futures)
+    def close(self) -> None:
+        """End the threads when what was asked is answered."""
+        self._judging.shutdown()
+        self._aside.shutdown()
 
     def _work(self) -> None:
         """Judge what has waited longest; nothing, if another thread took along what this one was started for."""
@@ -93,7 +90,7 @@ class Workers(ThreadPoolExecutor):
 
     def _taken(self) -> list[Inquiry[Any]]:
         taken: list[Inquiry[Any]] = []
-        while self._waiting and len(taken) < MOST_TOGETHER:
+        while self._waiting and len(taken) < BATCH:
             if taken and (len(self._waiting) <= self._free or not self._waiting[0].goes_with(taken[0])):
                 break
             inquiry = self._waiting.popleft()
@@ -109,44 +106,50 @@ class Workers(ThreadPoolExecutor):
         for inquiry in taken:
             try:
                 reading = inquiry.read()
-            except BaseException as error:  # as the executor itself hands on what its threads raise
+            except BaseException as error:  # as an executor hands on what its threads raise
                 inquiry.answer.set_exception(error)
                 continue
+            asked = inquiry, reading
             if len(reading.photographs) == 1:
-                single.append((inquiry, reading))
-            elif not self._is_judged_aside((inquiry, reading)):
-                others.append((inquiry, reading))
-        for together in (single, *([one] for one in others)):
-            if together:
-                _judge(together)
+                single.append(asked)
+            elif not self._is_judged_aside(asked):
+                others.append(asked)
+        if single:
+            _judge(single)
+        for asked in others:
+            if not self._is_judged_aside(asked):  # it may have become free
+                _judge([asked])
 
     def _is_judged_aside(self, asked: _Asked) -> bool:
-        """Have a free thread aside judge; False if there is none: what has been read must not wait there in memory."""
+        """Have the thread aside judge; False if it is busy: what has been read must not wait there in memory."""
         with self._guard:
-            if not self._free_aside:
+            if not self._is_aside_free:
                 return False
-            self._free_aside -= 1
-
-        def work() -> None:
-            try:
-                _judge([asked])
-            finally:
-                with self._guard:
-                    self._free_aside += 1
-
-        self._aside.submit(work)
+            self._is_aside_free = False
+        self._aside.submit(self._work_aside, asked)
         return True
+
+    def _work_aside(self, asked: _Asked) -> None:
+        try:
+            _judge([asked])
+        finally:
+            with self._guard:
+                self._is_aside_free = True
 
 
 def _judge(asked: Sequence[_Asked]) -> None:
     """Judge in one call."""
     first, trace = asked[0][0], Together([inquiry.trace for inquiry, _ in asked])
     photographs = [photograph for _, reading in asked for photograph in reading.photographs]
+    trace.lap(RequestStage.QUEUE)  # until the other was read, or judged
     try:
         judged = iter(first.predictor.judge(photographs, max_pixels=first.max_pixels, trace=trace))
     except BaseException as error:
-        for inquiry, _ in asked:
-            inquiry.answer.set_exception(error)
+        if len(asked) > 1:  # whose fault it is, each finds out by itself
+            for one in asked:
+                _judge([one])
+        else:
+            first.answer.set_exception(error)
         return
     for inquiry, reading in asked:
         outcomes = [next(judged) for _ in reading.photographs]

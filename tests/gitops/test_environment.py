@@ -141,7 +141,7 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
             "upscale_delay",
             "Classifier, autoscaling_config: unknown key 'upscale_delay'; did you mean",
         ),
-        ("num_cpus: 0.5", "cpus: 0.5", "ray_actor_options: unknown key 'cpus'; did you mean 'num_cpus'?"),
+        ("num_cpus: 0.25", "cpus: 0.25", "ray_actor_options: unknown key 'cpus'; did you mean 'num_cpus'?"),
         ("model: null", "modle: null", "user_config: unknown key 'modle'; did you mean 'model'?"),
         ("name: Classifier", "name: Classifer", "makes no deployment 'Classifer'; did you mean 'Classifier'?"),
         ("import_path: serve.app:build", "runtime_env: {}", "application screw needs an `import_path`"),

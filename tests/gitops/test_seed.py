@@ -70,7 +70,7 @@ def test_a_seed_for_this_machine_names_folders_of_its_state(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("cores", "threads", "alone", "replicas", "requests"),
-    [(1, 1, 1, (1, 1), 4), (2, 1, 2, (2, 3), 24), (3, 1, 2, (2, 3), 4), (8, 1, 2, (2, 8), 4), (64, 8, 8, (2, 8), 32)],
+    [(1, 1, 1, (1, 1), 4), (2, 1, 2, (2, 3), 24), (3, 1, 2, (2, 3), 4), (15, 1, 2, (2, 8), 4), (64, 8, 8, (2, 8), 32)],
 )
 def test_a_seed_for_this_machine_has_replicas_for_its_cores(
     tmp_path: Path,

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    with Workers(2) as executor:
-        yield executor
+    with closing(Workers(2)) as workers:
+        yield workers
 
 
 @pytest.fixture

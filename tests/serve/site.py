@@ -93,4 +93,4 @@ def site(
     finally:
         server.should_exit = True
         thread.join()
-        workers.shutdown()
+        workers.close()

@@ -206,7 +206,7 @@ async def test_long_requests_do_not_make_a_replica_miss_its_health_check(
 
     end = threading.Event()
     for _ in range(8):
-        workers.submit(end.wait)
+        workers._judging.submit(end.wait)
 
     def fail(_: object) -> None:
         raise RuntimeError("the engine is gone")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def serving(
     model = ServedModel(name="screw", version="1", sha256=make_bundle(place), uri=place.as_uri())
     endpoints = Endpoints(slot, LIMITS, workers, meters or NoMeters(), "a-replica", shadow(NoMeters()))
     app = application(endpoints)
-    add_feedback(app, endpoints, folder, workers)
+    add_feedback(app, endpoints, folder)
 
     class Client(httpx.AsyncClient):
         async def __aenter__(self) -> "Client":
@@ -58,7 +59,7 @@ def serving(
             return self
 
         async def __aexit__(self, *_: Any) -> None:
-            workers.shutdown()
+            workers.close()
             await super().__aexit__()
 
     return Client(transport=httpx.ASGITransport(app), base_url="http://replica")
@@ -172,10 +173,10 @@ async def test_a_candidate_has_classes_of_its_own(tmp_path: Path, folder: Path) 
         for version, digest in digests.items()
     )
     await slot.want(model, Canary(percent=50, model=candidate))
-    with Workers(2) as workers:
+    with closing(Workers(2)) as workers:
         endpoints = Endpoints(slot, LIMITS, workers, NoMeters(), "a-replica", shadow(NoMeters()))
         app = application(endpoints)
-        add_feedback(app, endpoints, FeedbackFolder(folder), workers)
+        add_feedback(app, endpoints, FeedbackFolder(folder))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
             kept = await client.post("/feedback", **form(label="scratch", model_version="2"))
             assert kept.status_code == 201, kept.text

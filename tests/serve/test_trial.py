@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -317,7 +318,7 @@ async def test_a_cancelled_request_is_counted_while_its_thread_works(
         return [said]
 
     monkeypatch.setattr(slot.loaded.predictor, "judge", judge)
-    with Workers(2) as workers:
+    with closing(Workers(2)) as workers:
         endpoints = Endpoints(slot, LIMITS, workers, tally, "a-replica", judging)
         app = assemble(endpoints, "screw", journal=None, feedback=None)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:

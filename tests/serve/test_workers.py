@@ -4,19 +4,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
+from gitops.manifest import ServedModel
 from monitoring.metrics import RequestStage
 from serve.predictor import Judgement, Predictor
 from serve.preprocess import ImageError
 from serve.trace import Laps, Trace
 from serve.workers import Inquiry, Reading, Workers
+from tests.serve.conftest import encoded
+from tests.serve.site import open_bundle
 
 HOLD = b"hold"
 """A photograph whose judgement takes until the test lets go."""
+SLOW = b"slow"
+"""One that takes 0.02 s."""
 
 
 class Model:
@@ -31,6 +37,7 @@ class Model:
         if HOLD in images:
             self.held.set()
             self.go.wait(10)
+        time.sleep(0.02 * list(images).count(SLOW))
         trace.lap(RequestStage.DECODE)
         if b"broken" in images:
             raise ZeroDivisionError
@@ -67,8 +74,8 @@ def failing(model: Model, step: str) -> Inquiry[Any]:
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    with Workers(1) as executor:
-        yield executor
+    with closing(Workers(1)) as one:
+        yield one
 
 
 def ask(workers: Workers, *inquiries: Inquiry[Any]) -> list[Future[Any]]:
@@ -85,8 +92,10 @@ def test_what_waits_is_judged_in_pairs_and_each_gets_its_own(workers: Workers) -
 
 def test_nobody_shares_a_thread_while_another_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     model, started = Model(), list[Callable[[], None]]()
-    with Workers(2) as workers:
-        monkeypatch.setattr(workers, "submit", started.append)  # threads that look only when the test has them look
+    with closing(Workers(2)) as workers:
+        monkeypatch.setattr(
+            workers._judging, "submit", started.append
+        )  # threads that look only when the test has them look
         ask(workers, inquiry(model, b"1"), inquiry(model, b"2"))
         started.pop(0)()
         assert model.calls == [[b"1"]], "the second is for the other thread"
@@ -112,10 +121,6 @@ def test_only_what_one_call_can_judge_goes_together(
 
 def test_no_photograph_waits_for_many(workers: Workers) -> None:
     model = Model()
-    with model.busy(workers):
-        pass
-    model.go.clear()
-    model.held.clear()
     many = workers.judge(inquiry(model, HOLD, b"2"))
     assert model.held.wait(10)
     assert workers.judge(inquiry(model, b"3")).result(10) == ["3"], "the many are judged aside"
@@ -146,14 +151,14 @@ def test_what_one_request_raises_is_not_the_others_affair(workers: Workers, step
     assert (first.result(10), third.result(10)) == (["1"], ["3"])
 
 
-def test_a_failure_of_the_model_is_told_to_both(workers: Workers) -> None:
+def test_what_the_model_raises_of_one_is_not_the_others_affair(workers: Workers) -> None:
     model = Model()
     with model.busy(workers):
-        answers = ask(workers, inquiry(model, b"1"), inquiry(model, b"broken"), inquiry(model, b"3"))
-    for answer in answers[:2]:
-        with pytest.raises(ZeroDivisionError):
-            answer.result(10)
-    assert answers[2].result(10) == ["3"]
+        first, second, third = ask(workers, inquiry(model, b"1"), inquiry(model, b"broken"), inquiry(model, b"3"))
+    with pytest.raises(ZeroDivisionError):
+        second.result(10)
+    assert (first.result(10), third.result(10)) == (["1"], ["3"])
+    assert model.calls == [[HOLD], [b"1", b"broken"], [b"1"], [b"broken"], [b"3"]]
 
 
 def test_what_nobody_waits_for_is_not_judged(workers: Workers) -> None:
@@ -168,13 +173,13 @@ def test_what_nobody_waits_for_is_not_judged(workers: Workers) -> None:
 def test_both_of_a_pair_spend_the_time_of_both(workers: Workers) -> None:
     model, traces = Model(), (Trace(), Trace())
     with model.busy(workers):
-        answers = ask(workers, *(inquiry(model, b"x", trace=trace) for trace in traces))
+        answers = ask(workers, *(inquiry(model, SLOW, trace=trace) for trace in traces))
         time.sleep(0.02)
     for answer in answers:
         answer.result(10)
     for trace in traces:
         assert trace.seconds[RequestStage.QUEUE] >= 0.02
-        assert trace.seconds[RequestStage.DECODE] > 0
+        assert trace.seconds[RequestStage.DECODE] >= 0.04
 
 
 def test_a_call_is_not_alone_while_another_waits(workers: Workers) -> None:
@@ -185,3 +190,16 @@ def test_a_call_is_not_alone_while_another_waits(workers: Workers) -> None:
         answers[0].cancel()
     answers[1].result(10)
     assert Predictor._expected == 0
+
+
+def test_a_pair_gets_what_a_model_says_of_each(model: ServedModel) -> None:
+    predictor, answers = open_bundle(model), []
+    with closing(Workers(1)) as workers, Model().busy(workers):
+        for image in (encoded(), b"no image", encoded(), encoded(".jpg")):
+            read = partial(Reading[list[Judgement | ImageError]], [image], list)
+            answers.append(workers.judge(Inquiry(predictor, read, 10**6, Trace())))
+    first, broken, second, third = (answer.result(10)[0] for answer in answers)
+    (alone,) = predictor.judge([encoded()])
+    assert first == second == alone
+    assert isinstance(broken, ImageError)
+    assert isinstance(third, Judgement)
