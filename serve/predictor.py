@@ -19,7 +19,7 @@ from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
 from serve.measures import Measures, measure
 from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode
-from serve.trace import Laps, Trace
+from serve.trace import Together, Trace
 
 if TYPE_CHECKING:
     from serve.engine import openvino
@@ -240,7 +240,7 @@ class Predictor:
         return judgement, evidence
 
     def judge(
-        self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS, trace: Laps | None = None
+        self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS, trace: Trace | Together | None = None
     ) -> list[Judgement | ImageError]:
         """Judge photographs; one that cannot be used gets its error, and the others their judgement.
 
@@ -287,13 +287,13 @@ class Predictor:
             )
         return answer.score
 
-    def _prepared(self, data: bytes, max_pixels: int, trace: Laps) -> Aligned | ImageError:
+    def _prepared(self, data: bytes, max_pixels: int, trace: Trace | Together) -> Aligned | ImageError:
         try:
             return self._prepare(data, max_pixels, trace)[1]
         except ImageError as error:
             return error
 
-    def _prepare(self, data: bytes, max_pixels: int, trace: Laps) -> tuple[Pixels, Aligned]:
+    def _prepare(self, data: bytes, max_pixels: int, trace: Trace | Together) -> tuple[Pixels, Aligned]:
         """The photograph, and the network's input."""
         settings = self.manifest.preprocessing
         try:

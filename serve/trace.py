@@ -3,16 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from monitoring.metrics import RequestStage
-
-
-class Laps(Protocol):
-    """Who is told what took how long."""
-
-    def lap(self, stage: RequestStage) -> None:
-        """Say that the time since the last lap was spent in a stage."""
 
 
 class Trace:
@@ -42,6 +34,6 @@ class Together:
     traces: Sequence[Trace]
 
     def lap(self, stage: RequestStage) -> None:
-        """Say that the time since the last lap was spent in a stage."""
+        """As `Trace.lap`, for each."""
         for trace in self.traces:
             trace.lap(stage)

@@ -14,7 +14,7 @@ from gitops.manifest import ServedModel
 from monitoring.metrics import RequestStage
 from serve.predictor import Judgement, Predictor
 from serve.preprocess import ImageError
-from serve.trace import Laps, Trace
+from serve.trace import Together, Trace
 from serve.workers import Inquiry, Reading, Workers
 from tests.serve.conftest import encoded
 from tests.serve.site import open_bundle
@@ -32,7 +32,7 @@ class Model:
         self.calls: list[list[bytes]] = []
         self.held, self.go = threading.Event(), threading.Event()
 
-    def judge(self, images: Sequence[bytes], *, max_pixels: int, trace: Laps) -> list[Judgement | ImageError]:
+    def judge(self, images: Sequence[bytes], *, max_pixels: int, trace: Together) -> list[Judgement | ImageError]:
         self.calls.append(list(images))
         if HOLD in images:
             self.held.set()
