@@ -24,6 +24,8 @@ ACCEPTED_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tiff
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "BMP": "image/bmp", "TIFF": "image/tiff"}
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
+LARGE_PIXELS = 16_000_000
+"""More take longer to decode than several photographs of a line to judge: 0.5 s for 50 million."""
 # Depth, colour type, compression, filter and interlacing in a PNG's header, and those that need no conversion: 8 bit,
 # gray or RGB, not interlaced (https://www.w3.org/TR/png-3/#11IHDR).
 _PNG_LAYOUT = slice(24, 29)
@@ -133,6 +135,13 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
     if pixels.dtype != np.uint8:
         raise ImageError(415, f"{kind} with {pixels.dtype} samples is not accepted: send 8 or 16 bit")
     return np.asarray(pixels, np.uint8)
+
+
+def is_large(data: bytes) -> bool:
+    """Whether a photograph has so many pixels that decoding takes long; False where its header cannot be read."""
+    with suppress(Exception), Image.open(io.BytesIO(data)) as header:
+        return header.width * header.height > LARGE_PIXELS
+    return False
 
 
 def _is_plain_png(data: bytes, kind: str, channels: Literal[1, 3]) -> bool:

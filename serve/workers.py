@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from monitoring.metrics import RequestStage
 from serve.predictor import BATCH, Judgement, Predictor
-from serve.preprocess import ImageError
+from serve.preprocess import ImageError, is_large
 from serve.trace import Together, Trace
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ class Workers:
     """Threads that judge photographs, two requests in one call where more wait than threads are free.
 
     None waits for another to come: who finds a free thread is judged alone. Who wants more than the judgement of one
-    photograph (of many, or with the evidence) is worked on aside where the thread for that is free, so that no
-    photograph waits until all of it is done.
+    photograph (of many, or with the evidence), or of a large one, is worked on aside where the thread for that is free,
+    so that no photograph waits until all of it is done.
 
     Args:
         threads: how many requests, or pairs of them, are worked on at once; one more is worked on aside.
@@ -66,10 +66,10 @@ class Workers:
 
     def judge(self, inquiry: Inquiry[T]) -> Future[T]:
         """Have a thread work on a request; the answer to come."""
-        Predictor.expect(1)
         with self._guard:
+            self._judging.submit(self._work)  # first: where there is no thread to be had, nothing waits for one
             self._waiting.append(inquiry)
-        self._judging.submit(self._work)
+            Predictor.expect(1)
         return inquiry.answer
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Workers:
                 inquiry.answer.set_exception(error)
                 continue
             asked = inquiry, reading
-            if len(reading.photographs) == 1:
+            if len(reading.photographs) == 1 and not is_large(reading.photographs[0]):
                 single.append(asked)
             elif not self._is_judged_aside(asked):
                 others.append(asked)

@@ -16,6 +16,7 @@ from serve.preprocess import (
     align,
     decode,
     find_part,
+    is_large,
     media_type_of,
     preprocess,
     suffix_of,
@@ -195,6 +196,16 @@ def test_exif_that_cannot_be_read_turns_nothing() -> None:
     after = data.index(b"Exif\0\0") + 6
     data = data[:after] + b"\xff" * 8 + data[after + 8 :]
     assert decode(data).shape == (90, 130)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_large_photograph_is_known_by_its_header(extension: str) -> None:
+    assert is_large(encoded(np.zeros((4000, 4001), np.uint8), extension))
+    assert not is_large(encoded(np.zeros((4000, 4000), np.uint8), extension))
+
+
+def test_what_is_no_photograph_is_not_large() -> None:
+    assert not is_large(b"no image")
 
 
 def test_pixels_are_counted_before_decoding() -> None:

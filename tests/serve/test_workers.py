@@ -133,6 +133,17 @@ def test_no_photograph_waits_for_many(workers: Workers) -> None:
     assert workers.judge(inquiry(model)).result(10) == [], "none is no error"
 
 
+def test_no_photograph_waits_for_a_large_one(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.workers.is_large", lambda photograph: photograph == HOLD)
+    model = Model()
+    large = workers.judge(inquiry(model, HOLD))
+    assert model.held.wait(10)
+    assert workers.judge(inquiry(model, b"1")).result(10) == ["1"]
+    assert not large.done()
+    model.go.set()
+    assert large.result(10) == ["hold"]
+
+
 def test_a_pair_of_one_and_many(workers: Workers) -> None:
     model = Model()
     with model.busy(workers):
@@ -190,6 +201,14 @@ def test_a_call_is_not_alone_while_another_waits(workers: Workers) -> None:
         answers[0].cancel()
     answers[1].result(10)
     assert Predictor._expected == 0
+
+
+def test_what_no_thread_takes_does_not_wait_for_one() -> None:
+    workers = Workers(1)
+    workers.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        workers.judge(inquiry(Model(), b"1"))
+    assert Predictor._expected == 0, "or no call would be alone again"
 
 
 def test_a_pair_gets_what_a_model_says_of_each(model: ServedModel) -> None:
