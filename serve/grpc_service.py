@@ -212,7 +212,11 @@ def read(request: ModelInferRequest, *, max_files: int, max_bytes: int) -> Quest
     names = [given.name for given in request.inputs]
     first = request.inputs[0] if names else ModelInferRequest.InferInputTensor()
     count = images_announced(names, first.datatype, first.shape, max_files)
-    raw = bool(request.raw_input_contents)
+    raw, kinds = bool(request.raw_input_contents), [kind.name for kind, _ in first.contents.ListFields()]
+    if any(kind != _CONTENTS["BYTES"] for kind in kinds):
+        raise RequestError(
+            400, f"the input {INPUT!r} is BYTES, sent in {_CONTENTS['BYTES']}; it has {', '.join(kinds)}"
+        )
     if raw:
         if len(request.raw_input_contents) != 1 or first.HasField("contents"):
             raise RequestError(400, f"the input {INPUT!r} is sent once: in `contents`, or in one of raw_input_contents")

@@ -194,6 +194,7 @@ async def test_raw_tensors_are_answered_with_raw_tensors(service: InferenceServi
 
 
 RAW = {"contents": None}
+MIXED = InferTensorContents(bytes_contents=[b"x"], fp32_contents=[1.0])
 SHARED = {"shared_memory_region": InferParameter(string_param="x")}
 
 
@@ -209,6 +210,7 @@ SHARED = {"shared_memory_region": InferParameter(string_param="x")}
         (request(image_input(b"x", shape=[-5])), None, 400, "the request says [-5]"),
         (request(image_input(b"x", shape=[2])), None, 400, "the shape [2] and 1 elements"),
         (request(image_input(b"x", **RAW)), None, 400, "the shape [1] and 0 elements"),
+        (request(image_input(b"x", contents=MIXED)), None, 400, "it has fp32_contents, bytes_contents"),
         (request(image_input(b"x", **RAW), raw_input_contents=[b"\x09\0\0\0x"]), None, 400, "cut off"),
         (request(image_input(b"x"), raw_input_contents=[b"\x01\0\0\0x"]), None, 400, "is sent once"),
         (request(image_input(b"x", **RAW), raw_input_contents=[b"", b""]), None, 400, "is sent once"),
