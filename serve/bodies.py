@@ -17,8 +17,8 @@ def limited(request: Request, limit: int) -> Request:
     Raises:
         RequestError: 413; 415, the body is compressed.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.lower() not in ("", "identity"):
         raise RequestError(415, f"the content encoding {encoding} is not accepted: send the request as it is")
     # What still comes after the answer is thrown away by the server. To close the connection, which looks cheaper,
     # resets it under the answer, so that many clients never see it.

@@ -328,6 +328,12 @@ async def test_a_compressed_request_is_refused(client: httpx.AsyncClient, path: 
     assert "the content encoding gzip is not accepted" in response.text
 
 
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_a_request_that_says_that_it_is_as_it_is(client: httpx.AsyncClient, encoding: str) -> None:
+    response = await client.post("/predict", content=encoded(), headers={"Content-Encoding": encoding})
+    assert response.status_code == 200, response.text
+
+
 @pytest.mark.parametrize("cut", [2, 8, 60, 400])
 async def test_a_form_that_is_cut_off_is_refused_and_not_judged_in_part(client: httpx.AsyncClient, cut: int) -> None:
     files = [("files", (f"{number}.png", encoded())) for number in range(3)]
