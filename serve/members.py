@@ -78,6 +78,7 @@ class Members:
         self._unanswered = unanswered
         self._kept = multiplex(self._load)
         self._places: dict[str, _Place] = {}
+        self._tasks: set[asyncio.Task[Member]] = set()  # the event loop itself would forget them
         self._in_memory: weakref.WeakValueDictionary[str, Member] = weakref.WeakValueDictionary()
 
     async def want(self, models: Mapping[str, ServedModel]) -> None:
@@ -136,6 +137,13 @@ class Members:
             RequestError: 404, there is no such model; 503, it does not load.
         """
         self._check_wanted(name)
+        # Whoever has no patience for a load must not undo it: the next one would begin anew, and so on for ever.
+        task = asyncio.create_task(self._get(name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _get(self, name: str) -> Member:
         place = self._place(name)
         async with place.asking:
             if place.failure and self._holds(place.failure):

@@ -181,6 +181,30 @@ async def test_a_model_that_does_not_load_is_said_and_the_others_go_on(
     assert (await client.post("/predict", params={"model": "nut"}, content=encoded())).status_code == 200
 
 
+async def test_a_load_goes_on_without_the_one_who_asked_for_it(
+    members: Members, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, begun, go = list[str](), asyncio.Event(), asyncio.Event()
+    make = members._make
+
+    async def load(name: str) -> Member:
+        loads.append(name)
+        begun.set()
+        await go.wait()
+        return make(name)
+
+    await members.want(models)
+    monkeypatch.setattr(members, "_kept", bounded(load))
+    impatient = asyncio.create_task(members.get("nut"))
+    await begun.wait()
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    go.set()
+    await members.get("nut")
+    assert loads == ["nut"]
+
+
 async def test_a_load_that_nobody_waits_for_any_more_is_a_request_that_is_gone(
     members: Members, models: dict[str, ServedModel], tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,8 +227,8 @@ async def test_a_load_that_nobody_waits_for_any_more_is_a_request_that_is_gone(
         await waiting
     monkeypatch.setattr(members, "_kept", break_down)
     with pytest.raises(ZeroDivisionError):
-        await members.to_judge("nut")
-    assert tally.of(metrics.REQUESTS) == {("gone", "nut"): 1, ("failed", "nut"): 1}
+        await members.to_judge("bolt")
+    assert tally.of(metrics.REQUESTS) == {("gone", "nut"): 1, ("failed", "bolt"): 1}
 
 
 async def test_grpc_s_requests_to_judge_are_counted_where_there_is_no_model(
