@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -200,6 +200,33 @@ def test_a_call_is_not_alone_while_another_waits(workers: Workers) -> None:
         assert Predictor._expected == 2
         answers[0].cancel()
     answers[1].result(10)
+    assert Predictor._expected == 0
+
+
+def test_of_hundreds_at_once_each_gets_its_own() -> None:
+    model, workers = Model(), Workers(2)
+
+    def client(number: int) -> None:
+        name = f"{number}".encode()
+        if number % 5 == 0:
+            (answer,) = ask(workers, failing(model, "read"))
+            with pytest.raises(ValueError, match="read"):
+                answer.result(10)
+        elif number % 5 == 1:
+            other, answer = ask(workers, inquiry(model, b"broken"), inquiry(model, name))
+            assert answer.result(10) == [name.decode()]
+            with pytest.raises(ZeroDivisionError):
+                other.result(10)
+        elif number % 5 == 2:
+            other, answer = ask(workers, inquiry(model, b"nobody's"), inquiry(model, name, b"beside"))
+            assert other.cancel() or other.result(10) == ["nobody's"]
+            assert answer.result(10) == [name.decode(), "beside"]
+        else:
+            (answer,) = ask(workers, inquiry(model, name))
+            assert answer.result(10) == [name.decode()]
+
+    with closing(workers), ThreadPoolExecutor(8) as clients:
+        assert len(list(clients.map(client, range(500)))) == 500
     assert Predictor._expected == 0
 
 
