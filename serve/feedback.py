@@ -217,6 +217,8 @@ async def _read(request: Request, endpoints: Endpoints) -> tuple[Feedback, bytes
             raise RequestError(400, "the form holds no file `photograph`: feedback is kept together with it")
         if (file.size or 0) > limit:
             raise RequestError(413, f"the photograph is larger than {limit} bytes")
+        if twice := [name for name in _FIELDS if len(form.getlist(name)) > 1]:
+            raise RequestError(400, f"the form says more than once: {', '.join(twice)}; send one of each")
         given: dict[str, Any] = {name: form[name] for name in _FIELDS if form.get(name)}
         try:
             said = Feedback.parse({**given, "filename": file.filename or "photograph", "at": now()}, "the form")

@@ -117,6 +117,7 @@ async def test_one_photograph_lies_there_once_and_every_word_about_it(client: ht
         ({"label": "x" * 201}, 400, "label"),
         ({"said": "x" * 201}, 400, "said"),
         ({"threshold": "2"}, 400, "threshold"),
+        ({"label": ["good", "defective"]}, 400, "more than once: label"),
     ],
 )
 async def test_what_is_wrong_is_refused_and_not_kept(
