@@ -334,7 +334,7 @@ def test_no_single_click_loses_judgements(page: Page, place: Place) -> None:
     expect(page.locator(JUDGED)).to_have_count(2)
     page.click("#clear")
     expect(page.locator(".card")).to_have_count(0)
-    expect(page.locator("#undo")).to_contain_text("2 photographs were cleared.")
+    expect(page.locator("#undo")).to_contain_text("2 photographs were removed.")
     page.set_input_files("#files", place.files("middle.png"))
     page.click("#undo-do")
     expect_order(page, ["light.png", "dark.png", "middle.png"])
@@ -755,6 +755,48 @@ def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place:
     expect(page.locator(JUDGED)).to_have_count(130, timeout=20_000)
 
 
+def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: Place) -> None:
+    page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 400); }")
+    page.route("**/predict", lambda route: None)  # never answers
+    data = place.files("light.png")[0].read_bytes()
+    files: list[FilePayload] = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n in range(130)]
+    page.set_input_files("#files", files)
+    page.evaluate("document.getElementById('clear').click()")
+    expect(page.locator("#undo")).to_contain_text("130 photographs were removed.")
+    page.wait_for_timeout(900)  # in which the rest would have come
+    expect(page.locator(".card")).to_have_count(0)
+    page.evaluate("document.getElementById('undo-do').click()")
+    expect(page.locator(".card[data-state=failed]")).to_have_count(130)
+    expect_order(page, [f"{n}.png" for n in range(130)])
+
+
+def test_all_that_was_removed_in_a_row_comes_back(page: Page, place: Place) -> None:
+    judge(page, place, "light.png", "dark.png", "middle.png")
+    page.locator(f"{card(page, 'light.png')} .photo").press("Delete")
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer .name")).to_have_text("dark.png")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Escape")
+    expect_order(page, ["middle.png"])
+    expect(page.locator("#undo")).to_contain_text("2 photographs were removed.")
+    page.click("#undo-do")
+    expect_order(page, ["light.png", "dark.png", "middle.png"])
+
+
+def test_what_is_removed_before_its_turn_is_not_asked_about(page: Page, place: Place) -> None:
+    held = hold(page, "**/predict")
+    page.set_input_files("#files", place.files("light.png", "dark.png", "middle.png", "=cmd.png", "scan.tiff"))
+    page.click(f"{card(page, 'scan.tiff')} .remove")
+    while len(held) < 4:
+        page.wait_for_timeout(20)
+    for route in held[:]:
+        route.continue_()
+    expect(page.locator("#progress")).to_be_hidden()
+    assert len(held) == 4
+    page.click("#undo-do")
+    expect(page.locator(f"{card(page, 'scan.tiff')} .said")).to_have_text("removed before it was judged")
+
+
 def test_what_cannot_be_read_of_a_folder_keeps_the_rest_not_out(page: Page) -> None:
     page.evaluate("""() => {
         const readable = (name) => ({
@@ -910,6 +952,8 @@ def test_the_viewer_follows_the_judgement_and_says_what_fails(page: Page, place:
     page.keyboard.press("h")
     heat = page.locator("#viewer .heat")
     expect(heat).to_have_attribute("aria-busy", "true")
+    while not answers:
+        page.wait_for_timeout(20)
     answers[0].fulfill(status=503, headers={"Retry-After": "1"}, body="full")
     expect(facts).to_contain_text("the heat-map is asked for again in 1 s")
     while len(answers) < 2:
