@@ -56,6 +56,7 @@ const queue = new Queue(async (item) => {
     const answer = await judge(item.file, signal, (seconds, reason) => {
       item.note = `${reason}; again in ${Math.round(seconds)} s`;
       draw(item);
+      soon();
     }, Boolean(item.answer));
     item.straightened = facts ? (facts.model?.straightened ?? false) : null;
     item.take(answer);
@@ -143,7 +144,7 @@ function drawCounts() {
   $("work").hidden = items.length === 0;
   $("drop").classList.toggle("small", items.length > 0);
   $("spot-check").disabled = counts.good + counts.bad === 0;
-  $("export").disabled = counts.good + counts.bad + counts.failed === 0;
+  $("export").disabled = (filter === "all" ? counts.good + counts.bad + counts.failed : counts[filter]) === 0;
   $("export").textContent = filter === "all" ? "Export CSV" : `Export CSV (${counts[filter]})`;
 }
 
@@ -207,8 +208,10 @@ function drawProgress(counts) {
   if (busy && round) {
     $("bar").max = round.total;
     $("bar").value = round.done;
+    const waits = items.find((item) => item.state === "judging" && item.note); // its card may be far from what is on the screen
     const left = round.done > 4 ? ((Date.now() - round.began) / round.done) * (round.total - round.done) : 0;
-    $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : ""}`;
+    const more = waits ? `; ${waits.note}` : left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : "";
+    $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${more}`;
   } else {
     $("progress-text").textContent = failed.slice(2);
   }
@@ -462,9 +465,11 @@ function forget() {
 }
 
 $("undo-do").addEventListener("click", () => {
-  items = [...out.items, ...items].sort((a, b) => a.index - b.index);
+  const here = new Set(items.map((item) => item.key));
+  const back = out.items.filter((item) => !here.has(item.key)); // but what was added anew meanwhile
+  items = [...back, ...items].sort((a, b) => a.index - b.index);
   unsaved ||= out.unsaved;
-  for (const item of out.items) {
+  for (const item of back) {
     observer.observe(item.card);
     draw(item);
   }
