@@ -5,7 +5,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,10 +78,10 @@ def photographs(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def left_out(paths: Iterable[Path]) -> list[Path]:
-    """The files below folders that are not taken for photographs, since their names end otherwise."""
+def left_out(paths: Collection[Path]) -> list[Path]:
+    """The files below folders that are not taken for photographs: their names end otherwise, and nobody named them."""
     below = (file for path in paths if path.is_dir() for file in files_below(path))
-    return [file for file in below if file.suffix.lower() not in IMAGE_SUFFIXES]
+    return [file for file in below if file.suffix.lower() not in IMAGE_SUFFIXES and file not in paths]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Asking:
             body = self._answered(client, file.read_bytes())
             return self._judged(file, body)
         except OSError as error:
-            return Answer(file=str(file), error=f"cannot be read or written: {error.strerror}")
+            return Answer(file=str(file), error=f"{error.filename} cannot be read or written: {error.strerror}")
         except (MergelineError, httpx.HTTPError, ValidationError) as error:
             return Answer(file=str(file), error=str(error) or type(error).__name__)
 

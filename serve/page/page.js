@@ -23,13 +23,13 @@ const ARRANGE_EVERY_MS = 1_000;
 const POINTER = matchMedia("(hover: hover)"); // a finger leaves the last card that it touched hovered
 
 let items = [];
+const coming = new Set(); // what was taken in, and is not among the items yet
 let filter = "all";
 let facts = null;
 let moved = false; // whether the user chose the threshold; else each photograph is judged at its own model's
 let threshold = 0.5; // where the slider stands
 let unsaved = false; // whether there are judgements that no CSV file has
 let added = 0;
-let lists = 1; // how often a list was begun
 let stopper = new AbortController();
 let round = null; // since the queue was empty last: when it began, how many there are
 
@@ -43,6 +43,7 @@ function draw(item) {
 // --- one photograph ---------------------------------------------------------------------------------------------------
 
 const queue = new Queue(async (item) => {
+  if (!items.includes(item)) return fail(item, "removed before it was judged"); // it shall not count as one of the line
   item.state = "judging";
   item.error = item.note = null;
   draw(item);
@@ -55,6 +56,7 @@ const queue = new Queue(async (item) => {
     const answer = await judge(item.file, signal, (seconds, reason) => {
       item.note = `${reason}; again in ${Math.round(seconds)} s`;
       draw(item);
+      soon();
     }, Boolean(item.answer));
     item.straightened = facts ? (facts.model?.straightened ?? false) : null;
     item.take(answer);
@@ -142,7 +144,7 @@ function drawCounts() {
   $("work").hidden = items.length === 0;
   $("drop").classList.toggle("small", items.length > 0);
   $("spot-check").disabled = counts.good + counts.bad === 0;
-  $("export").disabled = counts.good + counts.bad + counts.failed === 0;
+  $("export").disabled = (filter === "all" ? counts.good + counts.bad + counts.failed : counts[filter]) === 0;
   $("export").textContent = filter === "all" ? "Export CSV" : `Export CSV (${counts[filter]})`;
 }
 
@@ -206,8 +208,10 @@ function drawProgress(counts) {
   if (busy && round) {
     $("bar").max = round.total;
     $("bar").value = round.done;
+    const waits = items.find((item) => item.state === "judging" && item.note); // its card may be far from what is on the screen
     const left = round.done > 4 ? ((Date.now() - round.began) / round.done) * (round.total - round.done) : 0;
-    $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : ""}`;
+    const more = waits ? `; ${waits.note}` : left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : "";
+    $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${more}`;
   } else {
     $("progress-text").textContent = failed.slice(2);
   }
@@ -243,7 +247,7 @@ const keyOf = ({ file, path }) => `${path}\n${file.size}\n${file.lastModified}`;
 
 /** Adds what came in, but for what is here already; gives what it has made of it. */
 async function take(came) {
-  const known = new Set(items.map((item) => item.key));
+  const known = new Set([...items, ...coming].map((item) => item.key));
   const fresh = [];
   for (const photograph of came.photographs) {
     const key = keyOf(photograph);
@@ -260,9 +264,10 @@ async function take(came) {
   if (!round) round = { began: Date.now(), done: 0, total: 0 };
   round.total += fresh.length;
   const current = stopper;
-  const list = lists;
-  for (let start = 0; start < fresh.length && lists === list; start += BATCH) { // else the list was cleared meanwhile
-    const batch = fresh.slice(start, start + BATCH);
+  for (const item of fresh) coming.add(item);
+  for (let start = 0; start < fresh.length; start += BATCH) {
+    const batch = fresh.slice(start, start + BATCH).filter((item) => coming.delete(item)); // but what was cleared meanwhile
+    if (!batch.length) break;
     items.push(...batch);
     for (const item of batch) {
       draw(item);
@@ -415,21 +420,24 @@ const canBeRetried = (item) => item.state === "failed" && item.passes;
 $("retry").addEventListener("click", () => again(items.filter(canBeRetried)));
 $("rejudge").addEventListener("click", () => again(outdated()));
 $("clear").addEventListener("click", () => {
-  halt().forEach((item) => fail(item, "stopped"));
+  const rest = [...coming];
+  coming.clear();
+  for (const item of [...halt(), ...rest]) fail(item, "stopped");
   round = null;
   filter = "all";
-  lists++;
-  takeOut(items);
+  takeOut([...items, ...rest]);
   $("pick").focus();
 });
 
 // --- taking photographs out -------------------------------------------------------------------------------------------
 
-let out = null; // what was taken out last, and the timer after which it is gone
+let out = null; // what was taken out, and the timer after which it is gone
 
+/** What was taken out shortly before comes back with it: who holds Delete down too long takes out many, one by one. */
 function takeOut(some) {
-  forget();
-  out = { items: some, unsaved, timer: setTimeout(forget, UNDO_MS) };
+  clearTimeout(out?.timer);
+  const together = [...(out?.items ?? []), ...some];
+  out = { items: together, unsaved: unsaved || out?.unsaved, timer: setTimeout(forget, UNDO_MS) };
   const gone = new Set(some);
   items = items.filter((item) => !gone.has(item));
   for (const item of some) {
@@ -438,11 +446,17 @@ function takeOut(some) {
     item.setNear(false);
   }
   unsaved &&= items.length > 0;
-  $("undo-text").textContent = some.length > 1 ? `${some.length} photographs were cleared.` : `${some[0].name} was removed.`;
-  (document.querySelector("dialog[open]") ?? document.body).append($("undo")); // what lies outside of a dialog cannot be reached
+  $("undo-text").textContent = together.length > 1 ? `${together.length} photographs were removed.` : `${some[0].name} was removed.`;
+  placeUndo();
   $("undo").hidden = false;
   overview();
 }
+
+/** Where it can be reached: while a dialog is open, nothing outside of it can, and what is in one goes when it closes. */
+function placeUndo() {
+  (document.querySelector("dialog[open]") ?? document.body).append($("undo"));
+}
+addEventListener("close", placeUndo, true); // this event does not bubble
 
 function forget() {
   clearTimeout(out?.timer);
@@ -451,9 +465,11 @@ function forget() {
 }
 
 $("undo-do").addEventListener("click", () => {
-  items = [...out.items, ...items].sort((a, b) => a.index - b.index);
+  const here = new Set(items.map((item) => item.key));
+  const back = out.items.filter((item) => !here.has(item.key)); // but what was added anew meanwhile
+  items = [...back, ...items].sort((a, b) => a.index - b.index);
   unsaved ||= out.unsaved;
-  for (const item of out.items) {
+  for (const item of back) {
     observer.observe(item.card);
     draw(item);
   }

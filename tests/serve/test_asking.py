@@ -105,6 +105,8 @@ def test_what_was_not_looked_at_below_a_folder_is_said(url: str, folder: Path) -
     assert "1 good, 1 not good" in result.stderr
     assert f"not looked at, as no photographs by their names: 2, {folder}/notes.txt the first of them" in result.stderr
     assert "not looked at" not in predict(folder / "more/b.heic", "--url", url).stderr, "what is named is taken"
+    result = predict(folder, folder / "notes.txt", folder / "more/b.heic", "--url", url)
+    assert "not looked at" not in result.stderr, "beside its folder too"
 
 
 def test_a_service_that_is_not_there_is_one_error_and_not_one_a_file(folder: Path) -> None:

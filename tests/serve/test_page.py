@@ -207,6 +207,10 @@ def test_sorting_filtering_and_size(page: Page, place: Place) -> None:
     assert width
     assert wider
     assert wider["width"] > width["width"]
+    page.locator("#size").fill("120")
+    heights = page.evaluate("""() => ["label", "score"].map((name) =>
+        document.querySelector(`.card:not([hidden]) .${name}`).offsetHeight)""")
+    assert max(heights) < 30  # neither "defective" nor "> 0.999" is broken in two
 
 
 def test_a_heatmap_is_laid_over_and_taken_off(page: Page, place: Place) -> None:
@@ -253,6 +257,10 @@ def test_an_export_of_some_says_so(page: Page, place: Place) -> None:
     page.click("#filter [data-kind=bad]")
     expect(page.locator("#export")).to_have_text("Export CSV (2)")
     assert [row["filename"] for row in exported(page)] == ["dark.png", "middle.png"]
+    slide(page, 0)
+    page.click("#filter [data-kind=good]")
+    expect(page.locator("#export")).to_have_text("Export CSV (0)")
+    expect(page.locator("#export")).to_be_disabled()
 
 
 def test_formulas_of_any_width_are_none(page: Page, place: Place) -> None:
@@ -334,10 +342,11 @@ def test_no_single_click_loses_judgements(page: Page, place: Place) -> None:
     expect(page.locator(JUDGED)).to_have_count(2)
     page.click("#clear")
     expect(page.locator(".card")).to_have_count(0)
-    expect(page.locator("#undo")).to_contain_text("2 photographs were cleared.")
-    page.set_input_files("#files", place.files("middle.png"))
+    expect(page.locator("#undo")).to_contain_text("2 photographs were removed.")
+    page.set_input_files("#files", place.files("middle.png", "dark.png"))
+    expect(page.locator(JUDGED)).to_have_count(2)
     page.click("#undo-do")
-    expect_order(page, ["light.png", "dark.png", "middle.png"])
+    expect_order(page, ["light.png", "middle.png", "dark.png"])  # what was added anew is there once
     expect(page.locator("#undo")).to_be_hidden()
     expect(page.locator(".card img").first).to_be_visible()
 
@@ -654,6 +663,8 @@ def test_a_busy_service_is_asked_again(page: Page, place: Place) -> None:
     page.route("**/predict", refuse_once)
     page.set_input_files("#files", place.files("light.png"))
     expect(page.locator(f"{card(page, 'light.png')} .said")).to_contain_text("again in 1 s")
+    said = "0 of 1 judged; the service is full or starting; again in 1 s"
+    expect(page.locator("#progress-text")).to_have_text(said)  # the card may be far from what is on the screen
     expect(page.locator(JUDGED)).to_have_count(1)
     assert len(refused) == 2
 
@@ -753,6 +764,48 @@ def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place:
     page.unroute("**/predict")
     page.evaluate("document.getElementById('retry').click()")
     expect(page.locator(JUDGED)).to_have_count(130, timeout=20_000)
+
+
+def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: Place) -> None:
+    page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 400); }")
+    page.route("**/predict", lambda route: None)  # never answers
+    data = place.files("light.png")[0].read_bytes()
+    files: list[FilePayload] = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n in range(130)]
+    page.set_input_files("#files", files)
+    page.evaluate("document.getElementById('clear').click()")
+    expect(page.locator("#undo")).to_contain_text("130 photographs were removed.")
+    page.wait_for_timeout(900)  # in which the rest would have come
+    expect(page.locator(".card")).to_have_count(0)
+    page.evaluate("document.getElementById('undo-do').click()")
+    expect(page.locator(".card[data-state=failed]")).to_have_count(130)
+    expect_order(page, [f"{n}.png" for n in range(130)])
+
+
+def test_all_that_was_removed_in_a_row_comes_back(page: Page, place: Place) -> None:
+    judge(page, place, "light.png", "dark.png", "middle.png")
+    page.locator(f"{card(page, 'light.png')} .photo").press("Delete")
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer .name")).to_have_text("dark.png")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Escape")
+    expect_order(page, ["middle.png"])
+    expect(page.locator("#undo")).to_contain_text("2 photographs were removed.")
+    page.click("#undo-do")
+    expect_order(page, ["light.png", "dark.png", "middle.png"])
+
+
+def test_what_is_removed_before_its_turn_is_not_asked_about(page: Page, place: Place) -> None:
+    held = hold(page, "**/predict")
+    page.set_input_files("#files", place.files("light.png", "dark.png", "middle.png", "=cmd.png", "scan.tiff"))
+    page.click(f"{card(page, 'scan.tiff')} .remove")
+    while len(held) < 4:
+        page.wait_for_timeout(20)
+    for route in held[:]:
+        route.continue_()
+    expect(page.locator("#progress")).to_be_hidden()
+    assert len(held) == 4
+    page.click("#undo-do")
+    expect(page.locator(f"{card(page, 'scan.tiff')} .said")).to_have_text("removed before it was judged")
 
 
 def test_what_cannot_be_read_of_a_folder_keeps_the_rest_not_out(page: Page) -> None:
@@ -910,6 +963,8 @@ def test_the_viewer_follows_the_judgement_and_says_what_fails(page: Page, place:
     page.keyboard.press("h")
     heat = page.locator("#viewer .heat")
     expect(heat).to_have_attribute("aria-busy", "true")
+    while not answers:
+        page.wait_for_timeout(20)
     answers[0].fulfill(status=503, headers={"Retry-After": "1"}, body="full")
     expect(facts).to_contain_text("the heat-map is asked for again in 1 s")
     while len(answers) < 2:
