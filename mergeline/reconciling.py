@@ -244,7 +244,7 @@ def _wanted(resource: Resource) -> str:
 def _served(resource: Resource) -> str:
     if resource.fleet is not None:
         return f"{len(resource.served)} of them in memory"
-    return ", ".join(map(_shortened, resource.served)) or "nothing answers"
+    return ", ".join(map(_shortened, resource.served)) or "no replica answered"
 
 
 def _shortened(answer: str) -> str:

@@ -143,7 +143,7 @@ class Asking:
             body = self._answered(client, file.read_bytes())
             return self._judged(file, body)
         except OSError as error:
-            return Answer(file=str(file), error=f"{error.filename} cannot be read or written: {error.strerror}")
+            return Answer(file=str(file), error=f"{error.filename or file} cannot be read or written: {error.strerror}")
         except (MergelineError, httpx.HTTPError, ValidationError) as error:
             return Answer(file=str(file), error=str(error) or type(error).__name__)
 

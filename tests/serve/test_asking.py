@@ -118,7 +118,6 @@ def test_a_service_that_is_not_there_is_one_error_and_not_one_a_file(folder: Pat
 def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
     url: str, folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    start = time.monotonic()
     with site(None, tmp_path) as empty, pytest.raises(MergelineError, match="is not ready: no model is wanted here"):
         list(Asking(empty).ask(photographs([folder])))
     with refusing(0, ready=b"<h1>It works</h1>") as (other, asked):
@@ -139,7 +138,6 @@ def test_a_service_without_a_model_or_a_wrong_address_is_one_error(
     for wrong in (f"{url}/elsewhere", "ftp://127.0.0.1", "127.0.0.1:8000", "http://[", "http://"):
         with pytest.raises(MergelineError, match="give --url"):
             list(Asking(wrong).ask(photographs([folder])))
-    assert time.monotonic() - start < 20
 
 
 def test_heatmaps_of_several_files_lie_apart_and_inside_of_their_folder(tmp_path: Path) -> None:
