@@ -1,7 +1,6 @@
 """`mergeline predict` against a real server: tables, JSON, heat-maps, retries and what a script is told."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
