@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
+from gitops import bounded_yaml
+from gitops.errors import ContractError
 from gitops.findings import Finding, refuse
 from gitops.objects import Object, at, group_of, mappings, name_of, texts
 
@@ -14,21 +17,28 @@ _NAME = re.compile(
 )
 _KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
 """Variables are in capitals; in small letters a key is more often that of a mapping."""
-# Values by which nobody gets in: a place to look at, a template's, a switch, a number.
-_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|[0-9.]*\Z")
+# Values by which nobody gets in: a place to look at, a template's, a switch; or a number, where it is no password.
+_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
+_NUMBER = re.compile(r"[0-9.]*\Z")
+_PASSWORD = re.compile(r"(?i)pass|pwd|pin\Z")
 _SECRETS_NAME = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)?\Z")
 _VALUES = {
     "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,99}:(?![$<{])[^\s/@]+@"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a token": re.compile(
         r"\b(gh[oprsu]_\w{30}|github_pat_\w{22}|glpat-[\w-]{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}\b|hf_[A-Za-z]{30})"
+        r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
         r"|\bBearer (?=\S*[0-9A-Z])[\w.~+/=-]{10}|\bAccountKey=\w"
     ),
     "a password in an option": re.compile(
         r"(?i)(?<!\S)--[a-z-]*(password|passwd|secret|token|api-key)[= ](?![$<{-])\S"
     ),
 }
-_ASSIGNED = re.compile(r"(?m)^[ \t]*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?(?P<value>.*?)[\"']?[ \t]*$")
+_ASSIGNED = re.compile(r"(?m)(?:^|(?<=[\s;&|(]))([A-Z][A-Z0-9_]*)=[\"']?(?P<value>[^\s;&|\"']*)")
+"""As a shell takes it, in any text."""
+_WRITTEN = re.compile(r"(?m)(?:^|[{,])[ \t]*[\"']?([A-Za-z][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?(?P<value>[^\s\"',}]+)")
+"""As JSON, YAML and INI files have it, of which ConfigMaps are made."""
+_OPTION = re.compile(r"--[a-z-]*(password|passwd|secret|token|api-key)\Z")
 _ELSEWHERE = "take it from a Secret with `valueFrom.secretKeyRef`"
 _JUDGED_APART = ("spec.serveConfigV2", "spec.template.metadata.annotations.serve-config")
 
@@ -59,19 +69,38 @@ def refusals_in(value: Mapping[str, Any], source: str, kind: str = "") -> Iterat
         for name, found in (named | keys).items():
             if isinstance(found, str) and _is_secret(name, found) and not _names_one(path, name, found, kind):
                 yield refuse("secret", f"{source}: {path or 'the top level'}: {name} stands there in clear", _ELSEWHERE)
+    yield from _options(value, source)
     for path, text in texts(value):
         if path in _JUDGED_APART:
             continue
         for what, pattern in _VALUES.items():
             if pattern.search(text):
                 yield refuse("secret", f"{source}: {path} holds {what}", _ELSEWHERE)
-        for line in _ASSIGNED.finditer(text) if kind == "ConfigMap" else ():
-            if _is_secret(line[1], line["value"]):
-                yield refuse("secret", f"{source}: {path}: {line[1]} stands there in clear", _ELSEWHERE)
+        found = [*_ASSIGNED.finditer(text), *(_WRITTEN.finditer(text) if kind == "ConfigMap" else ())]
+        for name in dict.fromkeys(line[1] for line in found if _is_secret(line[1], line["value"])):
+            yield refuse("secret", f"{source}: {path}: {name} stands there in clear", _ELSEWHERE)
+
+
+def _options(value: Any, source: str) -> Iterator[Finding]:
+    """Options whose value is the argument behind them; and environments of Ray's jobs, which are YAML in a text."""
+    for path, inner in mappings(value):
+        for key, found in inner.items():
+            where = f"{path}.{key}".lstrip(".")
+            for option, argument in pairwise(found) if isinstance(found, list) else ():
+                are_texts = isinstance(option, str) and isinstance(argument, str)
+                if are_texts and _OPTION.match(option) and not (_NONE.match(argument) or argument.startswith("-")):
+                    yield refuse("secret", f"{source}: {where}: {option} stands there in clear", _ELSEWHERE)
+            if key == "runtimeEnvYAML" and isinstance(found, str):
+                try:
+                    environment = bounded_yaml.load(found, where)
+                except ContractError:  # of that the gate `working-dir` says more
+                    continue
+                yield from refusals_in({"": environment}, f"{source}: {where}")
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return bool(_NAME.search(name) or _KEY.search(name)) and not _NONE.match(value)
+    harmless = _NONE.match(value) or (_NUMBER.match(value) and not _PASSWORD.search(name))
+    return bool(_NAME.search(name) or _KEY.search(name)) and not harmless
 
 
 def _names_one(path: str, name: str, value: str, kind: str) -> bool:

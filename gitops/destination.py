@@ -1,4 +1,4 @@
-"""Whether Argo CD would take an environment's objects: by the AppProject and the ApplicationSet of the same tree."""
+"""Whether Argo CD would take an environment's objects, only these, and staging first: by what the same tree says."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,10 +7,22 @@ from typing import Any
 
 from gitops import bounded_yaml
 from gitops.findings import Finding, refuse
-from gitops.objects import Object, at, dicts, group_of, name_of
+from gitops.kuberay import is_schedule
+from gitops.objects import Object, at, dicts, group_of, mapping, name_of
 
+_VERSION = "argoproj.io/v1alpha1"
 FOLDER = "gitops/argocd/"
 """Where a repository keeps what Argo CD is told. One without it is not asked for what stands there."""
+STAGING = "staging"
+"""The environment that the others wait for, where there is one."""
+_RIGHTS = {("", "Secret"), ("rbac.authorization.k8s.io", "Role"), ("rbac.authorization.k8s.io", "RoleBinding")}
+"""What a merge could give itself rights or passwords by."""
+# Options of a sync: the first because KubeRay's definitions are larger than an annotation; the others because they take
+# worker groups from what runs, delete what is to be changed, or apply what the API server refuses.
+_NEEDED = "ServerSideApply=true"
+_HARMFUL = ("RespectIgnoreDifferences=true", "Replace=true", "Force=true", "Validate=false")
+_LEVEL = "pod-security.kubernetes.io/enforce"
+_MOVING = ("", "HEAD", "main", "master", "*")
 _NAME = re.compile(r"\{\{\s*\.path\.basename\s*\}\}")
 
 
@@ -25,11 +37,11 @@ def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: s
     Raises:
         ContractError: a file for Argo CD cannot be read.
     """
-    told = list(_told(files))
-    projects = [item for item in told if item.get("kind") == "AppProject"]
+    found_in_tree = list(_told(files))
+    projects = [item for item in found_in_tree if item.get("kind") == "AppProject"]
     namespaces = [
         _NAME.sub(environment, str(namespace))
-        for item in told
+        for item in found_in_tree
         if item.get("kind") == "ApplicationSet"
         and (namespace := at(item, "spec", "template", "spec", "destination", "namespace"))
     ]
@@ -42,6 +54,107 @@ def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: s
         if namespaces and not of_cluster and namespace not in namespaces:
             found = f"{name_of(item)} is of the namespace {namespace}, and {environment} goes to {namespaces[0]}"
             yield refuse("argocd", found, f"`namespace: {namespaces[0]}` in the overlay's kustomization.yaml")
+
+
+def told(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What Argo CD is told, each with a kind and a name.
+
+    Raises:
+        ContractError: a file for Argo CD cannot be read.
+    """
+    return [item for item in _told(files) if item.get("apiVersion") == _VERSION and at(item, "metadata", "name")]
+
+
+def complaints(told: Sequence[Object], environment: str, *, staged: bool) -> Iterator[Finding]:
+    """What Argo CD is told that would let anything through, or an environment before staging.
+
+    Args:
+        told: what `told` returns.
+        environment: its name.
+        staged: whether there is an environment that it waits for.
+    """
+    sets = [item for item in told if item["kind"] == "ApplicationSet"]
+    projects = {item["metadata"]["name"]: item for item in told if item["kind"] == "AppProject"}
+    own = {at(item, "spec", "template", "spec", "source", "repoURL") for item in sets}
+    for item in told:
+        found: Iterator[str] = iter(())
+        if item["kind"] == "AppProject":
+            found = _of_project(item, environment)
+        elif item["kind"] == "ApplicationSet":
+            found = _of_set(item, projects, environment, staged=staged)
+        elif item["kind"] == "Application":
+            found = _of_application(mapping(item, "spec"), own)
+        for complaint in found:
+            yield refuse("argocd", f"{name_of(item)}: {complaint}", f"take it as {FOLDER} of Mergeline has it")
+
+
+def _of_project(project: Object, environment: str) -> Iterator[str]:
+    if "*" in (at(project, "spec", "sourceRepos") or ()):
+        yield "spec.sourceRepos takes every repository"
+    places = dicts(project, "spec", "destinations")
+    if any(place.get("namespace") == "*" for place in places):
+        yield "spec.destinations takes every namespace"
+    if not any(fnmatchcase(f"mergeline-{environment}", str(place.get("namespace"))) for place in places):
+        yield f"spec.destinations has no namespace mergeline-{environment}"
+    for key in ("clusterResourceWhitelist", "namespaceResourceWhitelist"):
+        for entry in dicts(project, "spec", key):
+            if "*" in (entry.get("group"), entry.get("kind")):
+                yield f"spec.{key} takes every kind"
+            elif (entry.get("group"), entry.get("kind")) in _RIGHTS:
+                yield f"spec.{key} takes the kind {entry['kind']}, which no merge should bring"
+    for window in dicts(project, "spec", "syncWindows"):
+        if window.get("kind") not in ("allow", "deny"):
+            yield f"a window of spec.syncWindows is of the kind {window.get('kind')}, which is neither allow nor deny"
+        if not is_schedule(str(window.get("schedule"))):
+            yield f"a window of spec.syncWindows has the schedule {window.get('schedule')!r}, which is none"
+
+
+def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, staged: bool) -> Iterator[str]:
+    template = mapping(item, "spec", "template")
+    spec = mapping(template, "spec")
+    if projects and spec.get("project") not in projects:
+        yield f"its project {spec.get('project')} is none of {', '.join(projects)}"
+    yield from _of_application(spec, {at(spec, "source", "repoURL")})
+    labels = {key: _NAME.sub(environment, str(value)) for key, value in mapping(template, "metadata", "labels").items()}
+    steps = dicts(item, "spec", "strategy", "rollingSync", "steps")
+    first, here = _step(steps, labels | dict.fromkeys(labels, STAGING)), _step(steps, labels)
+    if at(item, "spec", "strategy", "type") != "RollingSync" or here is None:
+        yield f"`strategy` has no step of a RollingSync that takes {environment} by its labels"
+    elif staged and environment != STAGING and (first is None or first >= here):
+        yield f"`strategy` takes {environment} no later than {STAGING}"
+    for generator in dicts(item, "spec", "generators"):
+        revision = at(generator, "git", "revision")
+        if revision and revision != at(spec, "source", "targetRevision"):
+            yield f"it looks for environments at {revision}, and applies {at(spec, 'source', 'targetRevision')}"
+    for entry in dicts(spec, "ignoreDifferences"):
+        for path in (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())):
+            if not str(path).endswith("replicas"):
+                yield f"`ignoreDifferences` leaves out {path}, so that a commit that changes it counts as synced"
+    if (level := at(spec, "syncPolicy", "managedNamespaceMetadata", "labels", _LEVEL)) != "restricted":
+        yield f"the namespaces that it makes have {_LEVEL}: {level}, and not restricted"
+
+
+def _step(steps: Sequence[Object], labels: Mapping[str, str]) -> int | None:
+    """The first step that takes an Application of these labels."""
+    for index, step in enumerate(steps):
+        if all(
+            (labels.get(str(found.get("key"))) in (found.get("values") or ())) == (found.get("operator") == "In")
+            for found in dicts(step, "matchExpressions")
+        ):
+            return index
+    return None
+
+
+def _of_application(spec: Mapping[str, Any], own: set[Any]) -> Iterator[str]:
+    options = at(spec, "syncPolicy", "syncOptions") or ()
+    if _NEEDED not in options:
+        yield f"`syncOptions` lacks {_NEEDED}: what it applies is larger than an annotation may be"
+    for option in options:
+        if option in _HARMFUL:
+            yield f"`syncOptions` has {option}"
+    revision = str(at(spec, "source", "targetRevision") or "")
+    if at(spec, "source", "repoURL") not in own and revision in _MOVING:
+        yield f"targetRevision {revision!r} is another one tomorrow; name a release"
 
 
 def _told(files: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -51,6 +51,9 @@ GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_
 
 _MODELS_KEY: Mapping[type[Contract], str] = {UserConfig: "model", FleetConfig: "models"}
 """The key of a `user_config` by which it is known."""
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*\Z")
+"""As Ray takes it: with a colon before the last name, or a dot."""
+_OUR_PACKAGE = "serve"
 _ROUTE_PREFIX = re.compile(r"/([^{}]*[^{}/])?\Z")
 
 
@@ -234,6 +237,7 @@ def _application(entry: dict[str, Any], source: str) -> Application:
     _check_keys(entry, "applications", source, where)
     if not isinstance(entry.get("import_path"), str):
         raise ContractError(f"{source}: {where} needs an `import_path` such as serve.app:build")
+    _check_import_path(entry["import_path"], source, where)
     deployments = _entries(entry, "deployments", source, where, required=False)
     for deployment in deployments:
         _check_deployment(deployment, entry["import_path"], source, where)
@@ -248,6 +252,15 @@ def _application(entry: dict[str, Any], source: str) -> Application:
         wanted=models[1] if models else UserConfig(),
         config=entry,
     )
+
+
+def _check_import_path(path: str, source: str, where: str) -> None:
+    """Refuse what Serve could not import: a path that is none, and of our own package what makes no application."""
+    if not _IMPORT_PATH.match(path):
+        raise ContractError(f"{source}: {where}: the `import_path` {path!r} must look like serve.app:build")
+    if path.split(".", maxsplit=1)[0] == _OUR_PACKAGE and path not in BUILDERS:
+        hint = did_you_mean(path, tuple(BUILDERS))
+        raise ContractError(f"{source}: {where}: the `import_path` {path!r} makes no application; {hint}")
 
 
 def _route_prefix(entry: dict[str, Any], source: str, where: str) -> str | None:

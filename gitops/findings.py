@@ -21,7 +21,7 @@ class Finding(Contract):
     key: str
     """The gate: environment, schema, scope, history, project, manifest, bundle, report, or a metric for its bar; of an
     overlay also overlay, kubernetes, argocd, policies, image, limits, secret, pod-security, token, network, reference,
-    upgrade, working-dir, http, folder, observer."""
+    kuberay, upgrade, disruption, capacity, working-dir, http, folder, observer."""
     phase: Phase
     reason: str
     """Which object, and what was found."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from gitops import bounded_yaml
 from gitops.errors import ContractError, MergelineError
 from gitops.layout import ENVIRONMENTS
-from gitops.objects import at, texts
+from gitops.objects import at, dicts, mapping, texts
 
 FOLDERS = ("gitops", "monitoring")
 """What an overlay may refer to, below the repository's root."""
@@ -87,6 +87,36 @@ def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str
         steps = path.split(".")
         if (steps[-1] in _FILE_FIELDS or (steps[-2:-1] and steps[-2] in _FILE_FIELDS)) and "://" in text:
             raise ContractError(f"{found}: {path} names {text}, which is not in this repository")
+
+
+def mind_targets(files: Mapping[str, str], environment: str, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a patch of the overlay for an object of another name, or a kind of none: kustomize does nothing with it.
+
+    One for a kind that is not there may stay: that of a component which was left out.
+
+    Args:
+        files: what `render` got.
+        environment: which one.
+        objects: what `render` returned.
+
+    Raises:
+        ContractError: there is such a patch.
+    """
+    document = bounded_yaml.load(files[overlay_path(environment)], overlay_path(environment))
+    if at(document, "namePrefix") or at(document, "nameSuffix"):  # targets have the names before that
+        return
+    for index, patch in enumerate(dicts(document, "patches")):
+        target = mapping(patch, "target")
+        if not target.keys() & {"kind", "name"} or "$patch: delete" in str(patch.get("patch")):
+            continue
+        kind, name = (str(target.get(key, ".*")) for key in ("kind", "name"))
+        names = [item["metadata"]["name"] for item in objects if re.fullmatch(kind, item["kind"])]
+        left_out = not names and any(re.search(rf"(?m)^kind: {kind}$", text) for text in files.values())
+        if not left_out and not any(re.fullmatch(name, found) for found in names):
+            named = " ".join(str(target[key]) for key in ("kind", "name") if key in target)
+            raise ContractError(
+                f"{overlay_path(environment)}: patches.{index} is for {named}, which is not there: it changes nothing"
+            )
 
 
 def search_path() -> str:

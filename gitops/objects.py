@@ -1,11 +1,16 @@
 """Kubernetes objects as kustomize renders them, read whatever their shape: what is wrong with that, the schemas say."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 Object = Mapping[str, Any]
 """A Kubernetes object, as JSON has it: `apiVersion`, `kind` and `metadata.name` are texts."""
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPEnum]?)\Z")
+_FRACTIONS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Pod:
     """Where its template stands in that."""
     labels: Mapping[str, Any]
     """Those of the template, and those that KubeRay adds."""
+    annotations: Mapping[str, Any]
     spec: Mapping[str, Any]
     is_rays: bool
     """Whether Ray runs in it."""
@@ -25,6 +31,11 @@ class Pod:
     def __str__(self) -> str:
         """As errors name it."""
         return f"{self.owner}: {self.path}" if self.path else self.owner
+
+    @property
+    def is_head(self) -> bool:
+        """Whether Ray's head runs in it."""
+        return self.labels.get("ray.io/node-type") == "head"
 
     def containers(self) -> list[dict[str, Any]]:
         """All of them, those included that run before and beside the others."""
@@ -95,4 +106,25 @@ def pods(item: Object) -> Iterator[Pod]:
         elif path.rpartition(".")[0].rpartition(".")[0].endswith("workerGroupSpecs"):
             added = {"ray.io/node-type": "worker"}
         labels = mapping(template, "metadata", "labels") | added
-        yield Pod(name_of(item), path, labels, mapping(template, "spec"), bool(added))
+        annotations = mapping(template, "metadata", "annotations")
+        yield Pod(name_of(item), path, labels, annotations, mapping(template, "spec"), bool(added))
+
+
+def ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The groups of pods that Ray runs in, in each pod's first container."""
+    cluster = service["spec"]["rayClusterConfig"]
+    yield "head", cluster["headGroupSpec"]
+    for group in cluster.get("workerGroupSpecs") or ():
+        yield f"group {group.get('groupName')}", group
+
+
+def quantity(value: Any) -> Decimal | None:
+    """A quantity of Kubernetes as a number; None: it is none, which the schema says."""
+    found = _QUANTITY.match(str(value))
+    if found is None:
+        return None
+    unit = found[2]
+    if unit in _FRACTIONS:
+        return Decimal(found[1]) * _FRACTIONS[unit]
+    base = 1024 if unit.endswith("i") else 1000
+    return Decimal(found[1]) * Decimal(base) ** " KMGTPE".index(unit[:1].upper() or " ")

@@ -11,7 +11,7 @@ from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import Schema, judge_schema, serve_schema
 from gitops.layout import serve_config_path
-from gitops.objects import Object, mappings, name_of
+from gitops.objects import Object, at, dicts, mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
 
@@ -44,13 +44,19 @@ def check(
     try:
         objects = kustomize.render(files, environment)
         config = embedded(objects, files.get(serve_config_path(environment)), environment)
-        elsewhere = list(destination.refusals(objects, files, environment))
+        kustomize.mind_targets(files, environment, objects)
+        told, staged = destination.told(files), kustomize.overlay_path(destination.STAGING) in files
+        elsewhere = [
+            *destination.refusals(objects, files, environment),
+            *destination.complaints(told, environment, staged=staged),
+        ]
     except ContractError as error:
         remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
         return [refuse("overlay", str(error), remedy)]
     return [
         accept("overlay", f"kustomize renders {len(objects)} objects of {environment}"),
         *_schemas(objects, known),
+        *(finding for item in told for finding in _against(item, schemas.complaints(item, known))),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
         *elsewhere,
@@ -114,7 +120,10 @@ def embedded(objects: Sequence[Mapping[str, Any]], text: str | None, environment
             f"spec.serveConfigV2 of {name_of(service)} is not {where}: a promotion would change nothing; "
             f"see `replacements` in {kustomize.overlay_path('staging')}"
         )
-    return Environment.parse(text, where).config
+    config = Environment.parse(text, where).config
+    if not config["applications"]:
+        raise ContractError(f"{where} names no application: nothing would be served, and KubeRay never be ready")
+    return config
 
 
 def _service(objects: Sequence[Mapping[str, Any]], environment: str) -> Mapping[str, Any]:
@@ -144,14 +153,18 @@ def _schemas(
             unknown[f"{item['kind']} ({item['apiVersion']})"] += 1
             continue
         checked += 1
-        for complaint in found:
-            remedy = f"correct it as the schema of {item['apiVersion']} asks"
-            yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
+        yield from _against(item, found)
     if checked:
         yield accept("kubernetes", f"{checked} of {len(objects)} objects were compared with the schemas of their kinds")
     if unknown:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unknown.items()))
         yield skip("kubernetes", f"not compared with a schema: {kinds}", "give their definitions with --crds")
+
+
+def _against(item: Mapping[str, Any], complaints: Sequence[str] | None) -> Iterator[Finding]:
+    for complaint in complaints or ():
+        remedy = f"correct it as the schema of {item['apiVersion']} asks"
+        yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
 
 
 def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str) -> Iterator[Finding]:
@@ -162,6 +175,13 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
             if OBSERVED not in annotations or not path.endswith("template.metadata.annotations"):
                 continue
             found = f"{name_of(item)}: {path}.{OBSERVED}"
+            if at(item, "spec", "replicas") == 0 or not all(
+                container.get("readinessProbe") for container in dicts(item, "spec", "template", "spec", "containers")
+            ):
+                remedy = (
+                    "take it as gitops/base/observer.yaml has it, or delete the Deployment by a patch of the overlay"
+                )
+                yield refuse("observer", f"{name_of(item)} has no pod, or one that is ready whatever is served", remedy)
             if annotations[OBSERVED] != text:
                 remedy = f"put it there by `replacements`, as {kustomize.overlay_path('staging')} does"
                 yield refuse("observer", f"{found} is not {where}: nobody would look whether that is served", remedy)

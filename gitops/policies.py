@@ -1,24 +1,22 @@
 """What we ask of an environment's objects beyond their schemas: pure functions of what kustomize rendered."""
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from itertools import product
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
+from urllib.parse import urlsplit
 
-from gitops import bounded_yaml, clear_text, pod_security, reach
+from gitops import bounded_yaml, capacity, clear_text, kuberay, pod_security, reach
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
-from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods
+from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods, quantity, ray_groups
 
 STAGING = "staging"
 """The one environment of a cluster in which code that is in no image may be tried."""
-INCREMENTAL = "NewClusterWithIncrementalUpgrade"
-UPGRADES = ("NewCluster", INCREMENTAL, "None")
-"""What KubeRay 1.7 knows as `upgradeStrategy.type`; the API server takes any text there."""
 NO_DIGEST = "0" * 64
 """Stands in the packaged overlays for an image that nobody has built yet."""
 
@@ -29,13 +27,14 @@ _REFERENCE = re.compile(
 )
 _TAG = re.compile(r":([^:/@]+)(?:@|\Z)")
 _LIMITS = ("cpu", "memory")
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPEnum]?)\Z")
-_FRACTIONS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+_LEAST_MEMORY = 2**20
+"""Bytes; no process of ours starts with less, so that a unit is missing or wrong."""
 # Keys of a runtime environment that bring no code, and variables that make Python load other code.
 _HARMLESS = ("env_vars", "config", "excludes")
 _LOADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH")
 # Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
 _KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
+_TMP = "/tmp"  # noqa: S108 - where Ray keeps its sessions
 # Sources of volumes that go with their pod, and that nobody can write to.
 _PASSING = {"emptyDir", "ephemeral", "csi"}
 _READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
@@ -55,7 +54,11 @@ def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str
         *(_fetched(objects, config) if environment != STAGING else ()),
         *reach.refusals(objects),
         *_http(objects, config),
-        *_missing_services(objects),
+        *kuberay.missing_services(objects),
+        *capacity.refusals(objects, config),
+        *_disruption(objects),
+        *_api_tokens(objects),
+        *_bundles(objects, config),
         *_folders(objects, config),
     ]
     found = (
@@ -66,7 +69,7 @@ def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str
 
 def refusals(objects: Iterable[Object]) -> list[Finding]:
     """What stands against objects, whatever they are for."""
-    asked = (_images, _limits, clear_text.refusals, pod_security.refusals, _tokens, _upgrade)
+    asked = (_images, _limits, clear_text.refusals, pod_security.refusals, _tokens, kuberay.refusals)
     return [finding for item in objects for policy in asked for finding in policy(item)]
 
 
@@ -102,28 +105,22 @@ def image_complaint(image: str) -> str | None:
 def _limits(item: Object) -> Iterator[Finding]:
     """Ray takes its CPUs and memory from the limits, and a container without them may take its node's."""
     for pod in pods(item):
-        for container in pod.containers():
+        # What has no `resources` gets KubeRay's own: those of the autoscaler have limits.
+        scaling = [found for found in pod_security.autoscalers(item, pod) if found.get("resources") is not None]
+        for container in (*pod.containers(), *scaling):
             where = f"{pod}: container {container.get('name')}"
             limits, requests = (mapping(container, "resources", key) for key in ("limits", "requests"))
-            if missing := [limit for limit in _LIMITS if limits.get(limit) is None or _quantity(limits[limit]) == 0]:
+            if missing := [limit for limit in _LIMITS if limits.get(limit) is None or quantity(limits[limit]) == 0]:
                 yield refuse("limits", f"{where} has no limit of {' and '.join(missing)}", "give `resources.limits`")
             for key in sorted(limits.keys() & requests.keys()):
-                limit, request = _quantity(limits[key]), _quantity(requests[key])
+                limit, request = quantity(limits[key]), quantity(requests[key])
                 if limit is not None and request is not None and limit < request:
                     found = f"{where} requests {requests[key]} of {key}, and its limit is {limits[key]}"
                     yield refuse("limits", found, "give a limit that is not below the request")
-
-
-def _quantity(value: Any) -> Decimal | None:
-    """A quantity of Kubernetes as a number; None: it is none, which the schema says."""
-    found = _QUANTITY.match(str(value))
-    if found is None:
-        return None
-    unit = found[2]
-    if unit in _FRACTIONS:
-        return Decimal(found[1]) * _FRACTIONS[unit]
-    base = 1024 if unit.endswith("i") else 1000
-    return Decimal(found[1]) * Decimal(base) ** " KMGTPE".index(unit[:1].upper() or " ")
+            memory = quantity(limits.get("memory"))
+            if memory and memory < _LEAST_MEMORY:
+                found = f"{where} has a limit of {limits['memory']} of memory, which is {memory.normalize():f} bytes"
+                yield refuse("limits", found, "write Mi or Gi behind the number; `m` is a thousandth")
 
 
 def _tokens(item: Object) -> Iterator[Finding]:
@@ -134,51 +131,53 @@ def _tokens(item: Object) -> Iterator[Finding]:
             yield refuse("token", found, "take `authOptions` of gitops/base/rayservice.yaml")
 
 
-def _upgrade(item: Object) -> Iterator[Finding]:
-    if item["kind"] != "RayService":
-        return
-    strategy = at(item, "spec", "upgradeStrategy")
-    if isinstance(strategy, dict) and "type" not in strategy:  # KubeRay's own default
-        return
-    kind = UPGRADES[0] if strategy is None else at(strategy, "type")
-    if kind not in UPGRADES:
-        found = f"{name_of(item)}: upgradeStrategy.type {kind!r} is none that KubeRay knows"
-        yield refuse("upgrade", found, f"take one of {', '.join(UPGRADES)}, or leave out `upgradeStrategy`")
-    elif kind == INCREMENTAL:
-        yield from _incremental(item, mapping(strategy, "clusterUpgradeOptions"))
-
-
-def _incremental(item: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
-    """KubeRay refuses these with an event only, when they are applied; steps of nothing it takes, and never ends."""
-    surge, step = options.get("maxSurgePercent", 100), options.get("stepSizePercent")
-    cluster = mapping(item, "spec", "rayClusterConfig")
-    needs = {
-        "`rayClusterConfig.enableInTreeAutoscaling: true`": cluster.get("enableInTreeAutoscaling") is True,
-        "a `gatewayClassName`": bool(options.get("gatewayClassName")),
-        "a `maxSurgePercent` of 1 to 100": _is_in(surge, 1, 100),
-        "a `stepSizePercent` of 1 to `maxSurgePercent`": _is_in(step, 1, surge if _is_in(surge, 1, 100) else 100),
-        "`intervalSeconds` above 0": _is_in(options.get("intervalSeconds"), 1),
-    }
-    missing = [need for need, is_met in needs.items() if not is_met]
-    if missing:
-        found = f"{name_of(item)}: {INCREMENTAL} needs {', '.join(missing)}"
-        yield refuse("upgrade", found, "the component incremental-upgrade has the options, and the base the autoscaler")
-
-
-def _is_in(value: Any, low: int, high: int | None = None) -> bool:
-    return isinstance(value, int) and value >= low and (high is None or value <= high)
-
-
-def _missing_services(objects: Sequence[Object]) -> Iterator[Finding]:
-    """Where requests move in steps they come by KubeRay's own Gateway: it makes no Service for all clusters then."""
-    for service in objects:
-        if service["kind"] != "RayService" or at(service, "spec", "upgradeStrategy", "type") != INCREMENTAL:
+def _disruption(objects: Sequence[Object]) -> Iterator[Finding]:
+    """A budget lets nodes be drained: it leaves a pod that may go, but for an only worker's sake."""
+    for budget in objects:
+        if budget["kind"] != "PodDisruptionBudget":
             continue
-        name = f"{service['metadata']['name']}-serve-svc"
-        for item in objects:
-            if any(found.get("name") == name for _, found in mappings(item)):
-                found = f"{name_of(item)} sends requests to {name}, which is not there with {INCREMENTAL}"
-                yield refuse("upgrade", found, f"take it out: KubeRay makes {service['metadata']['name']}-gateway")
+        chosen = [
+            (pod, mapping(dict(mappings(item)), pod.path.rpartition(".")[0]))
+            for item in objects
+            for pod in pods(item)
+            if pod.is_rays and reach.selects(at(budget, "spec", "selector"), pod.labels, is_rays=True)
+        ]
+        if not chosen:
+            continue
+        least = at(budget, "spec", "minAvailable")
+        if not isinstance(least, int):
+            found = f"{name_of(budget)}: KubeRay's pods have no controller of which Kubernetes would know their number"
+            yield refuse("disruption", found, "give a number as `minAvailable`, and no percentage or `maxUnavailable`")
+            continue
+        there = sum(1 if pod.is_head else group.get("minReplicas") or 0 for pod, group in chosen)
+        if least >= there and (least > 1 or any(pod.is_head for pod, _ in chosen)):
+            found = (
+                f"{name_of(budget)} keeps {least} of at least {there} pods, so that no node of theirs can be drained"
+            )
+            yield refuse("disruption", found, "lower `minAvailable`, or raise the group's `minReplicas`")
+
+
+def _api_tokens(objects: Sequence[Object]) -> Iterator[Finding]:
+    """Only Ray's head asks the API server for anything; who runs code in another pod finds no token there."""
+    key = "automountServiceAccountToken"
+    accounts = {item["metadata"]["name"]: item.get(key) for item in objects if item["kind"] == "ServiceAccount"}
+    for pod in (pod for item in objects for pod in pods(item) if not pod.is_head):
+        mounted = pod.spec.get(key, accounts.get(pod.spec.get("serviceAccountName", "default")))
+        if mounted or (mounted is None and pod.is_rays):
+            yield refuse("pod-security", f"{pod}: it has a token of the API server", f"say `{key}: false`")
+
+
+def _bundles(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
+    """A bundle in a folder is one that every worker has mounted."""
+    for path, model in mappings(config):
+        uri = model.get("uri")
+        if "sha256" not in model or not isinstance(uri, str) or not uri.startswith("file:"):
+            continue
+        for item in (item for item in objects if item["kind"] == "RayService"):
+            for group, spec in ray_groups(item):
+                if not _has_no_cpus(spec) and not _mounts_over(spec["template"]["spec"], _normal(urlsplit(uri).path)):
+                    found = f"serve-config.yaml: {path}.uri is {uri}, and in {name_of(item)}, {group}, nothing is there"
+                    yield refuse("folder", found, "copy it to a store that every node can read (s3://, gs://, abfs://)")
 
 
 def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -214,15 +213,20 @@ def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Find
     """Serve listens where KubeRay's Service sends requests to."""
     options = config.get("http_options") or {}
     host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)  # noqa: S104 - Ray Serve's defaults
-    if host in ("127.0.0.1", "localhost"):
+    if _is_loopback(str(host)):
         yield refuse("http", f"serve-config.yaml: Serve would listen on {host}, inside its pod only", "take 0.0.0.0")
+    place = str(config.get("proxy_location", "EveryNode"))
+    without_head = any(at(item, "spec", "excludeHeadPodFromServeSvc") for item in objects)
+    if place == "Disabled" or (place == "HeadOnly" and without_head):
+        found = f"serve-config.yaml: proxy_location is {place}, and KubeRay's Service sends requests to the workers"
+        yield refuse("http", found, "take EveryNode")
     wanted = {"serve": ("http_options", port)}
     if (grpc := config.get("grpc_options") or {}).get("grpc_servicer_functions"):
         wanted["serve-grpc"] = ("grpc_options", grpc.get("port", DEFAULT_GRPC_PORT))
     for item in objects:
         if item["kind"] != "RayService":
             continue
-        for group, spec in _ray_groups(item):
+        for group, spec in ray_groups(item):
             container = spec["template"]["spec"]["containers"][0]
             ports = {found.get("name"): found.get("containerPort") for found in dicts(container, "ports")}
             for name, (option, asked) in wanted.items():
@@ -232,16 +236,28 @@ def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Find
                     yield refuse("http", found, "give both the same")
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _folders(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
     """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
     services = [item for item in objects if item["kind"] == "RayService"]
+    for item in services:
+        for group, spec in ray_groups(item):
+            if obstacle := _obstacle(spec["template"]["spec"], _TMP, kept=False):
+                found = f"{name_of(item)}, {group}: Ray writes to {_TMP}, and {obstacle}"
+                yield refuse("folder", found, "mount an emptyDir there")
     for application in config.get("applications") or ():
         arguments = application.get("args")
         if application.get("import_path") not in BUILDERS or not isinstance(arguments, dict):
             continue  # its arguments are its own; or they are none, which the schema says
         named = {key: arguments[key] for key in (*_KEPT, *_FETCHED) if arguments.get(key)}
         for (key, folder), item in product(named.items(), services):
-            for group, spec in _ray_groups(item):
+            for group, spec in ray_groups(item):
                 if _has_no_cpus(spec) and not _runs_without_cpus(application):
                     continue
                 if obstacle := _obstacle(spec["template"]["spec"], str(folder), kept=key in _KEPT):
@@ -269,8 +285,7 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
     place = _normal(folder)
     if not place.is_absolute():
         return ""
-    mounts = [(_normal(str(found.get("mountPath"))), found) for found in dicts(container, "volumeMounts")]
-    over = [(path, found) for path, found in mounts if place.is_relative_to(path)]
+    over = _mounts_over(pod, place)
     if not over:
         read_only = at(container, "securityContext", "readOnlyRootFilesystem")
         if kept or read_only:
@@ -286,14 +301,12 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
     return ""
 
 
+def _mounts_over(pod: Mapping[str, Any], place: PurePosixPath) -> list[tuple[PurePosixPath, dict[str, Any]]]:
+    """What Ray's container has mounted at a place or above it, with where."""
+    mounts = [(_normal(str(found.get("mountPath"))), found) for found in dicts(pod["containers"][0], "volumeMounts")]
+    return [(path, found) for path, found in mounts if place.is_relative_to(path)]
+
+
 def _normal(path: str) -> PurePosixPath:
     """The path without `..`, and with one slash at its beginning."""
     return PurePosixPath(normpath(path).replace("//", "/"))
-
-
-def _ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The groups of pods that Ray runs in, in each pod's first container."""
-    cluster = service["spec"]["rayClusterConfig"]
-    yield "head", cluster["headGroupSpec"]
-    for group in cluster.get("workerGroupSpecs") or ():
-        yield f"group {group.get('groupName')}", group

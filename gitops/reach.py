@@ -3,10 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gitops import pod_security
 from gitops.findings import Finding, refuse
 from gitops.objects import Object, Pod, at, dicts, mapping, mappings, name_of, pods
 
 _SERVE_PORTS = ("serve", "serve-grpc")
+_SERVICE_PORTS = (*_SERVE_PORTS, "8000", "9000")
+_NAMESPACE = "kubernetes.io/metadata.name"
+_NARROWEST = 8
+"""Bits of a network's address that is not half the world's."""
 _OUTWARD = ("LoadBalancer", "NodePort")
 _ROUTES = ("Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
 _SELECTORS = {
@@ -39,7 +44,15 @@ def refusals(objects: Sequence[Object]) -> Iterator[Finding]:
             if _is_open(item, pod):
                 what = f"{name_of(item)} lets everybody reach other ports than Serve's of {pod}"
                 yield refuse("network", what, "say in `from` who it is, or in `ports` that it is `serve`")
+        yield from _shut(pod, chosen)
+    leaving = [item for item in objects if item["kind"] == "NetworkPolicy" and _is_for_egress(item)]
+    for pod in found if leaving else ():
+        chosen = [item for item in leaving if selects(at(item, "spec", "podSelector"), pod.labels, pod.is_rays)]
+        if pod.is_rays and chosen and not any(at(item, "spec", "egress") for item in chosen):
+            what = f"{name_of(chosen[0])} lets {pod} reach nobody, Ray's other pods included"
+            yield refuse("network", what, "take `Egress` out of `policyTypes`, or say in `egress` whom they may reach")
     yield from _ways_in(objects)
+    yield from _listeners(objects)
 
 
 def selects(selector: Any, labels: Mapping[str, Any], is_rays: bool = False) -> bool:
@@ -77,11 +90,46 @@ def _references(objects: Sequence[Object], found: Sequence[Pod]) -> Iterator[Fin
                 "make its selector and the pods' labels the same: kustomize's `labels` do not reach a RayService's pods"
             )
             yield refuse("reference", f"{name_of(item)} selects no pod that is there", remedy)
+    for item in objects:
+        for pod in pods(item) if item["kind"] != "StatefulSet" else ():  # it has volumes of another kind too
+            yield from _within(pod, [*pod.containers(), *pod_security.autoscalers(item, pod)])
     accounts = {"default", *(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")}
     for pod in found:
         if (account := pod.spec.get("serviceAccountName", "default")) not in accounts:
             remedy = "add it; kustomize's `namePrefix` and `nameSuffix` do not reach a RayService's pods"
             yield refuse("reference", f"{pod}: there is no ServiceAccount {account}", remedy)
+
+
+def _within(pod: Pod, containers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Of the pods of other kinds' objects the API server asks this only when they are made."""
+    volumes = {volume.get("name") for volume in dicts(pod.spec, "volumes")}
+    for container in containers:
+        for mount in dicts(container, "volumeMounts"):
+            if mount.get("name") not in volumes:
+                what = f"{pod}: container {container.get('name')} mounts {mount.get('name')}, which is no volume of it"
+                yield refuse("reference", what, "add it to `volumes`, or take the mount out")
+    names = [str(container.get("name")) for container in containers]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield refuse("reference", f"{pod}: two containers are called {name}", "rename one")
+
+
+def _shut(pod: Pod, chosen: Sequence[Object]) -> Iterator[Finding]:
+    """KubeRay, which is in a namespace of its own, reaches the dashboard of a service's head."""
+    if not (pod.is_head and pod.owner.startswith("RayService ") and chosen):
+        return
+    ports = {8265, "dashboard"}
+    for rule in (rule for item in chosen for rule in dicts(item, "spec", "ingress")):
+        named, peers = dicts(rule, "ports"), dicts(rule, "from")
+        outside = not peers or any("namespaceSelector" in peer or "ipBlock" in peer for peer in peers)
+        if outside and (not named or any(port.get("port") in ports for port in named)):
+            return
+    what = f"{pod}: no NetworkPolicy lets KubeRay reach the dashboard, by which it applies what is served"
+    yield refuse("network", what, "take `ray-from-kuberay` of gitops/base/network-policies.yaml")
+
+
+def _is_for_egress(policy: Object) -> bool:
+    kinds = at(policy, "spec", "policyTypes")
+    return "Egress" in kinds if kinds else bool(at(policy, "spec", "egress"))
 
 
 def _is_for_ingress(policy: Object) -> bool:
@@ -105,10 +153,20 @@ def _is_open(policy: Object, pod: Pod) -> bool:
 
 
 def _is_everybody(peer: Mapping[str, Any]) -> bool:
-    if str(at(peer, "ipBlock", "cidr")).endswith("/0"):
+    bits = str(at(peer, "ipBlock", "cidr")).partition("/")[2]
+    if bits.isdecimal() and int(bits) < _NARROWEST:
         return True
-    every_namespace = "namespaceSelector" in peer and not peer["namespaceSelector"]
+    every_namespace = "namespaceSelector" in peer and not _is_narrow(peer["namespaceSelector"])
     return every_namespace and not peer.get("podSelector")
+
+
+def _is_narrow(selector: Any) -> bool:
+    """Whether a selector names what it takes, and not only what it leaves out."""
+    wanted = dicts(selector, "matchExpressions")
+    return bool(at(selector, "matchLabels")) or any(
+        found.get("operator") == "In" or (found.get("operator") == "Exists" and found.get("key") != _NAMESPACE)
+        for found in wanted
+    )
 
 
 def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
@@ -117,11 +175,15 @@ def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
     remedy = f"let it go to {', '.join(sorted(serving)) or 'the Service that KubeRay makes for Serve'}"
     for item in objects:
         if item["kind"] in _ROUTES:
-            for backend in sorted(set(_backends(item)) - serving):
-                yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
+            for backend, port in sorted(set(_backends(item))):
+                if backend not in serving:
+                    yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
+                elif port not in _SERVICE_PORTS:
+                    found = f"{name_of(item)} sends requests to the port {port} of {backend}, which has none such"
+                    yield refuse("network", found, f"take one of {', '.join(_SERVICE_PORTS)}")
         elif item["kind"] == "Service" and _is_outward(mapping(item, "spec")):
             ports = [port.get("targetPort", port.get("port")) for port in dicts(item, "spec", "ports")]
-            if [port for port in ports if port not in (*_SERVE_PORTS, 8000, 9000)]:
+            if [port for port in ports if str(port) not in _SERVICE_PORTS]:
                 yield refuse("network", f"{name_of(item)} opens other ports than Serve's to the outside", remedy)
         for path, head in mappings(item):
             if not path.endswith("headGroupSpec"):
@@ -135,10 +197,38 @@ def _is_outward(service: Mapping[str, Any]) -> bool:
     return service.get("type") in _OUTWARD or bool(service.get("externalIPs"))
 
 
-def _backends(route: Object) -> Iterator[str]:
-    """The Services that an Ingress or a route sends requests to, those that get a copy included."""
+def _listeners(objects: Sequence[Object]) -> Iterator[Finding]:
+    """What comes to Serve by a Gateway of the environment comes by a listener that is there, and ends TLS."""
+    gateways = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Gateway"}
+    for route in objects:
+        if not gateways or route["kind"] not in ("HTTPRoute", "GRPCRoute") or not list(_backends(route)):
+            continue
+        for parent in dicts(route, "spec", "parentRefs"):
+            name, section = parent.get("name"), parent.get("sectionName")
+            if parent.get("namespace") or parent.get("kind", "Gateway") != "Gateway":
+                continue
+            listeners = [
+                found
+                for found in dicts(gateways.get(str(name)), "spec", "listeners")
+                if section in (None, found.get("name"))
+            ]
+            what = f"{name_of(route)} comes by Gateway {name}" + (f", listener {section}" if section else "")
+            if not listeners:
+                remedy = f"take one that is there: {', '.join(sorted(gateways))}, by the name of one of its listeners"
+                yield refuse("reference", f"{what}, which is not there", remedy)
+            for found in listeners:
+                ends_tls = at(found, "tls", "mode") in (None, "Terminate") and at(found, "tls", "certificateRefs")
+                if found.get("protocol") != "HTTPS" or not ends_tls:
+                    remedy = "give the listener `protocol: HTTPS` and `tls` as components/gateway does"
+                    yield refuse("network", f"{what}: the listener {found.get('name')} does not end TLS", remedy)
+
+
+def _backends(route: Object) -> Iterator[tuple[str, str]]:
+    """The Services that an Ingress or a route sends requests to, and their ports, those that get a copy included."""
     for path, found in mappings(route):
         last = path.rpartition(".")[2]
         within = last if not last.isdigit() else path.rpartition(".")[0].rpartition(".")[2]
         if within in ("backendRefs", "backendRef") or path.endswith(("backend.service", "defaultBackend.service")):
-            yield str(found.get("name"))
+            port = found.get("port")
+            port = (port.get("number") or port.get("name")) if isinstance(port, dict) else port
+            yield str(found.get("name")), str(port)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gitops import policies
+from gitops import kuberay
 from gitops.difference import Difference, between
 from gitops.manifest import Contract
 from gitops.objects import Object, at, group_of, mapping, name_of
@@ -195,7 +195,7 @@ def _of_cluster(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
         )
         return
     kind = ((after["spec"].get("upgradeStrategy") or {}).get("type")) or "NewCluster"
-    upgrade = {"None": Upgrade.NOT_APPLIED, policies.INCREMENTAL: Upgrade.INCREMENTAL}
+    upgrade = {"None": Upgrade.NOT_APPLIED, kuberay.INCREMENTAL: Upgrade.INCREMENTAL}
     for path in _differing(old, new, "rayClusterConfig"):
         yield ForecastChange(upgrade=upgrade.get(kind, Upgrade.NEW_CLUSTER), where=path)
 

@@ -156,14 +156,16 @@ local function judge()
     local failed, busy, hindered = applications(pending, true)  -- KubeRay moves no request before all of it runs
     local failing = broken_head(pending) or failed
     local old = ready.status == "True" and "; the old cluster answers" or ""
+    -- What is wrong with a cluster that goes is why it goes.
+    local going = condition(status, "RollbackInProgress").status == "True"
+    if going and ready.status == "True" and not is_past(status.lastUpdateTime, MOVES_WITHIN_MINUTES) then
+      return health("Progressing", "requests go back to the cluster before " .. coming)
+    end
     if failing then
       return health("Degraded", "the new cluster " .. coming .. " does not come up: " .. failing .. old)
     end
     if ready.reason == "ZeroServeEndpoints" and is_past(ready.lastTransitionTime, READY_WITHIN_MINUTES) then
       return health("Degraded", "nothing answers while the new cluster " .. coming .. " comes up: " .. (ready.message or ""))
-    end
-    if condition(status, "RollbackInProgress").status == "True" then
-      return health("Progressing", "requests go back to the cluster before " .. coming)
     end
     local whole = not busy and next(pending.applicationStatuses or {}) ~= nil
     if whole or (pending.trafficRoutedPercent or 0) > 0 then

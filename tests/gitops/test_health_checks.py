@@ -254,6 +254,29 @@ SERVICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Progressing",
         "requests go back",
     ),
+    "an incremental upgrade that goes back from a cluster that fails": (
+        service(
+            READY,
+            UPGRADING,
+            condition("RollbackInProgress", "True", "DesiredClusterSpecChanged"),
+            active=cluster(OLD),
+            pending=cluster("mergeline-wrong", applicationStatuses=failing("DEPLOY_FAILED", "no such module")),
+        ),
+        "Progressing",
+        "requests go back to the cluster before mergeline-wrong",
+    ),
+    "an incremental upgrade that went back for hours": (
+        service(
+            READY,
+            UPGRADING,
+            condition("RollbackInProgress", "True", "DesiredClusterSpecChanged"),
+            active=cluster(OLD),
+            pending=cluster("mergeline-stuck", applicationStatuses=RUNNING),
+            minutes=600,
+        ),
+        "Degraded",
+        "for more than 60 minutes no requests moved to the new cluster mergeline-stuck",
+    ),
     "the initializing timeout": (
         service(
             condition("Ready", "False", "InitializingTimeout", "RayService failed to become ready within 5m0s"),
@@ -448,6 +471,8 @@ def test_the_cases_are_told_apart() -> None:
     assert len(set(said)) == len(said)
 
 
+EXCEEDED = condition("ReplicaFailure", "True", "FailedCreateWorkerPod", "exceeded quota")
+
 JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
     "new": ({}, "Progressing", "not seen it yet"),
     "waiting for its cluster": ({"jobDeploymentStatus": "Initializing"}, "Progressing", "Initializing"),
@@ -482,6 +507,22 @@ JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "stopped": ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "Degraded", "somebody stopped it"),
     "suspended": ({"jobDeploymentStatus": "Suspended"}, "Suspended", "no cluster"),
+    "suspended as it ran": ({"jobDeploymentStatus": "Suspending", "jobStatus": "STOPPED"}, "Suspended", "no cluster"),
+    "its cluster's image cannot be pulled": (
+        {"jobDeploymentStatus": "Initializing", "rayClusterStatus": {"conditions": [PULLING]}},
+        "Degraded",
+        "its cluster does not come up: ImagePullBackOff",
+    ),
+    "its cluster exceeds a quota": (
+        {"jobDeploymentStatus": "Initializing", "rayClusterStatus": {"conditions": [EXCEEDED]}},
+        "Degraded",
+        "its cluster does not come up: FailedCreateWorkerPod: exceeded quota",
+    ),
+    "its head died as it ran": (
+        {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "rayClusterStatus": {"conditions": [PULLING]}},
+        "Progressing",
+        "Running",
+    ),
 }
 
 
@@ -511,7 +552,7 @@ CLUSTERS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     ),
     "an image that cannot be pulled": ([PULLING], "Degraded", "ImagePullBackOff"),
     "a quota": (
-        [HEAD, condition("ReplicaFailure", "True", "FailedCreateWorkerPod", "exceeded quota")],
+        [HEAD, EXCEEDED],
         "Degraded",
         "exceeded quota",
     ),

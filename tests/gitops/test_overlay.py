@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gitops import clear_text, kustomize, overlay, policies, reach, schemas
+from gitops import clear_text, kuberay, kustomize, overlay, policies, reach, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
 from gitops.objects import name_of
@@ -290,6 +290,7 @@ def kinds(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
 OVERLAY = "gitops/environments/production/kustomization.yaml"
 CONFIG = "gitops/environments/production/serve-config.yaml"
 SERVICE = "gitops/base/rayservice.yaml"
+ARGO_SET, ARGO_PROJECT = "gitops/argocd/environments.yaml", "gitops/argocd/project.yaml"
 IMAGE = f"    newName: registry.example.com/mergeline\n    digest: sha256:{DIGEST}"
 
 BAD: dict[str, tuple[str, str, str, str, str]] = {
@@ -392,6 +393,194 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "gitops/environments/production/serve-config.yaml: nobody would look",
     ),
     "loopback": (CONFIG, "host: 0.0.0.0", "host: 127.0.0.1", "http", "Serve would listen on 127.0.0.1"),
+    "another loopback": (CONFIG, "host: 0.0.0.0", 'host: "::1"', "http", "Serve would listen on ::1"),
+    "a proxy where nobody asks": (CONFIG, "proxy_location: EveryNode", "proxy_location: HeadOnly", "http", "HeadOnly"),
+    "an application of ours that is none": (
+        CONFIG,
+        "serve.app:build",
+        "serve.app:biuld",
+        "overlay",
+        "the `import_path` 'serve.app:biuld' makes no application; did you mean 'serve.app:build'?",
+    ),
+    "a file in place of an application": (CONFIG, "serve.app:build", "serve/app.py:build", "overlay", "must look like"),
+    "a bundle on somebody's machine": (
+        CONFIG,
+        "model: null",
+        f"model: {{name: screw, version: '1', uri: 'file:///home/me/it', sha256: {DIGEST}}}",
+        "folder",
+        "uri is file:///home/me/it, and in RayService mergeline, group cpu, nothing is there",
+    ),
+    "a replica that no pod holds": (
+        CONFIG,
+        "num_cpus: 2",
+        "num_cpus: 4",
+        "capacity",
+        "screw, Classifier: a replica asks for 4 CPUs, and no pod has as many: head 0 CPUs, group cpu 2 CPUs",
+    ),
+    "a GPU that no pod has": (CONFIG, "num_cpus: 2", "num_gpus: 1", "capacity", "asks for 0 CPUs and 1 GPUs"),
+    "a patch for another name": (
+        OVERLAY,
+        "target: {kind: RayService, name: mergeline}",
+        "target: {kind: RayService, name: mergelin}",
+        "overlay",
+        "patches.1 is for RayService mergelin, which is not there",
+    ),
+    "a patch for a kind that is none": (
+        OVERLAY,
+        "target: {kind: RayService, name: mergeline}",
+        "target: {kind: Rayservice, name: mergeline}",
+        "overlay",
+        "patches.1 is for Rayservice mergeline, which is not there",
+    ),
+    "a listener without TLS": (
+        "gitops/components/gateway/gateway.yaml",
+        "protocol: HTTPS",
+        "protocol: HTTP",
+        "network",
+        "HTTPRoute mergeline comes by Gateway mergeline, listener http: the listener http does not end TLS",
+    ),
+    "a listener that is not there": (
+        "gitops/components/gateway/gateway.yaml",
+        "sectionName: http}",
+        "sectionName: https}",
+        "reference",
+        "listener https, which is not there",
+    ),
+    "a port that Serve's Service does not have": (
+        "gitops/components/gateway/gateway.yaml",
+        "mergeline-serve-svc, port: 8000",
+        "mergeline-serve-svc, port: 8265",
+        "network",
+        "sends requests to the port 8265 of mergeline-serve-svc",
+    ),
+    "KubeRay shut out": (
+        "gitops/base/network-policies.yaml",
+        "        - {port: 8265, protocol: TCP}\n",
+        "",
+        "network",
+        "no NetworkPolicy lets KubeRay reach the dashboard",
+    ),
+    "a budget that keeps all": (
+        "gitops/base/pod-disruption-budget.yaml",
+        "minAvailable: 1",
+        "minAvailable: 2",
+        "disruption",
+        "PodDisruptionBudget ray-workers keeps 2 of at least 2 pods",
+    ),
+    "a budget in percent": (
+        "gitops/base/pod-disruption-budget.yaml",
+        "minAvailable: 1",
+        "minAvailable: 50%",
+        "disruption",
+        "KubeRay's pods have no controller",
+    ),
+    "a budget for the head": (
+        "gitops/base/pod-disruption-budget.yaml",
+        "ray-worker\n",
+        "ray-head\n",
+        "disruption",
+        "keeps 1 of at least 1 pods",
+    ),
+    "an observer that is always ready": (
+        "gitops/base/observer.yaml",
+        "  replicas: 1\n",
+        "  replicas: 0\n",
+        "observer",
+        "Deployment observer has no pod",
+    ),
+    "an environment before staging": (
+        ARGO_SET,
+        "operator: In, values: [staging]",
+        "operator: In, values: [stagin]",
+        "argocd",
+        "takes production no later than staging",
+    ),
+    "no order of environments": (
+        ARGO_SET,
+        "type: RollingSync",
+        "type: AllAtOnce",
+        "argocd",
+        "no step of a RollingSync",
+    ),
+    "a label that no step asks for": (
+        ARGO_SET,
+        '        environment: "{{ .path.basename }}"\n',
+        '        env: "{{ .path.basename }}"\n',
+        "argocd",
+        "takes production no later than staging",
+    ),
+    "a client-side apply": (ARGO_SET, "          - ServerSideApply=true\n", "", "argocd", "lacks ServerSideApply=true"),
+    "worker groups from what runs": (
+        ARGO_SET,
+        "          - ServerSideApply=true\n",
+        "          - ServerSideApply=true\n          - RespectIgnoreDifferences=true\n",
+        "argocd",
+        "has RespectIgnoreDifferences=true",
+    ),
+    "promotions that count as synced": (
+        ARGO_SET,
+        '[".spec.rayClusterConfig.workerGroupSpecs[].replicas"]',
+        "[.spec.serveConfigV2]",
+        "argocd",
+        "`ignoreDifferences` leaves out .spec.serveConfigV2",
+    ),
+    "namespaces that take any pod": (ARGO_SET, "enforce: restricted", "enforce: privileged", "argocd", "privileged"),
+    "another project": (
+        ARGO_SET,
+        "project: mergeline\n",
+        "project: default\n",
+        "argocd",
+        "its project default is none",
+    ),
+    "another revision": (
+        ARGO_SET,
+        "        revision: main",
+        "        revision: dev",
+        "argocd",
+        "at dev, and applies main",
+    ),
+    "every repository": (
+        ARGO_PROJECT,
+        "    - https://github.com/OWNER/REPOSITORY.git",
+        '    - "*"',
+        "argocd",
+        "takes every repository",
+    ),
+    "every namespace": (
+        ARGO_PROJECT,
+        "      namespace: mergeline-*",
+        '      namespace: "*"',
+        "argocd",
+        "every namespace",
+    ),
+    "every kind": (
+        ARGO_PROJECT,
+        "{group: ray.io, kind: RayService}",
+        '{group: "*", kind: "*"}',
+        "argocd",
+        "takes every kind",
+    ),
+    "Secrets from Git": (
+        ARGO_PROJECT,
+        "    - {group: ray.io, kind: RayService}\n",
+        '    - {group: ray.io, kind: RayService}\n    - {group: "", kind: Secret}\n',
+        "argocd",
+        "takes the kind Secret, which no merge should bring",
+    ),
+    "a window that never opens": (
+        ARGO_PROJECT,
+        "schedule: 0 20 * * *",
+        "schedule: 0 26 * * *",
+        "argocd",
+        "has the schedule '0 26 * * *'",
+    ),
+    "an operator of tomorrow": (
+        "gitops/argocd/operators.yaml",
+        "targetRevision: v0.93.0",
+        "targetRevision: main",
+        "argocd",
+        "Application prometheus-operator: targetRevision 'main' is another one tomorrow",
+    ),
     "another port": (CONFIG, "port: 8000", "port: 8001", "http", "http_options.port is 8001"),
     "another port of gRPC": (CONFIG, "port: 9000", "port: 9001", "http", "grpc_options.port is 9001"),
     "a worker's other port": (
@@ -480,7 +669,7 @@ def _folders(
     service = {"kind": "RayService", "metadata": {"name": "a"}, "spec": {"rayClusterConfig": cluster}}
     application = {"name": "screw", "import_path": import_path, "args": arguments}
     found = policies.check([service], {"applications": [application]}, "staging")
-    return [finding.reason for finding in found if finding.key == "folder"]
+    return [finding.reason for finding in found if finding.key == "folder" and "args." in finding.reason]
 
 
 def _at(path: Any, name: str = "disk", **more: Any) -> dict[str, Any]:
@@ -649,11 +838,135 @@ LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
             "no NetworkPolicy without rules selects these pods",
         ),
         (f"{{op: replace, path: {WORKER}/serviceAccountName, value: admin}}", "reference", "no ServiceAccount admin"),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/volumeMounts/-, value: {{name: nope, mountPath: /x}}}}",
+            "reference",
+            "container ray-worker mounts nope, which is no volume of it",
+        ),
+        (
+            f"{{op: copy, from: {WORKER}/containers/0, path: {WORKER}/containers/-}}",
+            "reference",
+            "two containers are called ray-worker",
+        ),
+        (f"{{op: remove, path: {WORKER}/containers/0/volumeMounts/0}}", "folder", "Ray writes to /tmp, and no volume"),
+        (f"{{op: replace, path: {WORKER}/automountServiceAccountToken, value: true}}", "pod-security", "has a token"),
+        (
+            f"{{op: add, path: {WORKER}/securityContext/sysctls, value: [{{name: kernel.msgmax, value: '1'}}]}}",
+            "pod-security",
+            "it sets kernel.msgmax",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/securityContext/seLinuxOptions, value: {{type: spc_t}}}}",
+            "pod-security",
+            "`seLinuxOptions`",
+        ),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/securityContext/appArmorProfile, value: {{type: Unconfined}}}}",
+            "pod-security",
+            "`appArmorProfile.type` is Unconfined",
+        ),
+        (
+            "{op: replace, path: /spec/rayClusterConfig/autoscalerOptions/resources, value: {limits: {memory: 1Gi}}}",
+            "limits",
+            "container autoscaler has no limit of cpu",
+        ),
+        (f"{{op: replace, path: {WORKER}/containers/0/resources/limits/memory, value: 8000m}}", "limits", "8 bytes"),
+        (f"{{op: add, path: {WORKER}/containers/0/args, value: ['--password', 'a b']}}", "secret", "--password stands"),
+        (
+            f"{{op: add, path: {WORKER}/containers/0/args, value: ['export API_TOKEN=abc; ray start']}}",
+            "secret",
+            "API_TOKEN stands there in clear",
+        ),
     ],
 )
 def test_a_service_that_breaks_a_policy_is_refused(files: dict[str, str], operation: str, key: str, words: str) -> None:
     found = refusals(files | patched(files, operation))
     assert [finding for finding in found if finding.key == key and words in finding.reason], found
+
+
+GROUP = "/spec/rayClusterConfig/workerGroupSpecs/0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (f"{{op: replace, path: {GROUP}/minReplicas, value: 9}}", "group cpu: minReplicas is 9, above maxReplicas"),
+        (f"{{op: replace, path: {GROUP}/minReplicas, value: -1}}", "is below 0"),
+        (f"{{op: add, path: {GROUP}/suspend, value: true}}", "it is suspended"),
+        (f"{{op: copy, from: {GROUP}, path: /spec/rayClusterConfig/workerGroupSpecs/-}}", "the same `groupName`"),
+        (f"{{op: add, path: {GROUP}/resources, value: {{CPU: '2'}}}}", "take one of them"),
+        (f"{{op: add, path: {GROUP}/rayStartParams/labels, value: a=b}}", "takes no `labels`"),
+        (f"{{op: add, path: {WORKER}/restartPolicy, value: Always}}", "`restartPolicy` must be Never"),
+        ("{op: replace, path: /spec/rayClusterConfig/rayVersion, value: 2.46.0}", "rayVersion is 2.46.0, and tokens"),
+        ("{op: remove, path: /spec/rayClusterConfig/rayVersion}", "rayVersion is None"),
+        (
+            "{op: add, path: /spec/rayClusterConfig/upgradeStrategy, value: {type: Recreate}}",
+            "take spec.upgradeStrategy",
+        ),
+        ("{op: add, path: /spec/rayClusterConfig/authOptions/enableK8sTokenAuth, value: true}", "not for a RayService"),
+        ("{op: replace, path: /spec/rayClusterDeletionDelaySeconds, value: -1}", "DeletionDelaySeconds is below 0"),
+        ("{op: add, path: /metadata/annotations, value: {ray.io/initializing-timeout: soon}}", "which is no duration"),
+        (f"{{op: add, path: {HEAD}/headService, value: {{metadata: {{name: a}}}}}}", "headService must have no name"),
+        (
+            f"{{op: add, path: {HEAD}/template/spec/containers/0/env/-, value: {{name: RAY_REDIS_ADDRESS, value: a}}}}",
+            "take `gcsFaultToleranceOptions.redisAddress`",
+        ),
+    ],
+)
+def test_what_kuberay_would_refuse_is_refused_before(files: dict[str, str], operation: str, words: str) -> None:
+    found = refusals(files | patched(files, operation))
+    assert [finding for finding in found if finding.key == "kuberay" and words in finding.reason], found
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, None),
+        ({"submissionMode": "K8sjobMode"}, "submissionMode is K8sjobMode, which is none of K8sJobMode"),
+        ({"entrypoint": ""}, "it has no `entrypoint`"),
+        ({"rayClusterSpec": None}, "neither `rayClusterSpec` nor `clusterSelector`"),
+        ({"suspend": True}, "wants `shutdownAfterJobFinishes: true`"),
+        ({"ttlSecondsAfterFinished": 60}, "wants `shutdownAfterJobFinishes: true`"),
+        ({"backoffLimit": -1}, "backoffLimit is below 0"),
+        ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds is not above 0"),
+        ({"runtimeEnvYAML": "{env_vars: {DB_PASSWORD: '1234'}}"}, "DB_PASSWORD stands there in clear"),
+    ],
+)
+def test_a_job_that_would_not_run_is_refused(spec: dict[str, Any], words: str | None) -> None:
+    job = {"entrypoint": "python -m ray_jobs.etl", "clusterSelector": {}, "rayClusterSpec": {"a": "b"}, **spec}
+    for kind, whole in (
+        ("RayJob", job),
+        ("RayCronJob", {"schedule": "0 3 * * 1-5", "jobTemplate": job}),
+    ):
+        found = policies.refusals([{"kind": kind, "metadata": {"name": "etl"}, "spec": whole}])
+        assert [(words or "") in finding.reason for finding in found] == ([True] if words else []), found
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_one"),
+    [("0 3 * * *", True), ("*/5 0-6 1,15 JAN MON", True), ("@daily", True), ("@every 1h", True)]
+    + [(text, False) for text in ("0 25 * * *", "0 3 * *", "daily", "TZ=UTC 0 3 * * *", "")],
+)
+def test_a_schedule_is_one_of_cron_s(schedule: str, is_one: bool) -> None:
+    assert kuberay.is_schedule(schedule) == is_one
+
+
+def test_a_namespace_keeps_the_level(files: dict[str, str]) -> None:
+    text = (
+        "apiVersion: v1\nkind: Namespace\n"
+        "metadata: {name: mergeline-production, labels: {pod-security.kubernetes.io/enforce: privileged}}\n"
+    )
+    found = refusals(files | with_object(files, text))
+    assert [finding.key for finding in found] == ["pod-security"]
+    assert "enforces privileged only" in found[0].reason
+
+
+def test_a_policy_for_what_leaves_lets_something_leave(files: dict[str, str]) -> None:
+    policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: more}\nspec: {podSelector: {}, "
+    shut = refusals(files | with_object(files, f"{policy}policyTypes: [Egress]}}\n"))
+    assert {finding.key for finding in shut} == {"network"}
+    assert "lets RayService mergeline: spec.rayClusterConfig.headGroupSpec.template reach nobody" in str(shut)
+    assert refusals(files | with_object(files, f"{policy}policyTypes: [Egress], egress: [{{}}]}}\n")) == []
 
 
 def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]) -> None:
@@ -695,6 +1008,10 @@ ANYBODY = "from: [{namespaceSelector: {}}]"
         ("{ports: [{port: serve}, {port: 9000}]}", False),
         (f"{{{ANYBODY}, ports: [{{port: metrics}}]}}", False),
         ("{from: [{namespaceSelector: {matchLabels: {a: b}}}]}", False),
+        ("{from: [{ipBlock: {cidr: 128.0.0.0/1}}]}", True),
+        ("{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}", False),
+        ("{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}}]}", True),
+        ("{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: Exists}]}}]}", False),
         ("{from: [{podSelector: {}}]}", False),
     ],
 )
@@ -925,6 +1242,7 @@ def test_other_names_do_not(name: str) -> None:
         ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc==", True),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE", True),
         (f"ghp_{'a' * 36}", True),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N", True),
         ("https://user:$PASSWORD@mlflow.example.com", False),
         ("https://mlflow.example.com:5000/a@b", False),
         ("s3://line/bundles/a?scheme=https&endpoint_override=minio.example.com:9000", False),
@@ -945,6 +1263,11 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
         ({"kind": "ConfigMap", "data": {"app.env": "# of the app\nexport AWS_SECRET_ACCESS_KEY='abc'\n"}}, 1),
         ({"kind": "ConfigMap", "data": {"app.sh": "TOKEN=$(cat /token)\nOTHER=abc\n"}}, 0),
         ({"kind": "ConfigMap", "data": {"secret": "hunter2"}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.json": '{"user": "me", "password": "hunter2"}'}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.yaml": "db:\n  password: hunter2\n"}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.ini": "[db]\npassword = 123456\n"}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.ini": "max_tokens = 4096\ntoken_file = /run/token\n"}}, 0),
+        ({"kind": "Deployment", "spec": {"env": [{"name": "DB_PASSWORD", "value": "123456"}]}}, 1),
         (
             {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
             0,
