@@ -17,10 +17,14 @@ STAGING = "staging"
 """The environment that the others wait for, where there is one."""
 _RIGHTS = {("", "Secret"), ("rbac.authorization.k8s.io", "Role"), ("rbac.authorization.k8s.io", "RoleBinding")}
 """What a merge could give itself rights or passwords by."""
-# Options of a sync: the first because KubeRay's definitions are larger than an annotation; the others because they take
-# worker groups from what runs, delete what is to be changed, or apply what the API server refuses.
 _NEEDED = "ServerSideApply=true"
-_HARMFUL = ("RespectIgnoreDifferences=true", "Replace=true", "Force=true", "Validate=false")
+_HARMFUL = {
+    "RespectIgnoreDifferences=true": "takes worker groups from what runs: no change of them comes (argo-cd#17694)",
+    "Replace=true": "takes away what others have set, replicas of the autoscaler's among it",
+    "Force=true": "deletes what it cannot change, with all that runs in it",
+    "Validate=false": "applies what the API server would refuse",
+}
+"""Options of a sync, and what they do."""
 _LEVEL = "pod-security.kubernetes.io/enforce"
 _MOVING = ("", "HEAD", "main", "master", "*")
 _NAME = re.compile(r"\{\{\s*\.path\.basename\s*\}\}")
@@ -151,7 +155,7 @@ def _of_application(spec: Mapping[str, Any], own: set[Any]) -> Iterator[str]:
         yield f"`syncOptions` lacks {_NEEDED}: what it applies is larger than an annotation may be"
     for option in options:
         if option in _HARMFUL:
-            yield f"`syncOptions` has {option}"
+            yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
     revision = str(at(spec, "source", "targetRevision") or "")
     if at(spec, "source", "repoURL") not in own and revision in _MOVING:
         yield f"targetRevision {revision!r} is another one tomorrow; name a release"
