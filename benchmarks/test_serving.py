@@ -32,7 +32,7 @@ from serve.predictor import Predictor
 
 CORES = usable_cores()
 """Processes of the pool, and workers of each peer."""
-TURNS, SECONDS = 3, 3
+TURNS, SECONDS = 5, 3
 """Of each server in each turn."""
 OURS, CEILING = "mergeline", "process pool"
 
