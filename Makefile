@@ -22,8 +22,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/mergeline up
 
+# Two at a time, as half of the tests' time is waiting for processes; those of one file share what it starts.
 test: install browser prometheus kubectl containers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
 browser:

@@ -8,13 +8,13 @@ from typing import Any
 from gitops import bounded_yaml
 from gitops.findings import Finding, refuse
 from gitops.kuberay import is_schedule
+from gitops.kustomize import overlay_path
+from gitops.layout import STAGING
 from gitops.objects import Object, at, dicts, group_of, mapping, name_of
 
 _VERSION = "argoproj.io/v1alpha1"
 FOLDER = "gitops/argocd/"
 """Where a repository keeps what Argo CD is told. One without it is not asked for what stands there."""
-STAGING = "staging"
-"""The environment that the others wait for, where there is one."""
 _RIGHTS = {("", "Secret"), ("rbac.authorization.k8s.io", "Role"), ("rbac.authorization.k8s.io", "RoleBinding")}
 """What a merge could give itself rights or passwords by."""
 _NEEDED = "ServerSideApply=true"
@@ -66,21 +66,25 @@ def told(files: Mapping[str, str]) -> list[dict[str, Any]]:
     Raises:
         ContractError: a file for Argo CD cannot be read.
     """
-    return [item for item in _told(files) if item.get("apiVersion") == _VERSION and at(item, "metadata", "name")]
+    named = (item for item in _told(files) if item.get("kind") and at(item, "metadata", "name"))
+    return [item for item in named if item.get("apiVersion") == _VERSION]
 
 
-def complaints(told: Sequence[Object], environment: str, *, staged: bool) -> Iterator[Finding]:
+def complaints(files: Mapping[str, str], environment: str) -> Iterator[Finding]:
     """What Argo CD is told that would let anything through, or an environment before staging.
 
     Args:
-        told: what `told` returns.
+        files: paths and texts of the repository.
         environment: its name.
-        staged: whether there is an environment that it waits for.
+
+    Raises:
+        ContractError: a file for Argo CD cannot be read.
     """
-    sets = [item for item in told if item["kind"] == "ApplicationSet"]
-    projects = {item["metadata"]["name"]: item for item in told if item["kind"] == "AppProject"}
+    found_in_tree, staged = told(files), overlay_path(STAGING) in files
+    sets = [item for item in found_in_tree if item["kind"] == "ApplicationSet"]
+    projects = {item["metadata"]["name"]: item for item in found_in_tree if item["kind"] == "AppProject"}
     own = {at(item, "spec", "template", "spec", "source", "repoURL") for item in sets}
-    for item in told:
+    for item in found_in_tree:
         found: Iterator[str] = iter(())
         if item["kind"] == "AppProject":
             found = _of_project(item, environment)

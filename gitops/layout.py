@@ -6,6 +6,8 @@ PROJECT_PATH = "project.yaml"
 """Where a deployments repository keeps the project file; those of further projects stand beside it, see below."""
 ENVIRONMENTS = "gitops/environments"
 MODELS = "gitops/models"
+STAGING = "staging"
+"""The environment of a cluster that the others wait for, and the one in which code that is in no image may be tried."""
 
 _SERVE_CONFIG = re.compile(r"^gitops/environments/([a-z0-9-]+)/serve-config\.yaml\Z")
 _PROJECT = re.compile(r"^projects/[a-z0-9-]+\.yaml\Z")

@@ -45,11 +45,7 @@ def check(
         objects = kustomize.render(files, environment)
         config = embedded(objects, files.get(serve_config_path(environment)), environment)
         kustomize.mind_targets(files, environment, objects)
-        told, staged = destination.told(files), kustomize.overlay_path(destination.STAGING) in files
-        elsewhere = [
-            *destination.refusals(objects, files, environment),
-            *destination.complaints(told, environment, staged=staged),
-        ]
+        told = destination.told(files)
     except ContractError as error:
         remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
         return [refuse("overlay", str(error), remedy)]
@@ -59,14 +55,19 @@ def check(
         *(finding for item in told for finding in _against(item, schemas.complaints(item, known))),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
-        *elsewhere,
-        *_policies(objects, config, environment),
+        *_policies(objects, config, files, environment),
     ]
 
 
-def _policies(objects: Sequence[Object], config: Mapping[str, Any], environment: str) -> list[Finding]:
+def _policies(
+    objects: Sequence[Object], config: Mapping[str, Any], files: Mapping[str, str], environment: str
+) -> list[Finding]:
     try:
-        return policies.check(objects, config, environment)
+        return [
+            *destination.refusals(objects, files, environment),
+            *destination.complaints(files, environment),
+            *policies.check(objects, config, environment),
+        ]
     except TypeError as error:  # a number where a list belongs, say, of which the schema's finding says more
         found = f"an object has another shape than its kind, so that the policies cannot be asked ({error})"
         return [refuse("policies", found, "mend what the schemas refuse first")]

@@ -13,10 +13,9 @@ from gitops import bounded_yaml, capacity, clear_text, kuberay, pod_security, re
 from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
+from gitops.layout import STAGING
 from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods, quantity, ray_groups
 
-STAGING = "staging"
-"""The one environment of a cluster in which code that is in no image may be tried."""
 NO_DIGEST = "0" * 64
 """Stands in the packaged overlays for an image that nobody has built yet."""
 
