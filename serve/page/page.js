@@ -465,8 +465,8 @@ function forget() {
 }
 
 $("undo-do").addEventListener("click", () => {
-  const here = new Set(items.map((item) => item.key));
-  const back = out.items.filter((item) => !here.has(item.key)); // but what was added anew meanwhile
+  const here = new Set([...items, ...coming].map((item) => item.key));
+  const back = [...out.items].reverse().filter((item) => !here.has(item.key) && here.add(item.key)); // once, as it was last
   items = [...back, ...items].sort((a, b) => a.index - b.index);
   unsaved ||= out.unsaved;
   for (const item of back) {

@@ -794,6 +794,16 @@ def test_all_that_was_removed_in_a_row_comes_back(page: Page, place: Place) -> N
     expect_order(page, ["light.png", "dark.png", "middle.png"])
 
 
+def test_what_was_removed_twice_comes_back_once(page: Page, place: Place) -> None:
+    for _ in range(2):
+        judge(page, place, "light.png")
+        page.click(f"{card(page, 'light.png')} .remove")
+        expect(page.locator("#undo")).to_be_visible()
+        expect(page.locator(".card")).to_have_count(0)
+    page.click("#undo-do")
+    expect_order(page, ["light.png"])
+
+
 def test_what_is_removed_before_its_turn_is_not_asked_about(page: Page, place: Place) -> None:
     held = hold(page, "**/predict")
     page.set_input_files("#files", place.files("light.png", "dark.png", "middle.png", "=cmd.png", "scan.tiff"))
