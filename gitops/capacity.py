@@ -1,5 +1,6 @@
 """Whether the pods of a cluster hold what Serve would place there: Ray waits for ever for room that cannot come."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
@@ -8,8 +9,10 @@ from typing import Any
 from gitops.findings import Finding, refuse
 from gitops.objects import Object, at, dicts, mapping, quantity, ray_groups
 
-_GPUS = "gpu"
-"""How the names of GPUs end among a container's limits: nvidia.com/gpu, amd.com/gpu."""
+_GPU = re.compile(r"(gpu|nvidia\.com/mig-\d+g\.\d+gb)\Z")
+"""How the names of GPUs end among a container's limits, as KubeRay knows them: nvidia.com/gpu, amd.com/gpu."""
+_CPUS_UNLESS_SAID = Decimal(1)
+"""Of a replica whose `ray_actor_options` say no `num_cpus`: Ray Serve's own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def _complaint(deployment: Mapping[str, Any], groups: Sequence[_Group]) -> str |
     cpus, gpus = (_number(options.get(key)) for key in ("num_cpus", "num_gpus"))
     if cpus is None and gpus is None:
         return None
-    cpus, gpus = cpus or Decimal(0), gpus or Decimal(0)
+    cpus, gpus = _CPUS_UNLESS_SAID if cpus is None else cpus, gpus or Decimal(0)
     asked = f"a replica asks for {cpus} CPUs" + (f" and {gpus} GPUs" if gpus else "")
     if any(group.cpus >= cpus and group.gpus >= gpus for group in groups):
         return None
@@ -59,11 +62,14 @@ def _complaint(deployment: Mapping[str, Any], groups: Sequence[_Group]) -> str |
 def _group(name: str, spec: Mapping[str, Any]) -> _Group:
     """As KubeRay tells Ray: by `rayStartParams` or `resources`, else by the limits of the first container."""
     said = {"CPU": at(spec, "rayStartParams", "num-cpus"), "GPU": at(spec, "rayStartParams", "num-gpus")}
-    said = {key: value for key, value in said.items() if value is not None} or mapping(spec, "resources")
+    said = {key: value for key, value in said.items() if value is not None}
+    for key, value in mapping(spec, "resources").items():  # in letters of any size
+        name = str(key).lower()
+        said["GPU" if _GPU.search(name) else name.upper()] = value
     resources = mapping(spec["template"]["spec"]["containers"][0], "resources")
     limits = mapping(resources, "limits")
     cpu = quantity(limits.get("cpu", at(resources, "requests", "cpu"))) or Decimal(0)
-    gpu = sum((quantity(value) or Decimal(0) for key, value in limits.items() if str(key).endswith(_GPUS)), Decimal(0))
+    gpu = sum((quantity(value) or Decimal(0) for key, value in limits.items() if _GPU.search(str(key))), Decimal(0))
     cpus, gpus = (_number(said.get(key)) for key in ("CPU", "GPU"))
     return _Group(
         name,

@@ -1,5 +1,6 @@
 """Finds secrets that stand in clear: by the names of variables and keys, and by values that can be nothing else."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -17,9 +18,10 @@ _NAME = re.compile(
 )
 _KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
 """Variables are in capitals; in small letters a key is more often that of a mapping."""
-# Values by which nobody gets in: a place to look at, a template's, a switch; or a number, where it is no password.
+# Values by which nobody gets in: a variable, a template's, a switch; a file's path; a number, where it is no password.
 _NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
-_NUMBER = re.compile(r"[0-9.]*\Z")
+_PLACE = re.compile(r"(?i)(file://)?/(etc|mnt|opt|run|secrets?|srv|tmp|var|vault)/[\w./-]+\Z")
+_NUMBER = re.compile(r"-?[0-9.]*\Z")
 _PASSWORD = re.compile(r"(?i)pass|pwd|pin\Z")
 _SECRETS_NAME = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)?\Z")
 _VALUES = {
@@ -73,12 +75,24 @@ def refusals_in(value: Mapping[str, Any], source: str, kind: str = "") -> Iterat
     for path, text in texts(value):
         if path in _JUDGED_APART:
             continue
+        if kind == "ConfigMap" and (document := _document(text)):
+            yield from refusals_in({"": document}, f"{source}: {path}")
+            continue
         for what, pattern in _VALUES.items():
             if pattern.search(text):
                 yield refuse("secret", f"{source}: {path} holds {what}", _ELSEWHERE)
         found = [*_ASSIGNED.finditer(text), *(_WRITTEN.finditer(text) if kind == "ConfigMap" else ())]
         for name in dict.fromkeys(line[1] for line in found if _is_secret(line[1], line["value"])):
             yield refuse("secret", f"{source}: {path}: {name} stands there in clear", _ELSEWHERE)
+
+
+def _document(text: str) -> Any:
+    """What a text holds as JSON, such as a dashboard, in whose words a colon says nothing; None: another text."""
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str)  # a password may be a number
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def _options(value: Any, source: str) -> Iterator[Finding]:
@@ -99,7 +113,7 @@ def _options(value: Any, source: str) -> Iterator[Finding]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    harmless = _NONE.match(value) or (_NUMBER.match(value) and not _PASSWORD.search(name))
+    harmless = _NONE.match(value) or _PLACE.match(value) or (_NUMBER.match(value) and not _PASSWORD.search(name))
     return bool(_NAME.search(name) or _KEY.search(name)) and not harmless
 
 

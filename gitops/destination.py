@@ -9,14 +9,14 @@ from gitops import bounded_yaml
 from gitops.findings import Finding, refuse
 from gitops.kuberay import is_schedule
 from gitops.kustomize import overlay_path
-from gitops.layout import STAGING
-from gitops.objects import Object, at, dicts, group_of, mapping, name_of
+from gitops.layout import ENVIRONMENTS, STAGING
+from gitops.objects import Object, at, dicts, group_of, mapping, name_of, texts
 
 _VERSION = "argoproj.io/v1alpha1"
 FOLDER = "gitops/argocd/"
 """Where a repository keeps what Argo CD is told. One without it is not asked for what stands there."""
-_RIGHTS = {("", "Secret"), ("rbac.authorization.k8s.io", "Role"), ("rbac.authorization.k8s.io", "RoleBinding")}
-"""What a merge could give itself rights or passwords by."""
+_RIGHTS = "rbac.authorization.k8s.io"
+"""The group of what a merge could give itself rights by."""
 _NEEDED = "ServerSideApply=true"
 _HARMFUL = {
     "RespectIgnoreDifferences=true": "takes worker groups from what runs: no change of them comes (argo-cd#17694)",
@@ -27,7 +27,7 @@ _HARMFUL = {
 """Options of a sync, and what they do."""
 _LEVEL = "pod-security.kubernetes.io/enforce"
 _MOVING = ("", "HEAD", "main", "master", "*")
-_NAME = re.compile(r"\{\{\s*\.path\.basename\s*\}\}")
+_NAME = re.compile(r"\{\{\s*\.?path\.basename\s*\}\}")
 
 
 def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: str) -> Iterator[Finding]:
@@ -43,12 +43,7 @@ def refusals(objects: Sequence[Object], files: Mapping[str, str], environment: s
     """
     found_in_tree = list(_told(files))
     projects = [item for item in found_in_tree if item.get("kind") == "AppProject"]
-    namespaces = [
-        _NAME.sub(environment, str(namespace))
-        for item in found_in_tree
-        if item.get("kind") == "ApplicationSet"
-        and (namespace := at(item, "spec", "template", "spec", "destination", "namespace"))
-    ]
+    namespaces = _namespaces(found_in_tree, environment)
     for item in objects:
         of_cluster = any(_is_in(item, project, "clusterResourceWhitelist") for project in projects)
         if projects and not of_cluster and not any(_is_in(item, one, "namespaceResourceWhitelist") for one in projects):
@@ -81,34 +76,55 @@ def complaints(files: Mapping[str, str], environment: str) -> Iterator[Finding]:
         ContractError: a file for Argo CD cannot be read.
     """
     found_in_tree, staged = told(files), overlay_path(STAGING) in files
-    sets = [item for item in found_in_tree if item["kind"] == "ApplicationSet"]
+    sets = [item for item in found_in_tree if _is_of_environments(item)]
     projects = {item["metadata"]["name"]: item for item in found_in_tree if item["kind"] == "AppProject"}
-    own = {at(item, "spec", "template", "spec", "source", "repoURL") for item in sets}
+    asked = {at(item, "spec", "template", "spec", "project") for item in sets}
+    own = {source.get("repoURL") for item in sets for source in _sources(mapping(item, "spec", "template", "spec"))}
+    namespaces = _namespaces(found_in_tree, environment) or [f"mergeline-{environment}"]
     for item in found_in_tree:
         found: Iterator[str] = iter(())
         if item["kind"] == "AppProject":
-            found = _of_project(item, environment)
-        elif item["kind"] == "ApplicationSet":
+            found = _of_project(item, namespaces if item["metadata"]["name"] in asked or not sets else ())
+        elif item in sets:
             found = _of_set(item, projects, environment, staged=staged)
+        elif item["kind"] == "ApplicationSet":
+            found = _of_application(mapping(item, "spec", "template", "spec"), own)
         elif item["kind"] == "Application":
             found = _of_application(mapping(item, "spec"), own)
         for complaint in found:
             yield refuse("argocd", f"{name_of(item)}: {complaint}", f"take it as {FOLDER} of Mergeline has it")
 
 
-def _of_project(project: Object, environment: str) -> Iterator[str]:
+def _is_of_environments(item: Mapping[str, Any]) -> bool:
+    """Whether it makes the Applications of environments: a team may have others, of what is none of ours."""
+    folder = f"{ENVIRONMENTS}/"
+    places = (text for path, text in texts(item) if path.endswith("path"))
+    return item.get("kind") == "ApplicationSet" and any(folder in place for place in places)
+
+
+def _namespaces(found: Sequence[Mapping[str, Any]], environment: str) -> list[str]:
+    """Those that an environment may go to, as far as they are said."""
+    places = (
+        at(item, "spec", "template", "spec", "destination", "namespace") for item in found if _is_of_environments(item)
+    )
+    return [name for place in places if place and "{{" not in (name := _NAME.sub(environment, str(place)))]
+
+
+def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
     if "*" in (at(project, "spec", "sourceRepos") or ()):
         yield "spec.sourceRepos takes every repository"
     places = dicts(project, "spec", "destinations")
     if any(place.get("namespace") == "*" for place in places):
         yield "spec.destinations takes every namespace"
-    if not any(fnmatchcase(f"mergeline-{environment}", str(place.get("namespace"))) for place in places):
-        yield f"spec.destinations has no namespace mergeline-{environment}"
+    if namespaces and not any(
+        fnmatchcase(name, str(place.get("namespace"))) for place in places for name in namespaces
+    ):
+        yield f"spec.destinations has no namespace {' or '.join(namespaces)}"
     for key in ("clusterResourceWhitelist", "namespaceResourceWhitelist"):
         for entry in dicts(project, "spec", key):
             if "*" in (entry.get("group"), entry.get("kind")):
                 yield f"spec.{key} takes every kind"
-            elif (entry.get("group"), entry.get("kind")) in _RIGHTS:
+            elif entry.get("group") == _RIGHTS or (entry.get("group"), entry.get("kind")) == ("", "Secret"):
                 yield f"spec.{key} takes the kind {entry['kind']}, which no merge should bring"
     for window in dicts(project, "spec", "syncWindows"):
         if window.get("kind") not in ("allow", "deny"):
@@ -122,23 +138,28 @@ def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, s
     spec = mapping(template, "spec")
     if projects and spec.get("project") not in projects:
         yield f"its project {spec.get('project')} is none of {', '.join(projects)}"
-    yield from _of_application(spec, {at(spec, "source", "repoURL")})
-    labels = {key: _NAME.sub(environment, str(value)) for key, value in mapping(template, "metadata", "labels").items()}
+    yield from _of_application(spec, {source.get("repoURL") for source in _sources(spec)})
     steps = dicts(item, "spec", "strategy", "rollingSync", "steps")
-    first, here = _step(steps, labels | dict.fromkeys(labels, STAGING)), _step(steps, labels)
-    if at(item, "spec", "strategy", "type") != "RollingSync" or here is None:
+    labels = {key: str(label) for key, label in mapping(template, "metadata", "labels").items()}
+    first, here = (
+        _step(steps, {key: _NAME.sub(name, label) for key, label in labels.items()}) for name in (STAGING, environment)
+    )
+    is_known = not any("{{" in _NAME.sub("", label) for label in labels.values())
+    if at(item, "spec", "strategy", "type") != "RollingSync" or (is_known and here is None):
         yield f"`strategy` has no step of a RollingSync that takes {environment} by its labels"
-    elif staged and environment != STAGING and (first is None or first >= here):
+    elif is_known and here is not None and staged and environment != STAGING and (first is None or first >= here):
         yield f"`strategy` takes {environment} no later than {STAGING}"
     for generator in dicts(item, "spec", "generators"):
         revision = at(generator, "git", "revision")
-        if revision and revision != at(spec, "source", "targetRevision"):
-            yield f"it looks for environments at {revision}, and applies {at(spec, 'source', 'targetRevision')}"
+        applied = [str(source.get("targetRevision")) for source in _sources(spec)]
+        if revision and str(revision) not in applied:
+            yield f"it looks for environments at {revision}, and applies {', '.join(applied)}"
     for entry in dicts(spec, "ignoreDifferences"):
         for path in (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())):
             if not str(path).endswith("replicas"):
                 yield f"`ignoreDifferences` leaves out {path}, so that a commit that changes it counts as synced"
-    if (level := at(spec, "syncPolicy", "managedNamespaceMetadata", "labels", _LEVEL)) != "restricted":
+    makes = "CreateNamespace=true" in (at(spec, "syncPolicy", "syncOptions") or ())
+    if makes and (level := at(spec, "syncPolicy", "managedNamespaceMetadata", "labels", _LEVEL)) != "restricted":
         yield f"the namespaces that it makes have {_LEVEL}: {level}, and not restricted"
 
 
@@ -160,9 +181,14 @@ def _of_application(spec: Mapping[str, Any], own: set[Any]) -> Iterator[str]:
     for option in options:
         if option in _HARMFUL:
             yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
-    revision = str(at(spec, "source", "targetRevision") or "")
-    if at(spec, "source", "repoURL") not in own and revision in _MOVING:
-        yield f"targetRevision {revision!r} is another one tomorrow; name a release"
+    for source in _sources(spec):
+        revision = str(source.get("targetRevision") or "")
+        if source.get("repoURL") not in own and revision in _MOVING:
+            yield f"targetRevision {revision!r} is another one tomorrow; name a release"
+
+
+def _sources(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return dicts(spec, "sources") or [mapping(spec, "source")]
 
 
 def _told(files: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """What KubeRay 1.7 refuses once the API server has taken it: with an event, while what was there before goes on.
 
-Its own rules (`ray-operator/controllers/ray/utils/validation.go`), as far as a manifest can break them without the
-operator's feature gates, and two that it does not have: no entrypoint, and two groups of one name.
+Most of its own rules (`ray-operator/controllers/ray/utils/validation.go`): not those of what wants a feature gate, of a
+job's `deletionStrategy`, and of variables and annotations in place of which there are fields now. And two that it does
+not have: no entrypoint, and two groups of one name.
 """
 
 import re
@@ -24,7 +25,7 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _RESOURCES = ("num-cpus", "num-gpus", "memory", "resources")
 _TIMEOUT = "ray.io/initializing-timeout"
 _DURATION = re.compile(r"[1-9]\d*\Z|(\d+(\.\d+)?(ns|us|ms|s|m|h))+\Z")
-_CRON_MOST = (59, 23, 31, 12, 7)
+_CRON_MOST = (59, 23, 31, 12, 6)  # Sunday is 0
 
 
 def refusals(item: Object) -> Iterator[Finding]:
@@ -69,7 +70,7 @@ def _of_object(item: Object) -> Iterator[str]:
 def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
     head, workers = mapping(cluster, "headGroupSpec"), dicts(cluster, "workerGroupSpecs")
     scales = cluster.get("enableInTreeAutoscaling") is True
-    has_v2 = scales and at(cluster, "autoscalerOptions", "version") == "v2"
+    is_v2 = at(cluster, "autoscalerOptions", "version") == "v2"
     named = {"headGroupSpec": head, **{f"group {group.get('groupName')}": group for group in workers}}
     if len(named) <= len(workers):
         yield "two groups of workers have the same `groupName`, by which their pods are told apart"
@@ -79,10 +80,10 @@ def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: resources stand in `resources` and in `rayStartParams`; take one of them"
         if "labels" in parameters:
             yield f"{name}: `rayStartParams` takes no `labels`; they have a key of their own beside it"
-        if has_v2 and at(group, "template", "spec", "restartPolicy") not in (None, "", "Never"):
+        if scales and is_v2 and at(group, "template", "spec", "restartPolicy") not in (None, "", "Never"):
             yield f"{name}: with the autoscaler's version 2 `restartPolicy` must be Never"
     for group in workers:
-        yield from (f"group {group.get('groupName')}: {found}" for found in _of_workers(group, scales, has_v2))
+        yield from (f"group {group.get('groupName')}: {found}" for found in _of_workers(group, scales, is_v2))
     if _is_negative(at(cluster, "autoscalerOptions", "idleTimeoutSeconds")):
         yield "autoscalerOptions.idleTimeoutSeconds is below 0"
     if at(cluster, "authOptions", "mode") == "token":
@@ -93,7 +94,7 @@ def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
     yield from _of_state(cluster, head)
 
 
-def _of_workers(group: Mapping[str, Any], scales: bool, has_v2: bool) -> Iterator[str]:
+def _of_workers(group: Mapping[str, Any], scales: bool, is_v2: bool) -> Iterator[str]:
     low, high = group.get("minReplicas"), group.get("maxReplicas")
     if not scales and (low is None or high is None):
         yield "without the autoscaler it needs `minReplicas` and `maxReplicas`"
@@ -101,12 +102,12 @@ def _of_workers(group: Mapping[str, Any], scales: bool, has_v2: bool) -> Iterato
         yield "`minReplicas` or `maxReplicas` is below 0"
     if isinstance(low, int) and isinstance(high, int) and low > high:
         yield f"minReplicas is {low}, above maxReplicas, which is {high}"
-    if group.get("suspend") is True:
-        yield "it is suspended, which a group may not be by itself"
+    if scales and group.get("suspend") is True:
+        yield "it is suspended, which no group may be beside the autoscaler"
     if _is_negative(group.get("idleTimeoutSeconds")):
         yield "idleTimeoutSeconds is below 0"
     for key in ("idleTimeoutSeconds", "priority"):
-        if group.get(key) and not has_v2:
+        if group.get(key) and not is_v2:
             yield f"`{key}` wants `autoscalerOptions.version: v2`"
 
 

@@ -25,6 +25,8 @@ _MADE_OF = ("resources", "components", "bases", "generators", "transformers", "v
 _FILE_FIELDS = ("path", "files", "envs", "env", "patchesStrategicMerge")
 _IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
 _SECONDS = 120
+_HASH = re.compile(r"-[a-z0-9]{10}\Z")
+"""Behind the name of what a generator made; a patch is for the name before it."""
 _LOGGED = re.compile(r'[EF]\d{4} [\d:.]+ +\d+ \S+\] "command failed" err=')
 _SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
 
@@ -109,10 +111,15 @@ def mind_targets(files: Mapping[str, str], environment: str, objects: Sequence[M
         target = mapping(patch, "target")
         if not target.keys() & {"kind", "name"} or "$patch: delete" in str(patch.get("patch")):
             continue
-        kind, name = (str(target.get(key, ".*")) for key in ("kind", "name"))
-        names = [item["metadata"]["name"] for item in objects if re.fullmatch(kind, item["kind"])]
-        left_out = not names and any(re.search(rf"(?m)^kind: {kind}$", text) for text in files.values())
-        if not left_out and not any(re.fullmatch(name, found) for found in names):
+        try:
+            kind, name = (re.compile(str(target.get(key, ".*"))) for key in ("kind", "name"))
+        except re.error:  # Go's take what these do not
+            continue
+        names = [item["metadata"]["name"] for item in objects if kind.fullmatch(item["kind"])]
+        left_out = not names and any(
+            kind.fullmatch(found) for text in files.values() for found in re.findall(r"(?m)^kind: (.*)$", text)
+        )
+        if not left_out and not any(name.fullmatch(found) or name.fullmatch(_HASH.sub("", found)) for found in names):
             named = " ".join(str(target[key]) for key in ("kind", "name") if key in target)
             raise ContractError(
                 f"{overlay_path(environment)}: patches.{index} is for {named}, which is not there: it changes nothing"

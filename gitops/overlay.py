@@ -176,7 +176,7 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
             if OBSERVED not in annotations or not path.endswith("template.metadata.annotations"):
                 continue
             found = f"{name_of(item)}: {path}.{OBSERVED}"
-            if at(item, "spec", "replicas") == 0 or not all(
+            if at(item, "spec", "replicas") == 0 or not any(
                 container.get("readinessProbe") for container in dicts(item, "spec", "template", "spec", "containers")
             ):
                 remedy = (

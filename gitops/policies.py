@@ -148,7 +148,10 @@ def _disruption(objects: Sequence[Object]) -> Iterator[Finding]:
             found = f"{name_of(budget)}: KubeRay's pods have no controller of which Kubernetes would know their number"
             yield refuse("disruption", found, "give a number as `minAvailable`, and no percentage or `maxUnavailable`")
             continue
-        there = sum(1 if pod.is_head else group.get("minReplicas") or 0 for pod, group in chosen)
+        there = sum(
+            1 if pod.is_head else (group.get("minReplicas") or 0) * (group.get("numOfHosts") or 1)
+            for pod, group in chosen
+        )
         if least >= there and (least > 1 or any(pod.is_head for pod, _ in chosen)):
             found = (
                 f"{name_of(budget)} keeps {least} of at least {there} pods, so that no node of theirs can be drained"

@@ -9,6 +9,7 @@ from gitops.objects import Object, Pod, at, dicts, mapping, mappings, name_of, p
 
 _SERVE_PORTS = ("serve", "serve-grpc")
 _SERVICE_PORTS = (*_SERVE_PORTS, "8000", "9000")
+_DASHBOARD = 8265
 _NAMESPACE = "kubernetes.io/metadata.name"
 _NARROWEST = 8
 """Bits of a network's address that is not half the world's."""
@@ -117,14 +118,20 @@ def _shut(pod: Pod, chosen: Sequence[Object]) -> Iterator[Finding]:
     """KubeRay, which is in a namespace of its own, reaches the dashboard of a service's head."""
     if not (pod.is_head and pod.owner.startswith("RayService ") and chosen):
         return
-    ports = {8265, "dashboard"}
     for rule in (rule for item in chosen for rule in dicts(item, "spec", "ingress")):
         named, peers = dicts(rule, "ports"), dicts(rule, "from")
         outside = not peers or any("namespaceSelector" in peer or "ipBlock" in peer for peer in peers)
-        if outside and (not named or any(port.get("port") in ports for port in named)):
+        if outside and (not named or any(map(_has_the_dashboard, named))):
             return
     what = f"{pod}: no NetworkPolicy lets KubeRay reach the dashboard, by which it applies what is served"
     yield refuse("network", what, "take `ray-from-kuberay` of gitops/base/network-policies.yaml")
+
+
+def _has_the_dashboard(port: Mapping[str, Any]) -> bool:
+    first, last = port.get("port"), port.get("endPort")
+    return first in (None, _DASHBOARD, "dashboard") or (
+        isinstance(first, int) and isinstance(last, int) and first <= _DASHBOARD <= last
+    )
 
 
 def _is_for_egress(policy: Object) -> bool:
@@ -171,19 +178,19 @@ def _is_narrow(selector: Any) -> bool:
 
 def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
     """From outside there is a way to Serve, and to nothing else."""
-    serving = {f"{item['metadata']['name']}-serve-svc" for item in objects if item["kind"] == "RayService"}
+    serving = dict(_serving(item) for item in objects if item["kind"] == "RayService")
     remedy = f"let it go to {', '.join(sorted(serving)) or 'the Service that KubeRay makes for Serve'}"
     for item in objects:
         if item["kind"] in _ROUTES:
             for backend, port in sorted(set(_backends(item))):
                 if backend not in serving:
                     yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
-                elif port not in _SERVICE_PORTS:
+                elif port not in serving[backend]:
                     found = f"{name_of(item)} sends requests to the port {port} of {backend}, which has none such"
-                    yield refuse("network", found, f"take one of {', '.join(_SERVICE_PORTS)}")
+                    yield refuse("network", found, f"take one of {', '.join(serving[backend])}")
         elif item["kind"] == "Service" and _is_outward(mapping(item, "spec")):
             ports = [port.get("targetPort", port.get("port")) for port in dicts(item, "spec", "ports")]
-            if [port for port in ports if str(port) not in _SERVICE_PORTS]:
+            if [port for port in ports if str(port) not in {*_SERVICE_PORTS}.union(*serving.values())]:
                 yield refuse("network", f"{name_of(item)} opens other ports than Serve's to the outside", remedy)
         for path, head in mappings(item):
             if not path.endswith("headGroupSpec"):
@@ -191,6 +198,22 @@ def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
             outward = head.get("serviceType") in _OUTWARD or _is_outward(mapping(head, "headService", "spec"))
             if outward or head.get("enableIngress"):
                 yield refuse("network", f"{name_of(item)}: {path} opens Ray's head to the outside", remedy)
+
+
+def _serving(service: Object) -> tuple[str, list[str]]:
+    """The Service that KubeRay makes for Serve, and its ports, by name and by number."""
+    own, head = mapping(service, "spec", "serveService"), at(service, "spec", "rayClusterConfig", "headGroupSpec")
+    ports = {
+        str(port["name"]): str(port.get("containerPort"))
+        for container in dicts(head, "template", "spec", "containers")[:1]
+        for port in dicts(container, "ports")
+        if str(port.get("name")).startswith(_SERVE_PORTS)
+    }
+    ports |= {
+        str(port["name"]): str(port.get("port")) for port in dicts(own, "spec", "ports") if port.get("name") in ports
+    }
+    name = at(own, "metadata", "name") or f"{service['metadata']['name']}-serve-svc"
+    return str(name), [*ports, *ports.values()]
 
 
 def _is_outward(service: Mapping[str, Any]) -> bool:
@@ -204,20 +227,21 @@ def _listeners(objects: Sequence[Object]) -> Iterator[Finding]:
         if not gateways or route["kind"] not in ("HTTPRoute", "GRPCRoute") or not list(_backends(route)):
             continue
         for parent in dicts(route, "spec", "parentRefs"):
-            name, section = parent.get("name"), parent.get("sectionName")
+            name, section, port = parent.get("name"), parent.get("sectionName"), parent.get("port")
             if parent.get("namespace") or parent.get("kind", "Gateway") != "Gateway":
                 continue
             listeners = [
                 found
                 for found in dicts(gateways.get(str(name)), "spec", "listeners")
-                if section in (None, found.get("name"))
+                if section in (None, found.get("name")) and port in (None, found.get("port"))
             ]
             what = f"{name_of(route)} comes by Gateway {name}" + (f", listener {section}" if section else "")
             if not listeners:
                 remedy = f"take one that is there: {', '.join(sorted(gateways))}, by the name of one of its listeners"
                 yield refuse("reference", f"{what}, which is not there", remedy)
             for found in listeners:
-                ends_tls = at(found, "tls", "mode") in (None, "Terminate") and at(found, "tls", "certificateRefs")
+                tls = mapping(found, "tls")  # some take the certificate from `options`
+                ends_tls = tls.get("mode") in (None, "Terminate") and (tls.get("certificateRefs") or tls.get("options"))
                 if found.get("protocol") != "HTTPS" or not ends_tls:
                     remedy = "give the listener `protocol: HTTPS` and `tls` as components/gateway does"
                     yield refuse("network", f"{what}: the listener {found.get('name')} does not end TLS", remedy)

@@ -417,7 +417,7 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "capacity",
         "screw, Classifier: a replica asks for 4 CPUs, and no pod has as many: head 0 CPUs, group cpu 2 CPUs",
     ),
-    "a GPU that no pod has": (CONFIG, "num_cpus: 2", "num_gpus: 1", "capacity", "asks for 0 CPUs and 1 GPUs"),
+    "a GPU that no pod has": (CONFIG, "num_cpus: 2", "num_gpus: 1", "capacity", "asks for 1 CPUs and 1 GPUs"),
     "a patch for another name": (
         OVERLAY,
         "target: {kind: RayService, name: mergeline}",
@@ -566,6 +566,13 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         '    - {group: ray.io, kind: RayService}\n    - {group: "", kind: Secret}\n',
         "argocd",
         "takes the kind Secret, which no merge should bring",
+    ),
+    "rights in every namespace": (
+        ARGO_PROJECT,
+        '    - group: ""\n      kind: Namespace\n      name: mergeline-*\n',
+        "    - {group: rbac.authorization.k8s.io, kind: ClusterRoleBinding}\n",
+        "argocd",
+        "takes the kind ClusterRoleBinding, which no merge should bring",
     ),
     "a window that never opens": (
         ARGO_PROJECT,
@@ -730,6 +737,149 @@ def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
     assert all(finding.remedy for finding in found)
 
 
+GATEWAY, POLICIES = "gitops/components/gateway/gateway.yaml", "gitops/base/network-policies.yaml"
+PLAIN = "    - {name: plain, port: 80, protocol: HTTP}\n    # A name of its own"
+MORE = "gitops/argocd/more.yaml"
+APPLICATION = (
+    "{{apiVersion: argoproj.io/v1alpha1, kind: {kind}, metadata: {{name: tools}}, spec: {spec}}}\n"  # of the team's own
+)
+TOOLS = "targetRevision: 1.2.0}], destination: {namespace: tools}, syncPolicy: {syncOptions: [ServerSideApply=true]}"
+ALLOWED = {
+    "KubeRay let in by a range of ports": (
+        {
+            POLICIES: [
+                (
+                    "        - {port: 8265, protocol: TCP}\n        - {port: 8000,",
+                    "        - {port: 8000, endPort: 8300,",
+                )
+            ]
+        }
+    ),
+    "a listener by its port": {
+        GATEWAY: [
+            ("    # A name of its own", PLAIN),
+            ("name: mergeline, sectionName: http}", "name: mergeline, port: 443}"),
+        ]
+    },
+    "a certificate that a controller has": {
+        GATEWAY: [
+            (
+                'certificateRefs:\n          - {group: "", kind: Secret, name: mergeline-tls}\n',
+                "options: {networking.gke.io/pre-shared-certs: mine}\n",
+            )
+        ]
+    },
+    "another port everywhere": {
+        CONFIG: [("port: 8000", "port: 8080")],
+        SERVICE: [("containerPort: 8000", "containerPort: 8080")],
+        GATEWAY: [("port: 8000", "port: 8080")],
+    },
+    "a Service for Serve as one wants it": {
+        SERVICE: [
+            (
+                "  excludeHead",
+                "  serveService: {metadata: {name: line}, spec: {ports: [{name: serve, port: 80}]}}\n  excludeHead",
+            )
+        ],
+        GATEWAY: [
+            ("mergeline-serve-svc, port: 8000", "line, port: 80"),
+            ("mergeline-serve-svc, port: 9000", "line, port: 9000"),
+        ],
+    },
+    "GPUs by `resources`, in small letters": {
+        SERVICE: [
+            ('        rayStartParams:\n          num-cpus: "2"', '        resources: {cpu: "2", nvidia.com/gpu: "1"}')
+        ],
+        CONFIG: [("num_cpus: 2", "num_cpus: 2\n          num_gpus: 1")],
+    },
+    "a part of a GPU": {
+        SERVICE: [('limits: {cpu: "3",', 'limits: {cpu: "3", nvidia.com/mig-1g.5gb: 1,')],
+        CONFIG: [("num_cpus: 2", "num_gpus: 1")],
+    },
+    "a timeout without an autoscaler": {
+        SERVICE: [
+            ("enableInTreeAutoscaling: true", "enableInTreeAutoscaling: false"),
+            ("        priority: 0\n", "        priority: 0\n        idleTimeoutSeconds: 60\n        suspend: true\n"),
+        ]
+    },
+    "a budget of a group with several hosts": {
+        SERVICE: [("numOfHosts: 1", "numOfHosts: 4")],
+        "gitops/base/pod-disruption-budget.yaml": [("minAvailable: 1", "minAvailable: 3")],
+    },
+    "namespaces that somebody else makes": {
+        ARGO_SET: [
+            ("          - CreateNamespace=true\n", ""),
+            (
+                "        managedNamespaceMetadata:\n          labels:\n"
+                "            pod-security.kubernetes.io/enforce: restricted\n",
+                "",
+            ),
+        ]
+    },
+    "namespaces of another name": {
+        ARGO_SET: [("namespace: mergeline-{{", "namespace: line-{{")],
+        ARGO_PROJECT: [("      namespace: mergeline-*", "      namespace: line-*")],
+        OVERLAY: [("namespace: mergeline-production", "namespace: line-production")],
+    },
+    "templates as they were": {
+        ARGO_SET: [
+            ("  goTemplate: true\n  goTemplateOptions: [missingkey=error]\n", ""),
+            ("{{ .path.basename }}", "{{path.basename}}"),
+        ]
+    },
+    "names from a generator of another kind": {ARGO_SET: [(".path.basename", ".environment")]},
+    "a label beside": {
+        ARGO_SET: [
+            (
+                '        environment: "{{ .path.basename }}"\n',
+                '        environment: "{{ .path.basename }}"\n        team: a\n',
+            ),
+            ("values: [staging]}\n", "values: [staging]}\n            - {key: team, operator: In, values: [a]}\n"),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_is_right_is_not_refused(files: dict[str, str], case: str) -> None:
+    changed = dict(files)
+    for path, changes in ALLOWED[case].items():
+        for old, new in changes:
+            assert old in changed[path]
+            changed[path] = changed[path].replace(old, new)
+    assert refusals(changed) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Application", f"{{sources: [{{chart: tools, {TOOLS}}}"),
+        ("ApplicationSet", f"{{generators: [], template: {{spec: {{project: default, sources: [{{{TOOLS}}}}}}}"),
+        ("AppProject", "{destinations: [{namespace: tools}]}"),
+    ],
+)
+def test_what_argo_cd_has_beside_environments_is_the_team_s(files: dict[str, str], kind: str, spec: str) -> None:
+    assert refusals(files | {MORE: APPLICATION.format(kind=kind, spec=spec)}) == []
+
+
+@pytest.mark.parametrize("name", ["app", "'a(?i)pp'"])  # kustomize's regular expressions are Go's
+def test_a_patch_for_what_a_generator_makes_is_one(files: dict[str, str], name: str) -> None:
+    generated = files[OVERLAY].replace(
+        "configMapGenerator:\n", "configMapGenerator:\n  - {name: app, literals: [a=b]}\n"
+    )
+    labelled = patched(
+        {OVERLAY: generated}, "{op: add, path: /metadata/labels, value: {a: b}}", kind="ConfigMap", name=name
+    )
+    assert refusals(files | labelled) == []
+
+
+def test_an_observer_with_a_container_beside_it_is_one(files: dict[str, str]) -> None:
+    security = "securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}"
+    beside = f"{{name: beside, image: '{OTHER}', {LIMITED}, {security}}}"
+    add = f"{{op: add, path: /spec/template/spec/containers/-, value: {beside}}}"
+    assert refusals(files | patched(files, add, kind="Deployment", name="observer")) == []
+
+
 def patched(
     files: Mapping[str, str], *operations: str, kind: str = "RayService", name: str = "mergeline"
 ) -> dict[str, str]:
@@ -892,7 +1042,7 @@ GROUP = "/spec/rayClusterConfig/workerGroupSpecs/0"
     [
         (f"{{op: replace, path: {GROUP}/minReplicas, value: 9}}", "group cpu: minReplicas is 9, above maxReplicas"),
         (f"{{op: replace, path: {GROUP}/minReplicas, value: -1}}", "is below 0"),
-        (f"{{op: add, path: {GROUP}/suspend, value: true}}", "it is suspended"),
+        (f"{{op: add, path: {GROUP}/suspend, value: true}}", "it is suspended, which no group may be beside"),
         (f"{{op: copy, from: {GROUP}, path: /spec/rayClusterConfig/workerGroupSpecs/-}}", "the same `groupName`"),
         (f"{{op: add, path: {GROUP}/resources, value: {{CPU: '2'}}}}", "take one of them"),
         (f"{{op: add, path: {GROUP}/rayStartParams/labels, value: a=b}}", "takes no `labels`"),
@@ -945,7 +1095,7 @@ def test_a_job_that_would_not_run_is_refused(spec: dict[str, Any], words: str | 
 @pytest.mark.parametrize(
     ("schedule", "is_one"),
     [("0 3 * * *", True), ("*/5 0-6 1,15 JAN MON", True), ("@daily", True), ("@every 1h", True)]
-    + [(text, False) for text in ("0 25 * * *", "0 3 * *", "daily", "TZ=UTC 0 3 * * *", "")],
+    + [(text, False) for text in ("0 25 * * *", "0 3 * * 7", "0 3 * *", "daily", "TZ=UTC 0 3 * * *", "")],
 )
 def test_a_schedule_is_one_of_cron_s(schedule: str, is_one: bool) -> None:
     assert kuberay.is_schedule(schedule) == is_one
@@ -1266,6 +1416,17 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
         ({"kind": "ConfigMap", "data": {"a.json": '{"user": "me", "password": "hunter2"}'}}, 1),
         ({"kind": "ConfigMap", "data": {"a.yaml": "db:\n  password: hunter2\n"}}, 1),
         ({"kind": "ConfigMap", "data": {"a.ini": "[db]\npassword = 123456\n"}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.json": '{"user": "me", "password": 123456}'}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.json": '{"title": "A, token: b", "expr": "x{token=\\"a\\"}"}'}}, 0),
+        ({"kind": "ConfigMap", "data": {"a.json": '{"url": "https://me:hunter2@example.com"}'}}, 1),
+        ({"kind": "ConfigMap", "data": {"a.ini": "max_tokens = -1"}}, 0),
+        (
+            {
+                "kind": "Deployment",
+                "spec": {"env": [{"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": "/var/run/key.json"}]},
+            },
+            0,
+        ),
         ({"kind": "ConfigMap", "data": {"a.ini": "max_tokens = 4096\ntoken_file = /run/token\n"}}, 0),
         ({"kind": "Deployment", "spec": {"env": [{"name": "DB_PASSWORD", "value": "123456"}]}}, 1),
         (
