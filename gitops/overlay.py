@@ -68,8 +68,10 @@ def _policies(
             *destination.complaints(files, environment),
             *policies.check(objects, config, environment),
         ]
-    except TypeError as error:  # a number where a list belongs, say, of which the schema's finding says more
-        found = f"an object has another shape than its kind, so that the policies cannot be asked ({error})"
+    except (TypeError, ValueError) as error:  # a number where a list belongs, say, or a URI that is none
+        found = (
+            f"an object or the Serve configuration holds what has no sense, and the policies cannot be asked ({error})"
+        )
         return [refuse("policies", found, "mend what the schemas refuse first")]
 
 

@@ -410,6 +410,13 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "folder",
         "uri is file:///home/me/it, and in RayService mergeline, group cpu, nothing is there",
     ),
+    "a bundle at what is no URI": (
+        CONFIG,
+        "max_bytes: 25000000\n",
+        "max_bytes: 25000000\n      line: {uri: 'file://[', sha256: a}\n",
+        "policies",
+        "holds what has no sense, and the policies cannot be asked (Invalid IPv6 URL)",
+    ),
     "a replica that no pod holds": (
         CONFIG,
         "num_cpus: 2",
