@@ -130,7 +130,9 @@ def open_stage(options: argparse.Namespace) -> Stage:
 
 def report_progress(done: int, total: int, text: str) -> None:
     """Tell whoever follows how far the stage is."""
-    print(PROGRESS_MARK + json.dumps({"done": done, "total": total, "text": text}), flush=True)
+    state = json.dumps({"done": done, "total": total, "text": text})
+    # With its end in one piece: Ray's threads print what the workers say in between.
+    print(f"{PROGRESS_MARK}{state}\n", end="", flush=True)
     for recorder in _recorders:
         with suppress(OSError):  # a stage does not fail because it cannot be watched
             recorder.progress(_RECORD_SECONDS)

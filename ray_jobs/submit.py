@@ -7,11 +7,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -222,11 +222,17 @@ class _Screen:
             self._line(self._rest)
 
     def _line(self, line: str) -> None:
-        if not line.startswith(PROGRESS_MARK):
-            self.lines += 1
-            self._progress.console.print(line)
-            return
-        state = json.loads(line.removeprefix(PROGRESS_MARK))
+        if line.startswith(PROGRESS_MARK):
+            with suppress(ValueError):  # another of the job's processes wrote into it
+                state, end = json.JSONDecoder().raw_decode(line, len(PROGRESS_MARK))
+                self._progressed(state)
+                line = line[end:]  # what another of its threads wrote before the line's end
+                if not line:
+                    return
+        self.lines += 1
+        self._progress.console.print(line)
+
+    def _progressed(self, state: Mapping[str, Any]) -> None:
         if not self._progress.console.is_terminal:  # a log keeps what a bar would show
             self._progress.console.print(f"{state['done']}/{state['total']} {state['text']}")
             return

@@ -49,7 +49,7 @@ class Line:
         return next((self.folder / ".mergeline/sources").rglob("*.png")).read_bytes()
 
     def await_version(self, version: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             status = self.status()
             resources = status["resources"]

@@ -99,6 +99,22 @@ def test_a_log_that_breaks_off_again_and_again_is_followed_as_long_as_something_
     assert output.getvalue().split() == [str(number) for number in range(9)]
 
 
+def test_what_else_a_job_writes_into_its_progress_is_printed() -> None:
+    class Mixed:
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            yield '::progress {"done": 1, "total": 2, "text": "read"}(raylet) slow\n\n'
+            yield '::progress {"done": 2, "tot(raylet) slower\n'
+            yield '::progress {"done": 2, "total": 2, "text": "read"}\n'
+
+        def get_job_info(self, job: str) -> JobDetails:
+            return JobDetails(type=JobType.SUBMISSION, entrypoint="", status=JobStatus.SUCCEEDED)
+
+    output = io.StringIO()
+    assert submit.follow(cast("JobSubmissionClient", Mixed()), JOB, Console(file=output)) == 0
+    said = ["1/2 read", "(raylet) slow", '::progress {"done": 2, "tot(raylet) slower', "2/2 read"]
+    assert [line for line in output.getvalue().splitlines() if line] == said
+
+
 def test_ctrl_c_beside_a_ray_that_is_gone_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     async def tail(*_: object) -> None:
         raise KeyboardInterrupt

@@ -83,7 +83,7 @@ def site(
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not server.started:
             assert thread.is_alive()
             assert time.monotonic() < deadline

@@ -203,7 +203,7 @@ async def test_a_candidate_can_be_asked_for_while_the_model_is_not_there(
 
 async def counted(tally: Tally, total: int) -> dict[str, int]:
     """What became of the shadow's photographs, once there are so many."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found = {key[2]: n for key, n in tally.counts.items() if key[0] == metrics.SHADOW_PHOTOGRAPHS.name}
         if sum(found.values()) >= total:
