@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gitops import bounded_yaml
+from gitops import bounded_yaml, cron
 from gitops.findings import Finding, refuse
-from gitops.kuberay import is_schedule
 from gitops.kustomize import overlay_path
 from gitops.layout import ENVIRONMENTS, STAGING
 from gitops.objects import Object, at, dicts, group_of, mapping, name_of, texts
@@ -18,6 +17,8 @@ FOLDER = "gitops/argocd/"
 _RIGHTS = "rbac.authorization.k8s.io"
 """The group of what a merge could give itself rights by."""
 _NEEDED = "ServerSideApply=true"
+_LARGE = ("kuberay-operator", "kube-prometheus-stack")
+"""Charts with definitions that are larger than an annotation may be."""
 _HARMFUL = {
     "RespectIgnoreDifferences=true": "takes worker groups from what runs: no change of them comes (argo-cd#17694)",
     "Replace=true": "takes away what others have set, replicas of the autoscaler's among it",
@@ -129,8 +130,8 @@ def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
     for window in dicts(project, "spec", "syncWindows"):
         if window.get("kind") not in ("allow", "deny"):
             yield f"a window of spec.syncWindows is of the kind {window.get('kind')}, which is neither allow nor deny"
-        if not is_schedule(str(window.get("schedule"))):
-            yield f"a window of spec.syncWindows has the schedule {window.get('schedule')!r}, which is none"
+        if obstacle := cron.obstacle(str(window.get("schedule"))):
+            yield f"spec.syncWindows: {obstacle}"
 
 
 def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, staged: bool) -> Iterator[str]:
@@ -176,7 +177,8 @@ def _step(steps: Sequence[Object], labels: Mapping[str, str]) -> int | None:
 
 def _of_application(spec: Mapping[str, Any], own: set[Any]) -> Iterator[str]:
     options = at(spec, "syncPolicy", "syncOptions") or ()
-    if _NEEDED not in options:
+    is_large = any(source.get("repoURL") in own or source.get("chart") in _LARGE for source in _sources(spec))
+    if is_large and _NEEDED not in options:
         yield f"`syncOptions` lacks {_NEEDED}: what it applies is larger than an annotation may be"
     for option in options:
         if option in _HARMFUL:

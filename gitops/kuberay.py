@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gitops import cron
 from gitops.findings import Finding, refuse
 from gitops.objects import Object, at, dicts, mapping, mappings, name_of
 
@@ -19,13 +20,13 @@ TOKENS_SINCE = (2, 52)
 """The first version of Ray that asks for tokens."""
 SUBMISSIONS = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 """What it knows as `submissionMode`; the API server takes any text there."""
-_LONGEST_NAMES = {"RayCluster": 53, "RayService": 47, "RayJob": 47, "RayCronJob": 36}
+LONGEST_NAMES = {"RayCluster": 53, "RayService": 47, "RayJob": 47, "RayCronJob": 36}
+"""Letters; it derives names from them."""
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _RESOURCES = ("num-cpus", "num-gpus", "memory", "resources")
 _TIMEOUT = "ray.io/initializing-timeout"
 _DURATION = re.compile(r"[1-9]\d*\Z|(\d+(\.\d+)?(ns|us|ms|s|m|h))+\Z")
-_CRON_MOST = (59, 23, 31, 12, 6)  # Sunday is 0
 
 
 def refusals(item: Object) -> Iterator[Finding]:
@@ -45,7 +46,7 @@ def refusals(item: Object) -> Iterator[Finding]:
 
 def _of_object(item: Object) -> Iterator[str]:
     kind, name = item["kind"], item["metadata"]["name"]
-    longest = _LONGEST_NAMES.get(kind)
+    longest = LONGEST_NAMES.get(kind)
     if longest is None:
         return
     if len(name) > longest or not _NAME.match(name):
@@ -63,8 +64,8 @@ def _of_object(item: Object) -> Iterator[str]:
             yield "spec.rayClusterConfig.upgradeStrategy is for a RayCluster of its own; take spec.upgradeStrategy"
         if at(cluster, "headGroupSpec", "headService", "metadata", "name"):
             yield "spec.rayClusterConfig.headGroupSpec.headService must have no name"
-    if kind == "RayCronJob" and not is_schedule(str(at(item, "spec", "schedule"))):
-        yield f"spec.schedule is {at(item, 'spec', 'schedule')!r}, which is no schedule such as 0 3 * * *"
+    if kind == "RayCronJob" and (obstacle := cron.obstacle(str(at(item, "spec", "schedule")))):
+        yield f"spec.schedule: {obstacle}"
 
 
 def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
@@ -152,19 +153,6 @@ def _of_job(job: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_negative(value: Any) -> bool:
     return isinstance(value, int) and value < 0
-
-
-def is_schedule(text: str) -> bool:
-    """Whether a schedule is one of cron's, without a time zone, which has a key of its own."""
-    if text.startswith("@"):
-        return text in ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually") or bool(
-            re.match(r"@every [0-9]", text)
-        )
-    fields = text.split()
-    return len(fields) == len(_CRON_MOST) and all(
-        re.fullmatch(r"[0-9A-Za-z*?,/-]+", field) and all(int(number) <= most for number in re.findall(r"\d+", field))
-        for field, most in zip(fields, _CRON_MOST, strict=True)
-    )
 
 
 def _upgrade(item: Object) -> Iterator[Finding]:

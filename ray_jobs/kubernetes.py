@@ -16,9 +16,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import walk_tree
 
-from gitops import policies
+from gitops import cron, policies
+from gitops.kuberay import LONGEST_NAMES
 from gitops.manifest import Project
-from ray_jobs import cron
 from ray_jobs.submit import SubmissionError, entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"
@@ -31,8 +31,6 @@ LONGEST_SECONDS, LONGEST_SECONDS_OF_A_REPORT = 86_400, 7_200
 each night another one beside it."""
 RETRIES = 2
 """Each on a new cluster: a stage goes on where it was stopped."""
-LONGEST_SCHEDULED = 36
-"""Letters in the name of a RayCronJob; KubeRay refuses a longer one, as it derives names from it."""
 
 OPTIONS = {
     "dataset": ("--data",),
@@ -78,14 +76,15 @@ def render(
         schedule: when it shall run again and again, as cron says it, in the operator's time; None: once, now.
 
     Raises:
-        ScheduleError: KubeRay could not read the schedule.
-        SubmissionError: the stage does not take the options, or the image is not one by digest.
+        SubmissionError: the stage does not take the options, the image is not one by digest, or KubeRay could not read
+            the schedule.
     """
     if complaint := policies.image_complaint(target.image):
         raise SubmissionError(f"{complaint}: name it by digest, as registry.example.com/mergeline@sha256:…")
     options = _options(stage, arguments, project)
     if schedule is not None:
-        cron.check(schedule)
+        if obstacle := cron.obstacle(schedule):
+            raise SubmissionError(obstacle)
         name = _scheduled_name(stage, project.name)
     else:
         name = f"{stage.replace('_', '-')}-{time.strftime('%Y%m%dt%H%M%S')}"
@@ -111,11 +110,12 @@ def render(
 
 def _scheduled_name(stage: str, project: str) -> str:
     """One name for good: applied again, it replaces what was scheduled for the project before."""
+    longest = LONGEST_NAMES["RayCronJob"]
     name = f"{stage.replace('_', '-')}-{project}"
-    if len(name) <= LONGEST_SCHEDULED:
+    if len(name) <= longest:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:6]  # two long names that begin alike stay two
-    return f"{name[: LONGEST_SCHEDULED - 7].rstrip('-')}-{mark}"
+    return f"{name[: longest - 7].rstrip('-')}-{mark}"
 
 
 def to_yaml(objects: Sequence[dict[str, Any]]) -> str:

@@ -1,15 +1,13 @@
-"""The schedules that KubeRay takes.
+"""The schedules that KubeRay and Argo CD take.
 
-It reads them with robfig/cron, whose dialect has no seconds, no `7` for Sunday, and neither `L`, `W` nor `#`. One that
-it cannot read is an event on the RayCronJob, and nothing ever runs, so it is refused before.
+Both read them with robfig/cron, whose dialect has no seconds, no `7` for Sunday, and neither `L`, `W` nor `#`. One that
+KubeRay cannot read is an event on the RayCronJob, and nothing ever runs, so it is refused before.
 
 Source: https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
 """
 
 import re
 from typing import Final
-
-from gitops.errors import MergelineError
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -28,29 +26,20 @@ _SECONDS: Final = {"h": 3600, "m": 60, "s": 1}
 _PART = re.compile(r"(?:[*?]|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?", re.ASCII)
 
 
-class ScheduleError(MergelineError):
-    """KubeRay could not read a schedule."""
-
-
-def check(schedule: str) -> None:
-    """Refuse what KubeRay could not read.
+def obstacle(schedule: str) -> str | None:
+    """Why a schedule could not be read: which field, and what it may be; None: it can.
 
     Args:
         schedule: five fields, as `0 3 * * *`, or `@daily`, `@every 12h` and the like.
-
-    Raises:
-        ScheduleError: which field, and what it may be.
     """
     if _DESCRIPTOR.fullmatch(schedule):
         times = _TIME.findall(schedule) if schedule.startswith("@every") else ()
         if times and sum(float(number) * _SECONDS[unit] for number, unit in times) < _SECONDS["m"]:
-            raise ScheduleError(
-                f"the schedule {schedule!r} comes more often than each minute: write @every 1m or longer"
-            )
-        return
+            return f"the schedule {schedule!r} comes more often than each minute: write @every 1m or longer"
+        return None
     fields = schedule.split()
     if len(fields) != len(_FIELDS):
-        raise ScheduleError(
+        return (
             f"the schedule {schedule!r} has {len(fields)} fields: write minute, hour, day of the month, month and day "
             "of the week, as '0 3 * * *', or @daily"
         )
@@ -58,10 +47,11 @@ def check(schedule: str) -> None:
         for part in text.split(","):
             if not _is_part(part, low, high, names):
                 named = f" or {names[0]} to {names[-1]}" if names else ""
-                raise ScheduleError(
+                return (
                     f"the schedule {schedule!r} cannot have {part!r} as its {field}: it is {low} to {high}{named}, as "
                     "a number, a range (a-b), all (*) or steps of these (*/5), with commas between several"
                 )
+    return None
 
 
 def _is_part(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
