@@ -7,7 +7,6 @@ from typing import Any
 
 from gitops import bounded_yaml, cron
 from gitops.findings import Finding, refuse
-from gitops.kustomize import overlay_path
 from gitops.layout import ENVIRONMENTS, STAGING
 from gitops.objects import Object, at, dicts, group_of, mapping, name_of, texts
 
@@ -66,17 +65,14 @@ def told(files: Mapping[str, str]) -> list[dict[str, Any]]:
     return [item for item in named if item.get("apiVersion") == _VERSION]
 
 
-def complaints(files: Mapping[str, str], environment: str) -> Iterator[Finding]:
+def complaints(found_in_tree: Sequence[Object], environment: str, *, staged: bool) -> Iterator[Finding]:
     """What Argo CD is told that would let anything through, or an environment before staging.
 
     Args:
-        files: paths and texts of the repository.
+        found_in_tree: what `told` returns.
         environment: its name.
-
-    Raises:
-        ContractError: a file for Argo CD cannot be read.
+        staged: whether there is a staging that it waits for.
     """
-    found_in_tree, staged = told(files), overlay_path(STAGING) in files
     sets = [item for item in found_in_tree if _is_of_environments(item)]
     projects = {item["metadata"]["name"]: item for item in found_in_tree if item["kind"] == "AppProject"}
     asked = {at(item, "spec", "template", "spec", "project") for item in sets}

@@ -10,7 +10,7 @@ from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import Schema, judge_schema, serve_schema
-from gitops.layout import serve_config_path
+from gitops.layout import STAGING, serve_config_path
 from gitops.objects import Object, at, dicts, mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
@@ -55,17 +55,22 @@ def check(
         *(finding for item in told for finding in _against(item, schemas.complaints(item, known))),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
-        *_policies(objects, config, files, environment),
+        *_policies(objects, config, files, told, environment),
     ]
 
 
 def _policies(
-    objects: Sequence[Object], config: Mapping[str, Any], files: Mapping[str, str], environment: str
+    objects: Sequence[Object],
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+    told: Sequence[Object],
+    environment: str,
 ) -> list[Finding]:
+    staged = kustomize.overlay_path(STAGING) in files
     try:
         return [
             *destination.refusals(objects, files, environment),
-            *destination.complaints(files, environment),
+            *destination.complaints(told, environment, staged=staged),
             *policies.check(objects, config, environment),
         ]
     except (TypeError, ValueError) as error:  # a number where a list belongs, say, or a URI that is none

@@ -35,7 +35,7 @@ if deployment == "Initializing" then
   for _, found in ipairs((status.rayClusterStatus or {}).conditions or {}) do
     local broken = found.type == "HeadPodReady" and found.status == "False" and BROKEN[found.reason]
     if broken or found.type == "ReplicaFailure" and found.status == "True" then
-      return {status = "Degraded", message = "its cluster does not come up: " .. found.reason .. ": " .. (found.message or "")}
+      return {status = "Degraded", message = "its cluster does not come up: " .. (found.reason or "") .. ": " .. (found.message or "")}
     end
   end
 end

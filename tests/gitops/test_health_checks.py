@@ -518,6 +518,14 @@ JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
         "Degraded",
         "its cluster does not come up: FailedCreateWorkerPod: exceeded quota",
     ),
+    "its cluster fails without a reason": (
+        {
+            "jobDeploymentStatus": "Initializing",
+            "rayClusterStatus": {"conditions": [{"type": "ReplicaFailure", "status": "True"}]},
+        },
+        "Degraded",
+        "its cluster does not come up",
+    ),
     "its head died as it ran": (
         {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "rayClusterStatus": {"conditions": [PULLING]}},
         "Progressing",

@@ -750,12 +750,17 @@ def test_stop_and_clear(page: Page, place: Place) -> None:
     expect(page.locator("#work")).to_be_hidden()
 
 
-def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place: Place) -> None:
+def add_slowly(page: Page, place: Place) -> None:
+    """Choose 130 photographs, of which the page takes a part at a time, and none is answered."""
     page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 400); }")
     page.route("**/predict", lambda route: None)  # never answers
     data = place.files("light.png")[0].read_bytes()
     files: list[FilePayload] = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n in range(130)]
     page.set_input_files("#files", files)
+
+
+def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place: Place) -> None:
+    add_slowly(page, place)
     page.evaluate("document.getElementById('stop').click()")
     assert page.locator(".card").count() < 130
     failed = page.locator(".card[data-state=failed]")
@@ -767,11 +772,7 @@ def test_what_is_stopped_while_it_is_added_can_be_tried_again(page: Page, place:
 
 
 def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: Place) -> None:
-    page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 400); }")
-    page.route("**/predict", lambda route: None)  # never answers
-    data = place.files("light.png")[0].read_bytes()
-    files: list[FilePayload] = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n in range(130)]
-    page.set_input_files("#files", files)
+    add_slowly(page, place)
     page.evaluate("document.getElementById('clear').click()")
     expect(page.locator("#undo")).to_contain_text("130 photographs were removed.")
     page.wait_for_timeout(900)  # in which the rest would have come
