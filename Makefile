@@ -24,7 +24,7 @@ demo: install
 
 # Two at a time, as half of the tests' time is waiting for processes; those of one file share what it starts.
 test: install browser prometheus kubectl containers
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The page is tested in a Chromium of the system's; who has none and cannot install one does without those tests.
 browser:

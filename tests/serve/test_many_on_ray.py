@@ -165,6 +165,9 @@ def test_a_hundred_models_share_a_replica_s_memory(
             if name == BROKEN:
                 assert response.status_code == 503
                 assert "model.xml" in response.json()["error"]["reason"]
+                # Said until it may be tried again, which is before the others have answered on a slow machine.
+                told = client.get(f"{url}/fleet").json()["models"]
+                assert [name for name, facts in told.items() if facts["load_error"]] == [BROKEN]
                 continue
             answer = response.json()
             assert (answer["model_name"], answer["model_version"]) == (name, "1")
@@ -175,6 +178,5 @@ def test_a_hundred_models_share_a_replica_s_memory(
     print(f"MiB of a replica of at most {MAX_MODELS} models, by the number of requests: {memory}")
     answered = [name for name in asked if name != BROKEN]
     assert {name for name, facts in said.items() if facts["served"]} == set(answered[-MAX_MODELS:])
-    assert {name for name, facts in said.items() if facts["load_error"]} == {BROKEN}
     # Measured: 12 MiB more, and 74 where all of them are kept.
     assert memory[len(asked)] - memory[MAX_MODELS] < 40, memory
