@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gitops import bounded_yaml
+from gitops.arguments import ApplicationArguments, FleetArguments
 from gitops.errors import ContractError, did_you_mean
 from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
@@ -30,6 +31,8 @@ class Builder:
     """What an application builder of ours makes."""
 
     deployment: str
+    arguments: type[ApplicationArguments]
+    """What the application's `args` may hold."""
     user_config: type[UserConfig | FleetConfig]
     """What the deployment's `user_config` may hold."""
     monitored: bool
@@ -42,8 +45,8 @@ class Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "serve.app:build": Builder(CLASSIFIER, UserConfig, monitored=True),
-    "serve.fleet:build": Builder(FLEET, FleetConfig, monitored=False),
+    "serve.app:build": Builder(CLASSIFIER, ApplicationArguments, UserConfig, monitored=True),
+    "serve.fleet:build": Builder(FLEET, FleetArguments, FleetConfig, monitored=False),
 }
 """By their import paths; other builders are not checked."""
 GRPC_SERVICER = "serve.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -243,7 +246,8 @@ def _application(entry: dict[str, Any], source: str) -> Application:
         _check_deployment(deployment, entry["import_path"], source, where)
     _refuse_doubles([deployment["name"] for deployment in deployments], f"deployment in {where}", source)
     if builder := BUILDERS.get(entry["import_path"]):
-        _check_monitor(builder, entry, deployments, source, where)
+        arguments = builder.arguments.parse(entry.get("args") or {}, f"{source}: the args of {where}")
+        _check_monitor(arguments, deployments, source, where)
     models = models_of(entry, source)
     return Application(
         name=name,
@@ -318,18 +322,12 @@ def _check_deployment(deployment: dict[str, Any], import_path: str, source: str,
         builder.user_config.parse(user_config, f"{source}: the user_config of {where}")
 
 
-def _check_monitor(
-    builder: Builder, entry: Mapping[str, Any], deployments: list[dict[str, Any]], source: str, where: str
-) -> None:
+def _check_monitor(arguments: ApplicationArguments, deployments: list[dict[str, Any]], source: str, where: str) -> None:
     """Refuse what Serve would fail on: a deployment that the builder does not make, or that takes no configuration."""
-    arguments = entry.get("args")
-    windows = isinstance(arguments, dict) and arguments.get("windows")
-    if windows and not builder.monitored:
-        raise ContractError(f"{source}: {where}: {entry['import_path']} has no monitor: take `args.windows` out")
     monitor = next((deployment for deployment in deployments if deployment["name"] == MONITOR), None)
     if monitor is None:
         return
-    if not windows:
+    if arguments.windows is None:
         raise ContractError(
             f"{source}: {where} has the deployment {MONITOR}, which is made only where `args.windows` names a folder: "
             f"set that, or take the deployment out"

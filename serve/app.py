@@ -12,14 +12,14 @@ from typing import Any
 import cv2
 import ray
 from fastapi import FastAPI
-from pydantic import Field, field_validator
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
+from gitops.arguments import ApplicationArguments
 from gitops.environment import CLASSIFIER, MONITOR
 from gitops.errors import ContractError
-from gitops.manifest import Contract, ServedModel, UserConfig
+from gitops.manifest import ServedModel, UserConfig
 from gitops.status import Journal
 from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING, Meters
 from serve.assembly import assemble
@@ -30,7 +30,6 @@ from serve.lifecycle import START_SECONDS, STARTS, AnswerCheck, Change, Start
 from serve.meters import RayMeters
 from serve.monitor import DriftMonitor, Settings
 from serve.predictor import Predictor
-from serve.preprocess import MAX_BYTES, MAX_PIXELS
 from serve.sampling import MOST_WAITING, Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import ModelSlot
@@ -46,74 +45,6 @@ _MONITOR_OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 4 * MOST_WAITING,
     "max_constructor_retry_count": 3,  # one that does not start must not keep a new cluster from its requests for long
 }
-
-# A replica runs in whatever folder Ray gives it.
-_ABSOLUTE = r"^[/~]"
-
-
-class ApplicationArguments(Contract):
-    """`args` of the application: a change restarts its replicas."""
-
-    max_bytes: int = Field(default=MAX_BYTES, ge=1, description="Largest file of a photograph, in bytes.")
-    max_request_bytes: int = Field(
-        default=4 * MAX_BYTES, ge=1, description="Largest form or inference request, in bytes."
-    )
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Largest photograph, in pixels.")
-    max_files: int = Field(default=16, ge=1, description="Most images of one request.")
-    threads: int = Field(default=2, ge=1, le=64, description="Requests whose network a replica runs side by side.")
-    threads_alone: int | None = Field(
-        default=None,
-        ge=1,
-        le=64,
-        description="CPU threads of the network for a request that is alone; unset: `threads`.",
-    )
-    cache: str | None = Field(
-        default=None, description="Folder for bundles of remote stores; unset: one that lasts as long as Ray's session."
-    )
-    feedback: str | None = Field(
-        default=None, pattern=_ABSOLUTE, description="Folder that keeps what users say of judgements; unset: nothing."
-    )
-    journal: str | None = Field(
-        default=None,
-        pattern=_ABSOLUTE,
-        description="The reconciler's folder of this environment, <state>/reconciler/<environment>; unset: the page "
-        "shows only what a replica knows by itself.",
-    )
-    prometheus: str | None = Field(
-        default=None,
-        pattern=r"^https?://",
-        description="URL of the Prometheus that has this service's metrics; unset: that of `mergeline monitor up` for "
-        "the journal's state folder, or else a replica's own figures.",
-    )
-
-    windows: str | None = Field(
-        default=None,
-        pattern=_ABSOLUTE,
-        description="Folder that keeps windows of photographs, by which drift is judged; unset: there is no monitor.",
-    )
-    windows_kept: int = Field(default=200, ge=1, description="Windows that are kept, the latest ones.")
-    window_hours: float = Field(default=24, gt=0, description="After which a window is judged though it is not full.")
-    window_photographs: int = Field(
-        default=8, ge=0, description="Files that a window keeps, of those that the model was least sure of."
-    )
-    sample_seconds: float = Field(
-        default=1, ge=0, description="Between two photographs that a replica hands to the monitor."
-    )
-
-    def limits(self) -> Limits:
-        """What a request may bring."""
-        return Limits(**self.model_dump(include=set(Limits.__dataclass_fields__)))
-
-    @field_validator("journal")
-    @classmethod
-    def _is_a_journal(cls, value: str | None) -> str | None:
-        # Now, and not in the constructor of each replica, which Serve would start again and again.
-        if value is not None:
-            try:
-                Journal.at(Path(value))
-            except ContractError as error:
-                raise ValueError(str(error)) from None
-        return value
 
 
 def session_folder() -> Path:
@@ -162,7 +93,7 @@ class Classifier(InferenceService):
             hand_over = partial(_hand_over, monitor)
             sampler = Sampler(hand_over, meters, seconds=arguments.sample_seconds)
         self._endpoints = Endpoints(
-            self._slot, arguments.limits(), self._workers, meters, context.replica_tag, shadow, sampler
+            self._slot, Limits.of(arguments), self._workers, meters, context.replica_tag, shadow, sampler
         )
         self._app = assemble(
             self._endpoints,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from starlette.datastructures import UploadFile
 
+from gitops.arguments import ApplicationArguments
 from gitops.manifest import VERSION_HEADER
 from gitops.wire import COUNT_HEADER
 from monitoring import metrics
@@ -61,6 +62,11 @@ class Limits:
     """Largest photograph, in pixels."""
     max_files: int
     """Most photographs of a form or inference request."""
+
+    @classmethod
+    def of(cls, arguments: ApplicationArguments) -> "Limits":
+        """Those that an application's arguments set."""
+        return cls(**arguments.model_dump(include=set(cls.__dataclass_fields__)))
 
 
 class Endpoints:

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import cv2
 from fastapi import FastAPI, Request, Response
-from pydantic import Field, field_validator
 from ray import serve
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
+from gitops.arguments import FleetArguments
 from gitops.environment import FLEET, MEMBERS
 from gitops.errors import ContractError
 from gitops.manifest import FleetConfig
 from gitops.status import Journal
 from gitops.wire import FleetMetadata
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome
-from serve.app import ApplicationArguments, deployment_of, opener, session_folder
+from serve.app import deployment_of, opener, session_folder
 from serve.assembly import assemble
-from serve.endpoints import Endpoints
+from serve.endpoints import Endpoints, Limits
 from serve.errors import PROTOCOL, answer_errors
 from serve.feedback import FEEDBACK, FeedbackFolder
 from serve.grpc_service import InferenceService
@@ -42,19 +42,6 @@ from serve.workers import Workers
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
-
-
-class FleetArguments(ApplicationArguments):
-    """`args` of the application: a change restarts its replicas."""
-
-    max_models: int = Field(default=8, ge=1, description="Most models that a replica holds in memory.")
-
-    @field_validator("windows")
-    @classmethod
-    def _has_no_monitor(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("a fleet has no monitor: leave it out, or null")
-        return value
 
 
 class Fleet(InferenceService):
@@ -93,7 +80,7 @@ class Fleet(InferenceService):
             on_load=lambda succeeded: meters.count(MODEL_LOADS, "loaded" if succeeded else "failed"),
         )
         shadow = ShadowJudge(meters, threads=arguments.threads, max_pixels=arguments.max_pixels)
-        endpoints = Endpoints(slot, arguments.limits(), self._workers, meters, self._replica, shadow)
+        endpoints = Endpoints(slot, Limits.of(arguments), self._workers, meters, self._replica, shadow)
         app = assemble(
             endpoints,
             f"{self._name}/{name}",

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.arguments import MAX_PIXELS
 from gitops.bundle import VerifiedBundle
 from gitops.errors import BundleError
 from gitops.manifest import BundleManifest, InferencePrecision
 from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
 from serve.measures import Measures, measure
-from serve.preprocess import MAX_PIXELS, Aligned, ImageError, Pixels, align, decode
+from serve.preprocess import Aligned, ImageError, Pixels, align, decode
 from serve.trace import Together, Trace
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from gitops.arguments import MAX_PIXELS
 from gitops.manifest import Preprocessing
 
 Pixels = NDArray[np.uint8]
@@ -22,8 +23,6 @@ Pixels = NDArray[np.uint8]
 ACCEPTED_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tiff"}
 """Formats of photographs, and the suffix that a file of each gets."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "BMP": "image/bmp", "TIFF": "image/tiff"}
-MAX_BYTES = 20 * 1024 * 1024
-MAX_PIXELS = 50_000_000
 LARGE_PIXELS = 16_000_000
 """More take longer to decode than several photographs of a line to judge: 0.5 s for 50 million."""
 # Depth, colour type, compression, filter and interlacing in a PNG's header, and those that need no conversion: 8 bit,

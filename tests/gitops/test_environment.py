@@ -110,16 +110,32 @@ def test_a_monitor_is_configured_only_where_there_is_one() -> None:
     assert len(build({})._bound_deployment.init_args) == 1
     with pytest.raises(ContractError, match=r"made only where `args\.windows` names"):
         Environment.parse(MONITORED.replace("windows: /windows", "windows: null"), "x")
-    with pytest.raises(ContractError, match=r"has no monitor: take `args\.windows` out"):
-        Environment.parse(
-            LOCAL.replace("windows: null", "windows: /windows")
-            .replace("serve.app:build", "serve.fleet:build")
-            .replace("name: Classifier", "name: Fleet")
-            .replace("model: null", "models: null"),
-            "x",
-        )
     with pytest.raises(ContractError, match="Monitor: it takes no user_config"):
         Environment.parse(MONITORED.replace("{num_cpus: 1}", "{num_cpus: 1}, user_config: {model: null}"), "x")
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "reason"),
+    [
+        ("serve.app:build", "{treads: 4}", r"the args of application screw is .*\n  treads: unknown key; .*'threads'"),
+        ("serve.app:build", "{threads: 0}", "threads: .*greater than or equal to 1"),
+        ("serve.app:build", "{feedback: here}", "feedback: "),
+        ("serve.app:build", "{journal: /srv/state}", "journal: .*/srv/state is no journal"),
+        ("serve.app:build", "{max_models: 4}", "max_models: unknown key"),
+        ("serve.app:build", "[4]", "application screw"),
+        ("serve.fleet:build", "{max_models: none}", "max_models: "),
+        ("serve.fleet:build", "{windows: /windows}", "windows: .*a fleet has no monitor: leave it out"),
+    ],
+)
+def test_arguments_that_the_application_would_refuse(builder: str, arguments: str, reason: str) -> None:
+    """Else it would be Serve that fails on them, after the merge."""
+    text = f"applications: [{{name: screw, import_path: {builder}, args: {arguments}}}]\n"
+    with pytest.raises(ContractError, match=f"(?s){reason}"):
+        Environment.parse(text, "x")
+
+
+def test_other_people_s_arguments_are_theirs() -> None:
+    Environment.parse("applications: [{name: screw, import_path: other.app:build, args: {treads: 4}}]\n", "x")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -403,6 +403,13 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "the `import_path` 'serve.app:biuld' makes no application; did you mean 'serve.app:build'?",
     ),
     "a file in place of an application": (CONFIG, "serve.app:build", "serve/app.py:build", "overlay", "must look like"),
+    "a setting of the application that is none": (
+        CONFIG,
+        "max_bytes: 25000000",
+        "max_byte: 25000000",
+        "overlay",
+        "max_byte: unknown key; did you mean 'max_bytes'",
+    ),
     "a bundle on somebody's machine": (
         CONFIG,
         "model: null",
@@ -412,8 +419,8 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "a bundle at what is no URI": (
         CONFIG,
-        "max_bytes: 25000000\n",
-        "max_bytes: 25000000\n      line: {uri: 'file://[', sha256: a}\n",
+        "model: null",
+        f"model: {{name: screw, version: '1', uri: 'file://[', sha256: {DIGEST}}}",
         "policies",
         "holds what has no sense, and the policies cannot be asked (Invalid IPv6 URL)",
     ),

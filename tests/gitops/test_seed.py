@@ -6,7 +6,6 @@ import pytest
 
 from gitops.environment import BUILDERS, Environment
 from gitops.errors import ContractError
-from gitops.manifest import UserConfig
 from gitops.seed import seed_environment, with_application, with_port
 from gitops.state import State
 
@@ -26,14 +25,6 @@ def test_rays_schema_takes_the_seeds(environment: str) -> None:
     assert deployment.max_surge_percent == 100
     AutoscalingConfig.model_validate(deployment.autoscaling_config)
     assert seed.served() == {"screw": None}
-
-
-def test_our_own_application_takes_the_seeds() -> None:
-    from serve.app import ApplicationArguments
-
-    seed = Environment.parse(LOCAL, "local").config["applications"][0]
-    ApplicationArguments.parse(seed["args"], "args")
-    UserConfig.parse(seed["deployments"][0]["user_config"], "user_config")
 
 
 def test_the_local_environment_answers_on_loopback() -> None:
