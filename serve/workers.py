@@ -62,7 +62,8 @@ class Workers:
         self._aside = ThreadPoolExecutor(1, "aside")
         self._guard = threading.Lock()
         self._waiting: deque[Inquiry[Any]] = deque()
-        self._free, self._is_aside_free = threads, True
+        self._free = threads
+        self._beside: _Asked | None = None
 
     def judge(self, inquiry: Inquiry[T]) -> Future[T]:
         """Have a thread work on a request; the answer to come."""
@@ -123,18 +124,25 @@ class Workers:
     def _is_judged_aside(self, asked: _Asked) -> bool:
         """Have the thread aside judge; False if it is busy: what has been read must not wait there in memory."""
         with self._guard:
-            if not self._is_aside_free:
+            if self._beside:
                 return False
-            self._is_aside_free = False
-        self._aside.submit(self._work_aside, asked)
+            try:
+                self._aside.submit(self._work_aside)
+            except RuntimeError:  # there is no thread to be had
+                return False
+            self._beside = asked
         return True
 
-    def _work_aside(self, asked: _Asked) -> None:
+    def _work_aside(self) -> None:
+        with self._guard:
+            asked = self._beside
+        if not asked:  # this was started for one that has been judged since, as there was no thread
+            return
         try:
             _judge([asked])
         finally:
             with self._guard:
-                self._is_aside_free = True
+                self._beside = None
 
 
 def _judge(asked: Sequence[_Asked]) -> None:

@@ -238,6 +238,25 @@ def test_what_no_thread_takes_does_not_wait_for_one() -> None:
     assert Predictor._expected == 0, "or no call would be alone again"
 
 
+def test_what_no_thread_takes_aside_is_judged_all_the_same(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, model = threading.Thread.start, Model()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("aside"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert workers.judge(inquiry(model, b"1", b"2")).result(10) == ["1", "2"]
+    holding = workers.judge(inquiry(model, HOLD, b"aside"))
+    assert model.held.wait(10)
+    assert workers.judge(inquiry(model, b"3")).result(10) == ["3"], "the next one is judged aside"
+    model.go.set()
+    assert holding.result(10) == ["hold", "aside"]
+    assert model.calls == [[b"1", b"2"], [HOLD, b"aside"], [b"3"]], "none is judged twice"
+
+
 def test_a_pair_gets_what_a_model_says_of_each(model: ServedModel) -> None:
     predictor, answers = open_bundle(model), []
     with closing(Workers(1)) as workers, Model().busy(workers):
