@@ -8,7 +8,7 @@ import pytest
 
 from gitops.state import State
 
-LONGEST = ("test_retraining.py", "test_line.py")
+LONGEST = ("test_retraining.py", "test_line.py", "test_image.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
