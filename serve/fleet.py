@@ -43,9 +43,10 @@ from serve.workers import Workers
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
 _INDEX_HEAD = (
-    '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
-    '<meta name=color-scheme content="light dark"><title>Mergeline</title><link rel=icon href=page/icon.svg>'
-    "<link rel=stylesheet href=page/page.css><script src=page/theme.js></script>"
+    "<!doctype html><html lang=en><meta charset=utf-8>"
+    '<meta name=viewport content="width=device-width, initial-scale=1"><meta name=color-scheme content="light dark">'
+    "<title>Mergeline</title><link rel=icon href=page/icon.svg><link rel=stylesheet href=page/page.css>"
+    "<script src=page/theme.js></script>"
 )
 
 
@@ -209,8 +210,8 @@ class FleetEndpoints:
     async def index(self) -> Response:
         """A page with a link to each model's own."""
         links = "".join(
-            f'<li><a href="models/{html.escape(name)}/">{html.escape(name)}</a> <span class=soft>v{model.version}</span>'
-            for name, model in self.members.wanted.items()
+            f'<li><a href="models/{name}/">{name}</a> <span class=soft>v{model.version}</span>'
+            for name, model in ((html.escape(name), model) for name, model in self.members.wanted.items())
         )
         body = f"<main class=reference><h1>Models</h1><ul class=models>{links or '<li>None yet.'}</ul></main>"
         return Response(_INDEX_HEAD + body, 200, HEADERS, "text/html; charset=utf-8")
