@@ -22,6 +22,7 @@ export class Item {
     this.at = null; // when it was judged
     this.straightened = null; // whether the model that judged it looks for the part; null: not known yet
     this.passes = true; // whether, where it could not be judged, it is worth another try
+    this.retried = false; // whether it had that without anybody asking
     this.report = null; // what a person said: { label, said, threshold, by }
     this.checked = false; // whether it was part of a spot check
     this.heat = false;

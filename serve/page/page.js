@@ -60,11 +60,13 @@ const queue = new Queue(async (item) => {
     item.straightened = facts ? (facts.model?.straightened ?? false) : null;
     item.take(answer);
     unsaved = true;
+    item.retried = false;
+    retryLost();
     if (reachable) follow(answer);
     else look();
     changed(item);
   } catch (error) {
-    if (error.name !== "AbortError") fail(item, error.message, error.passes ?? true);
+    if (error.name !== "AbortError") lose(item, error);
     else if (items.includes(item)) fail(item, "stopped");
     else item.state = "waiting"; // taken out with all the others: if it comes back, it is judged
   }
@@ -76,6 +78,20 @@ function fail(item, reason, passes = true) {
   if (item.answer) Object.assign(item, { state: "judged", note: `not judged again: ${reason}` });
   else Object.assign(item, { state: "failed", note: null, error: reason });
   changed(item);
+}
+
+const lost = new Set(); // what was given up while the service was away or full
+function lose(item, { message, passes = true }) {
+  fail(item, message, passes);
+  if (passes && !item.retried) lost.add(item);
+}
+
+/** The service answers: what it was away for has another turn, but only one, as one photograph may be what ends it. */
+function retryLost() {
+  const some = items.filter((item) => lost.has(item) && item.state === "failed");
+  lost.clear();
+  for (const item of some) item.retried = true;
+  if (some.length) again(some);
 }
 
 const isServed = (answer) => [facts?.model?.sha256, facts?.trial?.sha256].includes(answer.model_digest.slice("sha256:".length));

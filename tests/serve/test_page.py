@@ -751,6 +751,45 @@ def test_a_service_that_is_back_is_seen_with_the_next_answer(page: Page, place: 
     expect(page.locator("#model")).to_have_text("screw · v7")
 
 
+def test_what_was_given_up_while_the_service_was_away_has_another_turn(page: Page, place: Place) -> None:
+    page.clock.install()
+    page.reload()
+    names = ["light.png", "dark.png", "middle.png", "=cmd.png"]  # as many as are judged at once
+    page.route("**/predict", lambda route: route.abort())
+    page.set_input_files("#files", place.files(*names))
+    expect(page.locator("#progress-text")).to_contain_text("cannot be reached; again in")
+    for _ in range(30):
+        page.clock.run_for(3_000)
+    failed = page.locator(".card[data-state=failed]")
+    expect(failed).to_have_count(4)
+    page.unroute("**/predict")
+    dark, aborted = place.files("dark.png")[0].read_bytes(), list[Route]()
+
+    def but_for_the_dark(route: Route) -> None:
+        if route.request.post_data_buffer == dark:
+            aborted.append(route)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/predict", but_for_the_dark)
+    page.set_input_files("#files", place.files("scan.tiff"))
+    expect(page.locator(JUDGED)).to_have_count(4)
+    for _ in range(30):
+        page.clock.run_for(3_000)
+    expect(failed.locator(".name")).to_have_text(["dark.png"])
+    asked = len(aborted)
+    another: FilePayload = {
+        "name": "another.png",
+        "mimeType": "image/png",
+        "buffer": place.files("light.png")[0].read_bytes(),
+    }
+    page.set_input_files("#files", another)
+    expect(page.locator(JUDGED)).to_have_count(5)
+    expect(page.locator("#progress-text")).to_have_text("1 could not be judged")
+    assert len(aborted) == asked > 0  # it has had its turn
+
+
 def test_cards_stay_while_the_pointer_is_on_one(page: Page, place: Place) -> None:
     held = hold(page, "**/predict")
     page.set_input_files("#files", place.files("light.png", "middle.png", "dark.png"))
