@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, FilePayload, Response, expect
+from playwright.sync_api import Browser, FilePayload, Page, Response, expect
 
 from gitops.attempt import ReconcileSettings
 from gitops.errors import ContractError, GateError
@@ -127,6 +127,17 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
     assert judged("/bolt/predict") == ("bolt", "1")
 
 
+def answers_to(page: Page) -> list[Response]:
+    """All that the page is answered from now on."""
+    answered: list[Response] = []
+
+    def keep(response: Response) -> None:
+        answered.append(response)
+
+    page.on("response", keep)
+    return answered
+
+
 def test_the_page_works_wherever_its_application_lies(service: Service, browser: Browser, tmp_path: Path) -> None:
     bolt, nut = version(tmp_path, "bolt", "1").model, version(tmp_path, "nut", "1").model
     alone, parts = application("bolt", "/bolt", feedback=str(tmp_path / "feedback/bolt")), fleet_of("parts")
@@ -142,8 +153,8 @@ def test_the_page_works_wherever_its_application_lies(service: Service, browser:
             time.sleep(0.2)
     photograph: FilePayload = {"name": "part.png", "mimeType": "image/png", "buffer": encoded()}
     for name, base in places.items():
-        page, answered = browser.new_page(), list[Response]()
-        page.on("response", answered.append)
+        page = browser.new_page()
+        answered = answers_to(page)
         page.goto(base)  # without its slash
         expect(page.locator("#model")).to_have_text(f"{name} · v1")
         assert page.url == f"{base}/"
