@@ -33,6 +33,7 @@ from serve.lifecycle import START_SECONDS, AnswerCheck, Change, Start
 from serve.members import Loader, Member, Members
 from serve.metadata import server_metadata
 from serve.meters import RayMeters
+from serve.pages import HEADERS, add_files
 from serve.protocol import FleetReadiness, Liveness, ModelMetadata, Readiness, RequestError, ServerMetadata
 from serve.routes import METADATA, MODEL, PREDICT, VERSION, inferring, new_application
 from serve.shadow import ShadowJudge
@@ -41,7 +42,12 @@ from serve.workers import Workers
 
 _METHODS = ["GET", "HEAD", "POST"]
 _JUDGING = ("/predict", "/infer")
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-cache"}
+_INDEX_HEAD = (
+    "<!doctype html><html lang=en><meta charset=utf-8>"
+    '<meta name=viewport content="width=device-width, initial-scale=1"><meta name=color-scheme content="light dark">'
+    "<title>Mergeline</title><link rel=icon href=page/icon.svg><link rel=stylesheet href=page/page.css>"
+    "<script src=page/theme.js></script>"
+)
 
 
 class Fleet(InferenceService):
@@ -190,10 +196,12 @@ class FleetEndpoints:
 
     async def index(self) -> Response:
         """A page with a link to each model's own."""
-        names = map(html.escape, self.members.wanted)
-        links = "".join(f'<li><a href="models/{name}/">{name}</a>' for name in names)
-        title = "<!doctype html><html lang=en><meta charset=utf-8><title>Mergeline</title><h1>Models</h1>"
-        return Response(f"{title}<ul>{links}</ul>", 200, _PAGE_HEADERS, "text/html; charset=utf-8")
+        links = "".join(
+            f'<li><a href="models/{name}/">{name}</a> <span class=soft>v{model.version}</span>'
+            for name, model in ((html.escape(name), model) for name, model in self.members.wanted.items())
+        )
+        body = f"<main class=reference><h1>Models</h1><ul class=models>{links or '<li>None yet.'}</ul></main>"
+        return Response(_INDEX_HEAD + body, 200, HEADERS, "text/html; charset=utf-8")
 
     async def to_page(self, name: str) -> Response:
         """To the model's own page: below a path that ends with a slash its relative addresses are right."""
@@ -251,6 +259,7 @@ def application(endpoints: FleetEndpoints, meters: Meters) -> FastAPI:
         (f"{MEMBERS}/{{name}}/{{rest:path}}", endpoints.below),
     ):
         app.add_api_route(path, endpoint, methods=_METHODS, include_in_schema=False)
+    add_files(app)
     answer_errors(app, meters, lambda: None)
     return app
 

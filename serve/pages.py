@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
@@ -15,7 +16,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_HEADERS = {
+HEADERS = {
     # Only what the page itself brings; photographs that a user chose are blobs.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,25 +50,32 @@ def read_files() -> dict[str, File]:
     return files
 
 
-def add_page(app: FastAPI) -> None:
-    """Let the application show its page."""
+def add_files(app: FastAPI) -> Callable[[Request, str], Response]:
+    """Let the application hand out the page's files; gives what answers with one of them."""
     files = read_files()
 
     def respond(request: Request, name: str) -> Response:
         file = files.get(name)
         if file is None:
             raise RequestError(404, f"the page has no file {name!r}")
-        headers = {**_HEADERS, "ETag": file.etag}
+        headers = {**HEADERS, "ETag": file.etag}
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
         if file.etag in known:
             return Response(status_code=304, headers=headers)
         return Response(file.content, 200, headers, file.kind)
 
-    async def index(request: Request) -> Response:
-        return respond(request, INDEX)
-
     async def file(request: Request, name: str) -> Response:
         return respond(request, name)
 
-    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/page/{name}", file, methods=["GET", "HEAD"], include_in_schema=False)
+    return respond
+
+
+def add_page(app: FastAPI) -> None:
+    """Let the application show its page."""
+    respond = add_files(app)
+
+    async def index(request: Request) -> Response:
+        return respond(request, INDEX)
+
+    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)

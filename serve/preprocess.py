@@ -115,7 +115,7 @@ def decode(data: bytes, channels: Literal[1, 3] = 1, *, max_pixels: int = MAX_PI
     if kind not in ACCEPTED_FORMATS:
         raise ImageError(415, f"{kind} is not accepted: send a PNG, JPEG, BMP or TIFF file")
     if width * height > max_pixels:
-        raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels} are accepted")
+        raise ImageError(413, f"the image has {width}×{height} pixels; at most {max_pixels:,} are accepted")
     if kind == "JPEG":
         return _jpeg(data, orientation, channels)
     if kind == "PNG" and not _png_is_whole(data):

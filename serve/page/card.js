@@ -4,7 +4,6 @@ import { figure, isGood, labelAt } from "./judgement.js";
 import { heatmap } from "./service.js";
 
 const template = document.getElementById("card").content.firstElementChild;
-export const UNSEEN = "The browser cannot draw this kind of file; once it is judged, its heat-map can be shown.";
 
 /** An item of the list: a file, and all that became of it. */
 export class Item {
@@ -23,6 +22,7 @@ export class Item {
     this.at = null; // when it was judged
     this.straightened = null; // whether the model that judged it looks for the part; null: not known yet
     this.passes = true; // whether, where it could not be judged, it is worth another try
+    this.retried = false; // whether it had that without anybody asking
     this.report = null; // what a person said: { label, said, threshold, by }
     this.checked = false; // whether it was part of a spot check
     this.heat = false;
@@ -58,9 +58,15 @@ export class Item {
 
   #failedToDraw() {
     if (!this.image.getAttribute("src")) return;
-    this.undrawable = !this.heat;
+    this.undrawable = !this.image.classList.contains("heated");
     this.image.hidden = true;
-    this.part.placeholder.textContent = this.undrawable ? UNSEEN : "The heat-map cannot be drawn.";
+    this.part.placeholder.textContent = this.undrawable ? this.unseen : "The heat-map cannot be drawn.";
+  }
+
+  /** Why there is no picture of it, and whether there will be one. */
+  get unseen() {
+    if (this.state === "failed" && !this.passes) return "The browser cannot draw this file, and as it cannot be judged, there is no heat-map of it either.";
+    return `The browser cannot draw this kind of file; ${this.answer ? "" : "once it is judged, "}its heat-map can be shown.`;
   }
 
   url(kind) {
@@ -84,7 +90,6 @@ export class Item {
     const heat = this.heat && this.heatBlob !== null;
     if (!heat && this.undrawable) {
       this.image.hidden = true;
-      this.part.placeholder.textContent = UNSEEN;
       return;
     }
     const url = this.url(heat ? "heat" : "plain");
@@ -97,17 +102,25 @@ export class Item {
     this.urls = {};
   }
 
-  /** Fetches the heat-map if there is none yet; the error is shown on the card. */
+  /** The heat-map, asked for if there is none yet. */
+  async heatmap(onWait) {
+    if (this.heatBlob) return this.heatBlob;
+    const { answer } = this;
+    const found = await heatmap(this.file, onWait);
+    if (answer === this.answer) this.heatBlob = found; // else it was judged again meanwhile
+    return found;
+  }
+
+  /** Shows the heat-map or takes it off; the error is shown on the card. */
   async setHeat(on) {
     this.heat = on;
     if (on && !this.heatBlob) {
-      const { answer } = this;
       const onWait = (seconds, reason) => this.#waits(`${reason}; the heat-map is asked for again in ${Math.round(seconds)} s`);
       this.part.heat.setAttribute("aria-busy", "true");
       this.changed();
       try {
-        const found = await heatmap(this.file, onWait);
-        if (answer === this.answer) Object.assign(this, { heatBlob: found, note: null }); // else it was judged again meanwhile
+        await this.heatmap(onWait);
+        this.note = null;
       } catch (error) {
         this.heat = false;
         this.note = `no heat-map: ${error.message}`;
@@ -137,6 +150,7 @@ export class Item {
     part.version.textContent = answer ? `v${answer.model_version}` : "";
     part.version.title = answer ? `${answer.model_name} version ${answer.model_version}, ${answer.model_digest}` : "";
     part.heat.hidden = part.wrong.hidden = !answer;
+    if (this.undrawable) part.placeholder.textContent = this.unseen;
     part.again.hidden = this.state !== "failed" || !this.passes;
     if (answer) {
       part.meter.firstChild.style.width = `${100 * answer.score}%`;

@@ -43,7 +43,6 @@ function draw(item) {
 // --- one photograph ---------------------------------------------------------------------------------------------------
 
 const queue = new Queue(async (item) => {
-  if (!items.includes(item)) return fail(item, "removed before it was judged"); // it shall not count as one of the line
   item.state = "judging";
   item.error = item.note = null;
   draw(item);
@@ -61,12 +60,15 @@ const queue = new Queue(async (item) => {
     item.straightened = facts ? (facts.model?.straightened ?? false) : null;
     item.take(answer);
     unsaved = true;
+    item.retried = false;
+    retryLost();
     if (reachable) follow(answer);
     else look();
     changed(item);
   } catch (error) {
-    if (error.name === "AbortError") fail(item, "stopped");
-    else fail(item, error.message, error.passes ?? true);
+    if (error.name !== "AbortError") lose(item, error);
+    else if (items.includes(item)) fail(item, "stopped");
+    else item.state = "waiting"; // taken out with all the others: if it comes back, it is judged
   }
 });
 
@@ -78,6 +80,20 @@ function fail(item, reason, passes = true) {
   changed(item);
 }
 
+const lost = new Set(); // what was given up while the service was away or full
+function lose(item, { message, passes = true }) {
+  fail(item, message, passes);
+  if (passes && !item.retried) lost.add(item);
+}
+
+/** The service answers: what it was away for has another turn, but only one, as one photograph may be what ends it. */
+function retryLost() {
+  const some = items.filter((item) => lost.has(item) && item.state === "failed");
+  lost.clear();
+  for (const item of some) item.retried = true;
+  if (some.length) again(some);
+}
+
 const isServed = (answer) => [facts?.model?.sha256, facts?.trial?.sha256].includes(answer.model_digest.slice("sha256:".length));
 let following = null;
 /** Another version answers: the page's facts are old. While replicas change, two answer in turns; now and then is enough. */
@@ -87,6 +103,12 @@ function follow(answer) {
     following = null;
     look();
   }, Math.max(0, lookedAt + FOLLOW_AFTER_MS - Date.now()));
+}
+
+/** So many more are to be judged. */
+function expected(count) {
+  round ??= { began: Date.now(), done: 0, total: 0 };
+  round.total += count;
 }
 
 function changed(item) {
@@ -141,6 +163,7 @@ function drawCounts() {
   histogram.draw(items.filter((item) => item.answer).map((item) => item.answer.score), threshold);
   drawProgress(counts);
   drawOutdated();
+  $("heat-words").hidden = !items.some((item) => item.heat);
   $("work").hidden = items.length === 0;
   $("drop").classList.toggle("small", items.length > 0);
   $("spot-check").disabled = counts.good + counts.bad === 0;
@@ -228,7 +251,8 @@ function drawOutdated() {
   $("outdated").hidden = old.length === 0;
   if (!old.length) return;
   const versions = [...new Set(old.map((item) => item.answer.model_version))].sort((a, b) => a - b);
-  $("outdated-text").textContent = `${old.length} ${old.length > 1 ? "were" : "was"} judged by version ${versions.join(" and ")}${moved ? "" : ", at its own threshold"}.`;
+  const [which, own] = versions.length > 1 ? [`versions ${versions.join(" and ")}`, "their own thresholds"] : [`version ${versions[0]}`, "its own threshold"];
+  $("outdated-text").textContent = `${old.length} ${old.length > 1 ? "were" : "was"} judged by ${which}${moved ? "" : `, at ${own}`}.`;
   $("rejudge").textContent = `Judge again with version ${facts.model.version}`;
 }
 
@@ -261,8 +285,7 @@ async function take(came) {
   $("left-out").textContent = words;
   if (!fresh.length) return fresh;
   say(fresh.length > 1 ? `${fresh.length} photographs are being judged.` : `${fresh[0].name} is being judged.`);
-  if (!round) round = { began: Date.now(), done: 0, total: 0 };
-  round.total += fresh.length;
+  expected(fresh.length);
   const current = stopper;
   for (const item of fresh) coming.add(item);
   for (let start = 0; start < fresh.length; start += BATCH) {
@@ -380,7 +403,7 @@ function choose(button) {
 
 function heatChanged(item) {
   draw(item);
-  $("heat-words").hidden = !items.some((one) => one.heat);
+  soon();
 }
 
 const wantsHeat = () => $("heat-all").getAttribute("aria-pressed") === "true";
@@ -422,7 +445,7 @@ $("rejudge").addEventListener("click", () => again(outdated()));
 $("clear").addEventListener("click", () => {
   const rest = [...coming];
   coming.clear();
-  for (const item of [...halt(), ...rest]) fail(item, "stopped");
+  halt();
   round = null;
   filter = "all";
   takeOut([...items, ...rest]);
@@ -440,6 +463,8 @@ function takeOut(some) {
   out = { items: together, unsaved: unsaved || out?.unsaved, timer: setTimeout(forget, UNDO_MS) };
   const gone = new Set(some);
   items = items.filter((item) => !gone.has(item));
+  const unasked = queue.drain(gone); // they shall not count as some of the line
+  if (round) round.total -= unasked.length;
   for (const item of some) {
     observer.unobserve(item.card);
     item.card.remove();
@@ -464,9 +489,10 @@ function forget() {
   $("undo").hidden = true;
 }
 
-$("undo-do").addEventListener("click", () => {
+function undo() {
   const here = new Set([...items, ...coming].map((item) => item.key));
-  const back = [...out.items].reverse().filter((item) => !here.has(item.key) && here.add(item.key)); // once, as it was last
+  const last = [...out.items].reverse().filter((item) => !here.has(item.key) && here.add(item.key)); // once, as it was last
+  const back = last.sort((a, b) => a.index - b.index);
   items = [...back, ...items].sort((a, b) => a.index - b.index);
   unsaved ||= out.unsaved;
   for (const item of back) {
@@ -474,12 +500,24 @@ $("undo-do").addEventListener("click", () => {
     draw(item);
   }
   forget();
+  const unasked = back.filter((item) => item.state === "waiting");
+  if (unasked.length) expected(unasked.length);
+  queue.add(unasked);
   overview();
+  viewer.draw(); // there are more to go to
+  // The button that had the focus is gone.
+  if ([document.body, $("undo-do")].includes(document.activeElement)) (document.querySelector("dialog[open] button") ?? back[0]?.part.photo)?.focus();
+}
+$("undo-do").addEventListener("click", undo);
+addEventListener("keydown", (event) => {
+  const isUndo = (event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z";
+  if (!isUndo || !out || event.target.matches("textarea, input:not([type=range])")) return;
+  event.preventDefault();
+  undo();
 });
 
 function again(some) {
-  if (!round) round = { began: Date.now(), done: 0, total: 0 };
-  round.total += some.length;
+  expected(some.length);
   for (const item of some) Object.assign(item, { state: "waiting", error: null });
   queue.add(some);
   redraw();
@@ -531,6 +569,7 @@ async function look() {
     const model = facts.model;
     // In two parts, so that on a narrow screen the name is cut and not the version.
     $("model").replaceChildren(...(model ? [`${model.name} · `, `v${model.version}`] : ["no model"]).map((text) => Object.assign(document.createElement("span"), { textContent: text })));
+    document.title = model ? `${model.name} · Mergeline` : "Mergeline"; // one tab for each line
     $("notice").hidden = model !== null;
     $("notice").textContent = model ? "" : `No model is served${facts.load_error ? `: ${facts.load_error}` : " yet"}.`;
     $("formats").textContent = `PNG, JPEG, BMP or TIFF, up to ${(facts.max_bytes / 1e6).toFixed(0)} MB each; or paste one`;

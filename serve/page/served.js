@@ -15,7 +15,7 @@ const time = (text) => {
   return made;
 };
 const share = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
-const TONES = { Synced: "good", Healthy: "good", OutOfSync: "warn", Progressing: "warn", Missing: "warn" };
+const TONES = { Synced: "good", Healthy: "good", OutOfSync: "warn", Progressing: "warn", Missing: "warn", Unknown: "warn" };
 const WINDOW_TONES = { stable: "good", drifted: "bad", too_few: "warn" };
 const badge = (word) => element("span", `badge ${TONES[word] ?? "bad"}`, word);
 const code = (text, length = 12) => Object.assign(element("code", "", text.slice(0, length)), { title: text });
@@ -198,7 +198,7 @@ export function draw(found, lately, drift) {
     "div",
     "hero",
     element("div", "grow", element("h1", "", title), element("p", "soft", ...(model ? ["served since ", time(model.since)] : []))),
-    ...(found.environment ? [badge(found.environment.sync), badge(found.environment.health)] : []),
+    ...(found.environment ? ["sync", "health"].map((name) => element("span", "soft", `${name} `, badge(found.environment[name]))) : []),
   );
   error.hidden = true;
   settle(head, [hero, problem && element("p", "notice", problem), model && trialLine(found.trial, model)]);

@@ -39,6 +39,17 @@ async function refusal(response) {
   }
 }
 
+/** Whether the file in a request's body is still what it was when it was chosen; a browser says of both: it failed. */
+async function isReadable(body) {
+  const file = body instanceof FormData ? body.get("photograph") : body;
+  try {
+    await file?.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Sends a request, and again where the service is busy or cannot be reached.
  * @param {number} patience seconds, from the first time on that it was not answered
@@ -55,6 +66,7 @@ async function send(path, options, patience, onWait = () => {}) {
       asked = Number(response.headers.get("Retry-After"));
     } catch (thrown) {
       if (thrown.name === "AbortError") throw thrown;
+      if (!(await isReadable(options.body))) throw new Refusal(0, "the file cannot be read any more: it was moved, changed or deleted", true);
       error = new Refusal(0, "the service cannot be reached", true);
     }
     until ??= Date.now() + 1000 * patience;
@@ -141,9 +153,11 @@ export class Queue {
     while (this.#running < AT_ONCE && this.#waiting.length) this.#run();
   }
 
-  /** Takes out what has not begun, and returns it. */
-  drain() {
-    return this.#waiting.splice(0);
+  /** Takes out what has not begun, and returns it; of some items only, or of all. */
+  drain(some = null) {
+    const out = some ? this.#waiting.filter((item) => some.has(item)) : this.#waiting;
+    this.#waiting = some ? this.#waiting.filter((item) => !some.has(item)) : [];
+    return out;
   }
 
   get busy() {

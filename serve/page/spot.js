@@ -12,6 +12,7 @@ const image = dialog.querySelector("img");
 let items = [];
 let place = 0;
 let counts = { right: 0, wrong: 0 };
+let shown = null; // the file or heat-map that is drawn
 let sending = null; // the check whose answer is on its way
 
 /** Asks about some of the items that were not asked about yet, whatever they were judged and wherever the slider is. */
@@ -31,7 +32,6 @@ export function begin(judged) {
 function draw() {
   const item = items[place];
   const over = item === undefined;
-  URL.revokeObjectURL(image.src);
   at("error").hidden = true;
   at("answers").hidden = at("skip").hidden = image.hidden = over;
   at("name").textContent = over ? "" : item.name;
@@ -44,13 +44,34 @@ function draw() {
   const { label, score, probabilities } = item.answer;
   const others = probabilities.map(([name]) => name).filter((name) => name !== label);
   at("title").textContent = `${place + 1} of ${items.length}: ${label}, score ${figure(score)}. Is that right?`;
-  image.src = URL.createObjectURL(item.file);
-  at("placeholder").textContent = "";
+  drawPicture(item.file);
   at("answers").replaceChildren(
     button("Right", "R", label),
     ...others.map((name, number) => (others.length === 1 ? button(`Wrong: it is ${name}`, "W", name) : button(`It is ${name}`, String(number + 1), name))),
   );
   at("answers").firstChild.focus();
+}
+
+function drawPicture(blob) {
+  URL.revokeObjectURL(image.src);
+  shown = blob;
+  image.hidden = false;
+  image.src = URL.createObjectURL(blob);
+  at("placeholder").textContent = "";
+}
+
+/** What the browser cannot draw, the service draws: with its heat-map, as there is no other picture to be had. */
+async function drawHeated(item) {
+  const say = (text) => {
+    if (item === items[place]) at("placeholder").textContent = `The browser cannot draw this kind of file${text}`;
+  };
+  say("; its heat-map is asked for …");
+  try {
+    const heated = await item.heatmap((seconds, reason) => say(`; its heat-map is asked for again: ${reason}`));
+    if (item === items[place]) drawPicture(heated);
+  } catch (error) {
+    say(`, and there is no heat-map: ${error.message}`);
+  }
 }
 
 function button(text, key, label) {
@@ -93,8 +114,11 @@ function skip() {
 }
 
 image.addEventListener("error", () => {
+  const item = items[place];
+  if (!image.getAttribute("src") || !item) return;
   image.hidden = true;
-  at("placeholder").textContent = "The browser cannot draw this kind of file.";
+  if (shown === item.file) drawHeated(item);
+  else at("placeholder").textContent = "The heat-map cannot be drawn.";
 });
 at("skip").addEventListener("click", skip);
 at("close").addEventListener("click", () => dialog.close());

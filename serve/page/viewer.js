@@ -1,6 +1,5 @@
 // A photograph in full size, with its heat-map, and the way to its neighbours.
 
-import { UNSEEN } from "./card.js";
 import { figure, labelAt } from "./judgement.js";
 
 const dialog = document.getElementById("viewer");
@@ -39,7 +38,7 @@ export class Viewer {
     image.addEventListener("error", () => {
       if (!image.getAttribute("src")) return;
       image.hidden = true;
-      part("placeholder").textContent = UNSEEN;
+      this.draw();
     });
     this.#listenToPointer();
     const actions = {
@@ -87,11 +86,14 @@ export class Viewer {
     const { answer } = item;
     const heat = item.heat && item.heatBlob !== null;
     this.#drawPicture(heat ? item.heatBlob : item.file);
+    part("placeholder").textContent = image.hidden ? item.unseen : "";
     image.classList.toggle("heated", heat);
     image.alt = part("name").textContent = item.name;
     part("heat").setAttribute("aria-pressed", String(heat));
     part("heat").setAttribute("aria-busy", item.part.heat.getAttribute("aria-busy") ?? "false");
+    part("zoom").disabled = image.hidden;
     part("heat").disabled = part("wrong").disabled = !answer;
+    if (document.activeElement.disabled) sheet.focus(); // else no key comes here any more
     part("wrong").firstChild.textContent = `${item.part.wrong.textContent} `;
     dialog.dataset.verdict = item.card.dataset.verdict;
     const all = this.listed();
@@ -111,7 +113,6 @@ export class Viewer {
     if (blob === this.#shown) return;
     this.#free();
     this.#shown = blob;
-    part("placeholder").textContent = "";
     image.hidden = false;
     image.src = URL.createObjectURL(blob);
   }

@@ -1,12 +1,14 @@
 """A replica in this process; and the service on a real Ray, deployed as the reconciler does it: by Serve's REST API."""
 
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import httpx
@@ -27,10 +29,36 @@ from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.serve.site import open_bundle, shadow
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 APPLICATION = "inspection"
 ARGUMENTS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "threads": 2}
 DEADLINE_SECONDS = 120
 LIMITS = Limits(max_bytes=200_000, max_request_bytes=500_000, max_pixels=500_000, max_files=4)
+
+
+CHROMIUM = next(
+    (
+        found
+        for name in (os.environ.get("MERGELINE_CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: `make browser` installs it where it can")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox needs what containers mostly lack; the only site it sees is ours.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 class Tally:

@@ -128,7 +128,8 @@ async def test_each_model_has_the_whole_interface(
     of_one = (await client.get("/models/nut/openapi.json")).json()["paths"]
     assert {path for path in of_one if path.startswith("/v2") or path in ("/predict", "/feedback")} <= described.keys()
     assert not any("422" in method["responses"] for path in described.values() for method in path.values())
-    assert '<a href="models/nut/">' in (await client.get("/")).text
+    assert '<a href="models/nut/">nut</a> <span class=soft>v' in (await client.get("/")).text
+    assert (await client.get("/page/page.css")).status_code == 200
     assert tally.counts[metrics.JUDGEMENTS.name, "1", "good"] == 4
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, FilePayload, Page, Response, expect
 
 from gitops.attempt import ReconcileSettings
 from gitops.errors import ContractError, GateError
@@ -124,6 +125,66 @@ def test_two_projects_and_a_fleet_are_served_and_promoted_beside_each_other(
     assert reconciler.run_once().health.status == "Healthy"
     assert judged("/parts/models/nut/predict") == ("nut", "1")
     assert judged("/bolt/predict") == ("bolt", "1")
+
+
+def answers_to(page: Page) -> list[Response]:
+    """All that the page is answered from now on."""
+    answered: list[Response] = []
+
+    def keep(response: Response) -> None:
+        answered.append(response)
+
+    page.on("response", keep)
+    return answered
+
+
+def test_the_page_works_wherever_its_application_lies(service: Service, browser: Browser, tmp_path: Path) -> None:
+    bolt, nut = version(tmp_path, "bolt", "1").model, version(tmp_path, "nut", "1").model
+    alone, parts = application("bolt", "/bolt", feedback=str(tmp_path / "feedback/bolt")), fleet_of("parts")
+    parts["args"]["feedback"] = str(tmp_path / "feedback/parts")
+    alone["deployments"][0]["user_config"] = {"model": bolt.model_dump()}
+    parts["deployments"][0]["user_config"] = {"models": {"nut": nut.model_dump()}}
+    service.api.put({"http_options": {"host": "127.0.0.1", "port": service.port}, "applications": [alone, parts]})
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    places = {"bolt": f"{service.url}/bolt", "nut": f"{service.url}/parts/models/nut"}
+    for base in places.values():
+        while httpx.get(f"{base}/served", timeout=DEADLINE_SECONDS).is_error:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    photograph: FilePayload = {"name": "part.png", "mimeType": "image/png", "buffer": encoded()}
+    for name, base in places.items():
+        page = browser.new_page()
+        answered = answers_to(page)
+        page.goto(base)  # without its slash
+        expect(page.locator("#model")).to_have_text(f"{name} · v1")
+        assert page.url == f"{base}/"
+        page.set_input_files("#files", photograph)
+        expect(page.locator(".card .version")).to_have_text("v1")
+        page.click(".card .heat")
+        expect(page.locator(".card img.heated")).to_be_visible()
+        page.click(".card .wrong")
+        page.click("#report-send")
+        expect(page.locator(".card .said")).to_contain_text("reported: it is")
+        with page.expect_download() as download:
+            page.click("#export")
+        assert f',"{name}","1","sha256:' in Path(download.value.path()).read_text("utf-8-sig")
+        page.click("#tab-served")
+        expect(page.locator("#served")).to_contain_text("Lately")
+        page.reload()
+        expect(page.locator("#served h1")).to_have_text(f"{name} version 1")
+        page.goto(f"{base}/docs")
+        expect(page.locator("code", has_text=f"{base.removeprefix(service.url)}/predict").first).to_be_visible()
+        page.close()
+        assert [response.url for response in answered if response.status >= 400] == []
+        assert {response.url for response in answered if not response.url.startswith((f"{base}/", "blob:"))} == {base}
+    assert [file.parent.name for file in sorted((tmp_path / "feedback").rglob("feedback.jsonl"))] == ["bolt", "nut"]
+    page = browser.new_page()
+    page.goto(f"{service.url}/parts")
+    link = page.get_by_role("link", name="nut")
+    assert link.evaluate("(found) => getComputedStyle(found).fontWeight") == "600"  # its style came from below /parts
+    link.click()
+    expect(page.locator("#model")).to_have_text("nut · v1")
+    page.close()
 
 
 def salt(name: str) -> float:

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Dialog, FilePayload, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, FilePayload, Page, Route, expect
 
 from gitops.manifest import Canary, ServedModel, Shadow, Trial
 from gitops.status import Health, Journal, Status, Sync, now
@@ -27,9 +25,6 @@ from tests.photographs import stage_on, write_folder
 from tests.serve.site import site
 from tests.serve.test_served import deployed
 
-NAMES = (os.environ.get("MERGELINE_CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
-CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `make browser` installs it where it can")
 JUDGED = ".card[data-state=judged]"
 
 
@@ -45,15 +40,6 @@ ANSWER = {
     "part_found": True,
 }
 """Of a model of several classes."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's sandbox needs what containers mostly lack; the only site it sees is ours.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass(frozen=True)
@@ -230,6 +216,48 @@ def test_a_heatmap_is_laid_over_and_taken_off(page: Page, place: Place) -> None:
     expect(scan.locator("img")).to_be_visible()
 
 
+def test_what_can_never_be_judged_is_promised_no_heatmap(page: Page, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "list.jpg").write_text("a shopping list")
+    held = hold(page, "**/predict")
+    page.set_input_files("#files", [tmp_path / "list.jpg", *place.files("scan.tiff")])
+    text, scan = (page.locator(f"{card(page, name)} .placeholder") for name in ("list.jpg", "scan.tiff"))
+    later = "The browser cannot draw this kind of file; once it is judged, its heat-map can be shown."
+    expect(text).to_have_text(later)
+    expect(scan).to_have_text(later)
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    for route in held:
+        route.continue_()
+    never = "The browser cannot draw this file, and as it cannot be judged, there is no heat-map of it either."
+    expect(text).to_have_text(never)
+    expect(scan).to_have_text("The browser cannot draw this kind of file; its heat-map can be shown.")
+    page.click(f"{card(page, 'list.jpg')} .photo")
+    expect(page.locator("#viewer .placeholder")).to_have_text(never)
+    expect(page.locator("#viewer .zoom")).to_be_disabled()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer .placeholder")).to_contain_text("its heat-map can be shown")
+    page.click("#viewer .heat")
+    expect(page.locator("#viewer .heat")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("ArrowRight")  # to where that button is off, and the keys go on all the same
+    expect(page.locator("#viewer .heat")).to_be_disabled()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#viewer .name")).to_have_text("scan.tiff")
+
+
+def test_a_file_that_is_gone_is_not_taken_for_a_service_that_is(page: Page, place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "part.png"
+    file.write_bytes(place.files("dark.png")[0].read_bytes())
+    page.set_input_files("#files", file)
+    expect(page.locator(JUDGED)).to_have_count(1)
+    file.unlink()
+    page.click(".card .heat")
+    said = page.locator(".card .said")
+    expect(said).to_have_text("no heat-map: the file cannot be read any more: it was moved, changed or deleted")
+    page.click(".card .wrong")
+    page.click("#report-send")
+    expect(page.locator("#report-error")).to_contain_text("It was not kept: the file cannot be read any more")
+
+
 def test_the_export_is_what_is_shown_at_the_slider(page: Page, place: Place) -> None:
     judge(page, place, "=cmd.png", "dark.png", "broken.png")
     expect(page.locator(f"{card(page, 'broken.png')} .said")).to_contain_text("cut off")
@@ -282,6 +310,7 @@ def exported(page: Page) -> list[dict[str, str]]:
 def test_a_new_version_changes_no_judgement_of_an_old_one(page: Page, place: Place) -> None:
     served = httpx.get(f"{place.url}/served").json()
     version_8 = {"version": "8", "threshold": 0.999, "sha256": "9" * 64}
+    version_9 = {"version": "9", "threshold": 0.5, "sha256": "a" * 64}
 
     def as_version_8(route: Route) -> None:
         answer = route.fetch().json() | {"model_version": "8", "model_digest": f"sha256:{'9' * 64}"}
@@ -300,6 +329,18 @@ def test_a_new_version_changes_no_judgement_of_an_old_one(page: Page, place: Pla
         ("7", "defective", str(THRESHOLD)),
         ("8", "good", "0.999"),
     ]
+    assert page.title() == "screw · Mergeline"
+    page.route("**/served", lambda route: route.fulfill(json=served | {"model": served["model"] | version_9}))
+    page.click("#tab-served")
+    expect(page.locator("#model")).to_have_text("screw · v9")
+    page.click("#tab-inspect")
+    two = "2 were judged by versions 7 and 8, at their own thresholds."
+    expect(page.locator("#outdated-text")).to_have_text(two)
+    page.unroute("**/served")
+    page.route("**/served", lambda route: route.fulfill(json=served | {"model": served["model"] | version_8}))
+    page.click("#tab-served")
+    expect(page.locator("#model")).to_have_text("screw · v8")
+    page.click("#tab-inspect")
     page.click("#rejudge")
     expect(dark.locator(".version")).to_have_text("v8")
     expect(dark).to_have_attribute("data-verdict", "good")
@@ -605,6 +646,7 @@ def test_what_is_served_with_a_journal(browser: Browser, place: Place, tmp_path:
         served = page.locator("#served")
         expect(served.locator("h1")).to_have_text("screw version 7")
         expect(served.locator(".hero .badge")).to_have_text(["Synced", "Healthy"])
+        expect(served.locator(".hero")).to_contain_text("sync Syncedhealth Healthy")
         expect(served).to_contain_text("running")
         rows = served.locator("section", has_text="History").locator("tbody tr")
         expect(rows).to_have_count(3)
@@ -709,6 +751,45 @@ def test_a_service_that_is_back_is_seen_with_the_next_answer(page: Page, place: 
     expect(page.locator("#model")).to_have_text("screw · v7")
 
 
+def test_what_was_given_up_while_the_service_was_away_has_another_turn(page: Page, place: Place) -> None:
+    page.clock.install()
+    page.reload()
+    names = ["light.png", "dark.png", "middle.png", "=cmd.png"]  # as many as are judged at once
+    page.route("**/predict", lambda route: route.abort())
+    page.set_input_files("#files", place.files(*names))
+    expect(page.locator("#progress-text")).to_contain_text("cannot be reached; again in")
+    for _ in range(30):
+        page.clock.run_for(3_000)
+    failed = page.locator(".card[data-state=failed]")
+    expect(failed).to_have_count(4)
+    page.unroute("**/predict")
+    dark, aborted = place.files("dark.png")[0].read_bytes(), list[Route]()
+
+    def but_for_the_dark(route: Route) -> None:
+        if route.request.post_data_buffer == dark:
+            aborted.append(route)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/predict", but_for_the_dark)
+    page.set_input_files("#files", place.files("scan.tiff"))
+    expect(page.locator(JUDGED)).to_have_count(4)
+    for _ in range(30):
+        page.clock.run_for(3_000)
+    expect(failed.locator(".name")).to_have_text(["dark.png"])
+    asked = len(aborted)
+    another: FilePayload = {
+        "name": "another.png",
+        "mimeType": "image/png",
+        "buffer": place.files("light.png")[0].read_bytes(),
+    }
+    page.set_input_files("#files", another)
+    expect(page.locator(JUDGED)).to_have_count(5)
+    expect(page.locator("#progress-text")).to_have_text("1 could not be judged")
+    assert len(aborted) == asked > 0  # it has had its turn
+
+
 def test_cards_stay_while_the_pointer_is_on_one(page: Page, place: Place) -> None:
     held = hold(page, "**/predict")
     page.set_input_files("#files", place.files("light.png", "middle.png", "dark.png"))
@@ -777,9 +858,27 @@ def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: P
     expect(page.locator("#undo")).to_contain_text("130 photographs were removed.")
     page.wait_for_timeout(900)  # in which the rest would have come
     expect(page.locator(".card")).to_have_count(0)
+    page.unroute("**/predict")
     page.evaluate("document.getElementById('undo-do').click()")
-    expect(page.locator(".card[data-state=failed]")).to_have_count(130)
+    expect(page.locator(JUDGED)).to_have_count(130, timeout=20_000)
     expect_order(page, [f"{n}.png" for n in range(130)])
+
+
+def test_what_was_cleared_goes_on_where_it_was(page: Page, place: Place) -> None:
+    asked = hold(page, "**/predict")
+    page.set_input_files("#files", place.files("light.png"))
+    expect(page.locator("#progress-text")).to_have_text("0 of 1 judged")
+    page.click("#stop")
+    page.set_input_files("#files", place.files("dark.png", "middle.png", "=cmd.png", "scan.tiff", "broken.png"))
+    while len(asked) < 5:  # the one that was stopped, and four of these: one waits for its turn
+        page.wait_for_timeout(20)
+    page.click("#clear")
+    page.unroute("**/predict")
+    page.keyboard.press("Control+z")
+    expect(page.locator(JUDGED)).to_have_count(4)
+    expect(page.locator(f"{card(page, 'light.png')} .said")).to_have_text("stopped")  # by the user
+    expect(page.locator(f"{card(page, 'broken.png')} .said")).to_contain_text("cut off")
+    expect(page.locator("#live")).to_contain_text("All judged: 1 good, 3 not good, 2 could not be judged.")
 
 
 def test_all_that_was_removed_in_a_row_comes_back(page: Page, place: Place) -> None:
@@ -787,6 +886,15 @@ def test_all_that_was_removed_in_a_row_comes_back(page: Page, place: Place) -> N
     page.locator(f"{card(page, 'light.png')} .photo").press("Delete")
     page.keyboard.press("Enter")
     expect(page.locator("#viewer .name")).to_have_text("dark.png")
+    page.keyboard.press("Delete")
+    expect(page.locator("#viewer .facts")).to_contain_text("1 of 1")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#viewer .facts")).to_contain_text("3 of 3")
+    expect(page.locator("#viewer .name")).to_have_text("middle.png")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Delete")
+    expect(page.locator("#viewer .name")).to_have_text("middle.png")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("Delete")
     page.keyboard.press("Escape")
     expect_order(page, ["middle.png"])
@@ -808,15 +916,19 @@ def test_what_was_removed_twice_comes_back_once(page: Page, place: Place) -> Non
 def test_what_is_removed_before_its_turn_is_not_asked_about(page: Page, place: Place) -> None:
     held = hold(page, "**/predict")
     page.set_input_files("#files", place.files("light.png", "dark.png", "middle.png", "=cmd.png", "scan.tiff"))
+    expect(page.locator("#progress-text")).to_have_text("0 of 5 judged")
     page.click(f"{card(page, 'scan.tiff')} .remove")
+    expect(page.locator("#progress-text")).to_have_text("0 of 4 judged")
     while len(held) < 4:
         page.wait_for_timeout(20)
     for route in held[:]:
         route.continue_()
     expect(page.locator("#progress")).to_be_hidden()
     assert len(held) == 4
+    page.unroute("**/predict")
     page.click("#undo-do")
-    expect(page.locator(f"{card(page, 'scan.tiff')} .said")).to_have_text("removed before it was judged")
+    expect(page.locator(f"{card(page, 'scan.tiff')}[data-state=judged]")).to_have_count(1)
+    expect(page.locator(f"{card(page, 'scan.tiff')} .photo")).to_be_focused()
 
 
 def test_what_cannot_be_read_of_a_folder_keeps_the_rest_not_out(page: Page) -> None:
@@ -1060,6 +1172,27 @@ def test_a_spot_check_sends_right_and_wrong_of_what_was_chosen_by_chance(page: P
     assert {wrong["label"], wrong["said"]} == {"good", "defective"}
     page.click("#spot-check")
     expect(title).to_contain_text("1 of 1: ")
+
+
+def test_a_spot_check_of_what_no_browser_draws_shows_its_heatmap(page: Page, place: Place) -> None:
+    judge(page, place, "scan.tiff")
+    page.click("#spot-check")
+    picture = page.locator("#spot img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 80
+    expect(page.locator("#spot-placeholder")).to_be_empty()
+    page.keyboard.press("Escape")
+    held = hold(page, "**/predict?explain=heatmap")
+    page.set_input_files("#files", place.files("light.png"))
+    page.click(f"{card(page, 'scan.tiff')} .remove")  # and with it the heat-map that is here already
+    page.click("#clear")
+    judge(page, place, "scan.tiff")
+    page.click("#spot-check")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].fulfill(status=500, json={"error": {"status": 500, "reason": "an error of ours"}, "id": "1"})
+    expect(page.locator("#spot-placeholder")).to_contain_text("and there is no heat-map: an error of ours")
+    expect(picture).to_be_hidden()
 
 
 def test_the_reference_asks_nobody_else_and_is_styled(page: Page, place: Place) -> None:
