@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gitops import clear_text, kustomize, overlay, policies, reach, schemas
+from gitops import clear_text, exposure, kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
 from gitops.objects import name_of
@@ -785,7 +785,8 @@ ALLOWED = {
         SERVICE: [
             (
                 "  excludeHead",
-                "  serveService: {metadata: {name: line}, spec: {ports: [{name: serve, port: 80}]}}\n  excludeHead",
+                "  serveService: {metadata: {name: line}, spec: {ports: [{name: serve, port: 80, targetPort: serve}]}}"
+                "\n  excludeHead",
             )
         ],
         GATEWAY: [
@@ -1120,7 +1121,7 @@ def test_a_policy_for_what_leaves_lets_something_leave(files: dict[str, str]) ->
 def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]) -> None:
     labels = "/spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
     found = refusals(files | patched(files, f"{{op: replace, path: {labels}, value: {{a: b}}}}"))
-    assert {finding.key for finding in found} == {"network", "reference"}
+    assert {finding.key for finding in found} == {"network", "reference", "disruption"}
     said = "workerGroupSpecs.0.template: no NetworkPolicy without rules selects these pods"
     assert said in str(found)
     assert "PodDisruptionBudget ray-workers selects no pod that is there" in str(found)
@@ -1129,8 +1130,8 @@ def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]
 @pytest.mark.parametrize(
     ("more", "keys"),
     [
-        ("commonLabels: {team: a}\n", {"network", "reference"}),
-        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference"}),
+        ("commonLabels: {team: a}\n", {"network", "reference", "disruption"}),
+        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference", "disruption"}),
         ("labels:\n  - pairs: {team: a}\n", set()),
         ("commonAnnotations: {team: a}\n", set()),
         ("namePrefix: x-\n", {"network", "reference"}),
@@ -1194,7 +1195,7 @@ def test_a_load_balancer_to_the_dashboard_is_refused() -> None:
     def found(port: object) -> list[Finding]:
         spec = {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}]}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}
-        return list(reach.refusals([service]))
+        return list(exposure.refusals([service]))
 
     assert [finding.key for finding in found(8265)] == ["network"]
     assert found("serve") == found(8000) == []
