@@ -33,8 +33,8 @@ _ELSEWHERE = re.compile(r"://|\Agit(@|::)|\Agithub\.com[/:]|[?&](ref|version)=")
 """What kustomize fetches, among the names of files and folders."""
 _OPTIONS = re.compile(r"must specify --enable-|plugins disabled")
 """How it says that it would do more with an option, as Argo CD can have it in `kustomize.buildOptions`."""
-_RENAMING = ("$patch: delete", "allowNameChange", "namePrefix:", "nameSuffix:")
-"""After these an object is not there by the name that a component's patch knew it by."""
+_KIND, _NAMED = re.compile(r"(?m)^kind: (.*)$"), re.compile(r"\bname: *[\"']?([\w.-]+)")
+"""As somebody writes an object down."""
 _SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
 
 
@@ -129,7 +129,8 @@ def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str
 def mind_targets(files: Mapping[str, str], folder: str, objects: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a patch for an object of another name, or a kind of none: kustomize does nothing with it.
 
-    One for a kind that is not there may stay: that of a component which was left out.
+    One for a kind that is not there may stay: that of a component which was left out. A component's may also be for
+    what other folders make, or for what was renamed or deleted behind it.
 
     Args:
         files: what `render_folder` got.
@@ -139,41 +140,46 @@ def mind_targets(files: Mapping[str, str], folder: str, objects: Sequence[Mappin
     Raises:
         ContractError: there is such a patch.
     """
-    for path in _patching(files, folder):
-        document = bounded_yaml.load(files[path], path)
+    there = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    for one in _with_components(files, folder):
+        path = path_in(files, one)
+        document = bounded_yaml.load(files[path], path) if path else None
         if at(document, "namePrefix") or at(document, "nameSuffix"):  # targets have the names before that
             continue
         for index, patch in enumerate(dicts(document, "patches")):
-            target = mapping(patch, "target")
-            if "$patch: delete" not in str(patch.get("patch")) and not _is_there(target, files, objects):
-                named = " ".join(str(target[key]) for key in ("kind", "name") if key in target)
+            target = {key: str(mapping(patch, "target")[key]) for key in ("kind", "name") if at(patch, "target", key)}
+            if not target or "$patch: delete" in str(patch.get("patch")):
+                continue
+            if not _is_for_something(target, there, list(files.values()), is_own=one == folder):
+                named = " ".join(target.values())
                 raise ContractError(f"{path}: patches.{index} is for {named}, which is not there: it changes nothing")
 
 
-def _patching(files: Mapping[str, str], folder: str) -> list[str]:
-    """The kustomizations whose patches are for what the folder renders: its own, and those of its components."""
+def _is_for_something(
+    target: Mapping[str, str], there: Sequence[tuple[str, str]], said: Sequence[str], *, is_own: bool
+) -> bool:
+    """Whether a patch finds one of the objects that are there, by kind and name, or may stay without."""
+    try:
+        kind, name = (re.compile(target.get(key, ".*")) for key in ("kind", "name"))
+    except re.error:  # Go's take what these do not
+        return True
+    names = [found for of_kind, found in there if kind.fullmatch(of_kind)]
+    if any(name.fullmatch(found) or name.fullmatch(_HASH.sub("", found)) for found in names):
+        return True
+    written = [text for text in said if any(map(kind.fullmatch, _KIND.findall(text)))]
+    if not names:
+        return bool(written)
+    return not is_own and any(name.fullmatch(found) for text in written for found in _NAMED.findall(text))
+
+
+def _with_components(files: Mapping[str, str], folder: str) -> list[str]:
+    """The folders whose patches are for what a folder renders: its own, and those of its components."""
     folders = [folder]
     for one in folders:  # which grows meanwhile
         named = at(bounded_yaml.load(files[path], path), "components") if (path := path_in(files, one)) else None
         entries = named if isinstance(named, list) else ()
         folders += [found for entry in entries if (found := normpath(f"{one}/{entry}")) not in folders]
-    said = [text for path, text in files.items() if path.startswith(tuple(f"{one}/" for one in folders))]
-    own = folders[:1] if any(word in text for word in _RENAMING for text in said) else folders
-    return [path for one in own if (path := path_in(files, one))]
-
-
-def _is_there(target: Mapping[str, Any], files: Mapping[str, str], objects: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a patch finds what it is for, or a kind that was left out; by labels and annotations nobody asks."""
-    try:
-        kind, name = (re.compile(str(target.get(key, ".*"))) for key in ("kind", "name"))
-    except re.error:  # Go's take what these do not
-        return True
-    if not target.keys() & {"kind", "name"}:
-        return True
-    names = [item["metadata"]["name"] for item in objects if kind.fullmatch(item["kind"])]
-    if not names:
-        return any(kind.fullmatch(found) for text in files.values() for found in re.findall(r"(?m)^kind: (.*)$", text))
-    return any(name.fullmatch(found) or name.fullmatch(_HASH.sub("", found)) for found in names)
+    return folders
 
 
 def search_path() -> str:

@@ -1113,6 +1113,22 @@ def test_a_component_s_patch_for_what_is_not_there_is_refused(files: dict[str, s
     assert f"{signed}: patches.0 is for AppProject line, which is not there" in found.reason
 
 
+def test_a_component_may_be_for_what_another_environment_makes(files: dict[str, str]) -> None:
+    shared = (
+        "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n"
+        "  - target: {kind: Gateway, name: public}\n    patch: |\n"
+        "      - {op: add, path: /metadata/labels, value: {team: a}}\n"
+    )
+    staged = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: public\n"
+    changes = {
+        OVERLAY: files[OVERLAY].replace("components:\n", "components:\n  - ../../components/team\n"),
+        "gitops/components/team/kustomization.yaml": shared,
+    }
+    (found,) = refusals(files | changes)
+    assert "gitops/components/team/kustomization.yaml: patches.0 is for Gateway public" in found.reason
+    assert refusals(files | changes | {"gitops/environments/staging/gateway.yaml": staged}) == []
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -1715,6 +1731,18 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
         ({"kind": "Deployment", "spec": {"env": [{"name": "DB_PASSWORD", "value": "123456"}]}}, 1),
         (
             {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
+            0,
+        ),
+        (
+            {
+                "kind": "Application",
+                "metadata": {
+                    "annotations": {
+                        "argocd-image-updater.argoproj.io/line.pull-secret": "pullsecret:argocd/registry",
+                        "argocd-image-updater.argoproj.io/page.pull-secret": "secret:argocd/registry#token",
+                    }
+                },
+            },
             0,
         ),
         ({"kind": "ResourceQuota", "spec": {"hard": {"count/secrets": "10"}}}, 0),
