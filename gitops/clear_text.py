@@ -23,7 +23,8 @@ _NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
 _PLACE = re.compile(r"(?i)(file://)?/(etc|mnt|opt|run|secrets?|srv|tmp|var|vault)/[\w./-]+\Z")
 _NUMBER = re.compile(r"-?[0-9.]*\Z")
 _PASSWORD = re.compile(r"(?i)pass|pwd|pin\Z")
-_SECRETS_NAME = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)?\Z")
+_SECRETS_NAME = re.compile(r"((pull)?secret:)?[a-z0-9.-]+(/[a-z0-9.-]+(#[\w.-]+)?)?\Z")
+"""With what Argo CD's Image Updater writes around it."""
 _VALUES = {
     "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,99}:(?![$<{])[^\s/@]+@"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),

@@ -2,6 +2,7 @@
 
 MergelineError              anything a user can mend: says which object, what was found, what to do
 ├── ContractError           a file or a value that breaks a contract (project file, manifest, report)
+│   └── NotHereError        one that may be right where it is used, and is made of what is not to be had here
 ├── StageError              a stage of the line that cannot go on
 │   ├── DataError           the data source or its images
 │   └── TrainingError       training or export
@@ -23,6 +24,10 @@ class MergelineError(Exception):
 
 class ContractError(MergelineError):
     """A file or a value that breaks a contract."""
+
+
+class NotHereError(ContractError):
+    """A file may be right where it is used, and is made of what is not to be had here."""
 
 
 class StageError(MergelineError):

@@ -1,4 +1,4 @@
-"""Renders an environment's overlay with the real kustomize, which kubectl carries."""
+"""Renders what lies in a repository with the real kustomize, which kubectl carries: an environment's overlay, say."""
 
 import json
 import os
@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
 from gitops import bounded_yaml
-from gitops.errors import ContractError, MergelineError
+from gitops.errors import ContractError, MergelineError, NotHereError
 from gitops.layout import ENVIRONMENTS
 from gitops.objects import at, dicts, mapping, texts
 
@@ -23,17 +24,28 @@ _NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 # The fields of a kustomization that name files or folders, and those that name files only.
 _MADE_OF = ("resources", "components", "bases", "generators", "transformers", "validators", "configurations", "crds")
 _FILE_FIELDS = ("path", "files", "envs", "env", "patchesStrategicMerge")
-_IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
+IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"))
 _SECONDS = 120
 _HASH = re.compile(r"-[a-z0-9]{10}\Z")
 """Behind the name of what a generator made; a patch is for the name before it."""
 _LOGGED = re.compile(r'[EF]\d{4} [\d:.]+ +\d+ \S+\] "command failed" err=')
+_ELSEWHERE = re.compile(r"://|\Agit(@|::)|\Agithub\.com[/:]|[?&](ref|version)=")
+"""What kustomize fetches, among the names of files and folders."""
+_OPTIONS = re.compile(r"must specify --enable-|plugins disabled")
+"""How it says that it would do more with an option, as Argo CD can have it in `kustomize.buildOptions`."""
+_KIND, _NAMED = re.compile(r"(?m)^kind: (.*)$"), re.compile(r"\bname: *[\"']?([\w.-]+)")
+"""As somebody writes an object down."""
 _SCRATCH = re.compile(r"(/private)?/\S*?mergeline-overlay-[^/\s'\"]+/")
 
 
 def overlay_path(environment: str) -> str:
     """Where an environment for a cluster says what it is made of."""
     return f"{ENVIRONMENTS}/{environment}/kustomization.yaml"
+
+
+def path_in(files: Mapping[str, str], folder: str) -> str | None:
+    """The kustomization of a folder; None: it has none."""
+    return next((path for name in _NAMES if (path := f"{folder}/{name}") in files), None)
 
 
 def render(files: Mapping[str, str], environment: str) -> list[dict[str, Any]]:
@@ -49,27 +61,48 @@ def render(files: Mapping[str, str], environment: str) -> list[dict[str, Any]]:
     """
     if overlay_path(environment) not in files:
         raise ContractError(f"{overlay_path(environment)} is missing: {environment} is no environment for a cluster")
-    _mind_what_is_elsewhere(files, f"{ENVIRONMENTS}/{environment}", set())
-    with tempfile.TemporaryDirectory(prefix="mergeline-overlay-") as folder:
-        for path, text in files.items():
-            target = Path(folder, path)
+    return render_folder(files, f"{ENVIRONMENTS}/{environment}")
+
+
+def render_folder(files: Mapping[str, str], folder: str) -> list[dict[str, Any]]:
+    """The objects that a folder's kustomization makes, in kustomize's order.
+
+    Args:
+        files: paths and texts of a repository, of FOLDERS at least.
+        folder: which one; it has a kustomization.
+
+    Raises:
+        ContractError: kustomize cannot render it; its own words are the message.
+        NotHereError: it cannot do so here.
+        MergelineError: there is no kubectl.
+    """
+    where, folders = path_in(files, folder), set[str]()
+    _mind_what_is_elsewhere(files, folder, folders)
+    within = tuple(f"{one}/" for one in folders)  # kustomize reads no file of other folders
+    rendered = _rendered(folder, tuple(sorted(item for item in files.items() if item[0].startswith(within))))
+    objects = [item for item in bounded_yaml.load_all(rendered, f"what {folder} renders") if item is not None]
+    if not objects:
+        raise ContractError(f"{where} renders no object: name what it is made of among its `resources`")
+    for item in objects:
+        if missing := [".".join(way) for way in IDENTITY if not isinstance(at(item, *way), str) or not at(item, *way)]:
+            raise ContractError(f"{where} renders an object without {', '.join(missing)}: {str(item)[:200]}")
+    return objects
+
+
+@lru_cache(maxsize=2)
+def _rendered(folder: str, files: tuple[tuple[str, str], ...]) -> str:
+    """What kustomize prints; kept, because what Argo CD is told is the same for all environments."""
+    with tempfile.TemporaryDirectory(prefix="mergeline-overlay-") as scratch:
+        for path, text in files:
+            target = Path(scratch, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-        rendered = _kustomize(Path(folder, ENVIRONMENTS, environment))
-    objects = [item for item in bounded_yaml.load_all(rendered, f"what {environment} renders") if item is not None]
-    if not objects:
-        raise ContractError(f"{overlay_path(environment)} renders no object: name ../../base among its resources")
-    for item in objects:
-        if missing := [".".join(way) for way in _IDENTITY if not isinstance(at(item, *way), str) or not at(item, *way)]:
-            raise ContractError(
-                f"{overlay_path(environment)} renders an object without {', '.join(missing)}: {str(item)[:200]}"
-            )
-    return objects
+        return _kustomize(Path(scratch, folder))
 
 
 def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str]) -> None:
     """Refuse what a folder is made of if it is not in the repository: tomorrow it would be something else."""
-    found = next((path for name in _NAMES if (path := f"{folder}/{name}") in files), None)
+    found = path_in(files, folder)
     if found is None or folder in seen:
         return
     seen.add(folder)
@@ -82,48 +115,71 @@ def _mind_what_is_elsewhere(files: Mapping[str, str], folder: str, seen: set[str
             target = normpath(f"{folder}/{entry}")
             if target in files:
                 continue
-            if not any(f"{target}/{name}" in files for name in _NAMES):
-                raise ContractError(f"{found}: `{field}` names {entry}, and {target} is not in this repository as text")
+            if path_in(files, target) is None:
+                beyond = _ELSEWHERE.search(entry) or target.partition("/")[0] not in FOLDERS
+                error = NotHereError if beyond else ContractError
+                raise error(f"{found}: `{field}` names {entry}, and {target} is not in this repository as text")
             _mind_what_is_elsewhere(files, target, seen)
     for path, text in texts(document):
         steps = path.split(".")
         if (steps[-1] in _FILE_FIELDS or (steps[-2:-1] and steps[-2] in _FILE_FIELDS)) and "://" in text:
-            raise ContractError(f"{found}: {path} names {text}, which is not in this repository")
+            raise NotHereError(f"{found}: {path} names {text}, which is not in this repository")
 
 
-def mind_targets(files: Mapping[str, str], environment: str, objects: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a patch of the overlay for an object of another name, or a kind of none: kustomize does nothing with it.
+def mind_targets(files: Mapping[str, str], folder: str, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a patch for an object of another name, or a kind of none: kustomize does nothing with it.
 
-    One for a kind that is not there may stay: that of a component which was left out.
+    One for a kind that is not there may stay: that of a component which was left out. A component's may also be for
+    what other folders make, or for what was renamed or deleted behind it.
 
     Args:
-        files: what `render` got.
-        environment: which one.
-        objects: what `render` returned.
+        files: what `render_folder` got.
+        folder: which one; asked are its patches, and those of the components that it names.
+        objects: what `render_folder` returned.
 
     Raises:
         ContractError: there is such a patch.
     """
-    document = bounded_yaml.load(files[overlay_path(environment)], overlay_path(environment))
-    if at(document, "namePrefix") or at(document, "nameSuffix"):  # targets have the names before that
-        return
-    for index, patch in enumerate(dicts(document, "patches")):
-        target = mapping(patch, "target")
-        if not target.keys() & {"kind", "name"} or "$patch: delete" in str(patch.get("patch")):
+    there = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    for one in _with_components(files, folder):
+        path = path_in(files, one)
+        document = bounded_yaml.load(files[path], path) if path else None
+        if at(document, "namePrefix") or at(document, "nameSuffix"):  # targets have the names before that
             continue
-        try:
-            kind, name = (re.compile(str(target.get(key, ".*"))) for key in ("kind", "name"))
-        except re.error:  # Go's take what these do not
-            continue
-        names = [item["metadata"]["name"] for item in objects if kind.fullmatch(item["kind"])]
-        left_out = not names and any(
-            kind.fullmatch(found) for text in files.values() for found in re.findall(r"(?m)^kind: (.*)$", text)
-        )
-        if not left_out and not any(name.fullmatch(found) or name.fullmatch(_HASH.sub("", found)) for found in names):
-            named = " ".join(str(target[key]) for key in ("kind", "name") if key in target)
-            raise ContractError(
-                f"{overlay_path(environment)}: patches.{index} is for {named}, which is not there: it changes nothing"
-            )
+        for index, patch in enumerate(dicts(document, "patches")):
+            target = {key: str(mapping(patch, "target")[key]) for key in ("kind", "name") if at(patch, "target", key)}
+            if not target or "$patch: delete" in str(patch.get("patch")):
+                continue
+            if not _is_for_something(target, there, list(files.values()), is_own=one == folder):
+                named = " ".join(target.values())
+                raise ContractError(f"{path}: patches.{index} is for {named}, which is not there: it changes nothing")
+
+
+def _is_for_something(
+    target: Mapping[str, str], there: Sequence[tuple[str, str]], said: Sequence[str], *, is_own: bool
+) -> bool:
+    """Whether a patch finds one of the objects that are there, by kind and name, or may stay without."""
+    try:
+        kind, name = (re.compile(target.get(key, ".*")) for key in ("kind", "name"))
+    except re.error:  # Go's take what these do not
+        return True
+    names = [found for of_kind, found in there if kind.fullmatch(of_kind)]
+    if any(name.fullmatch(found) or name.fullmatch(_HASH.sub("", found)) for found in names):
+        return True
+    written = [text for text in said if any(map(kind.fullmatch, _KIND.findall(text)))]
+    if not names:
+        return bool(written)
+    return not is_own and any(name.fullmatch(found) for text in written for found in _NAMED.findall(text))
+
+
+def _with_components(files: Mapping[str, str], folder: str) -> list[str]:
+    """The folders whose patches are for what a folder renders: its own, and those of its components."""
+    folders = [folder]
+    for one in folders:  # which grows meanwhile
+        named = at(bounded_yaml.load(files[path], path), "components") if (path := path_in(files, one)) else None
+        entries = named if isinstance(named, list) else ()
+        folders += [found for entry in entries if (found := normpath(f"{one}/{entry}")) not in folders]
+    return folders
 
 
 def search_path() -> str:
@@ -142,7 +198,8 @@ def _kustomize(folder: Path) -> str:
     except subprocess.TimeoutExpired as error:
         raise ContractError(f"kustomize did not finish in {_SECONDS} s; does the overlay name a URL?") from error
     if done.returncode:
-        raise ContractError(_SCRATCH.sub("", words_of(done.stderr)))
+        said = _SCRATCH.sub("", words_of(done.stderr))
+        raise NotHereError(said) if _OPTIONS.search(said) else ContractError(said)
     return done.stdout
 
 

@@ -10,6 +10,8 @@ Object = Mapping[str, Any]
 """A Kubernetes object, as JSON has it: `apiVersion`, `kind` and `metadata.name` are texts."""
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPEnum]?)\Z")
+_KUBERAYS = {"app.kubernetes.io/name": "kuberay", "app.kubernetes.io/created-by": "kuberay-operator"}
+"""Labels that KubeRay gives pods which have others of these names not."""
 _FRACTIONS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
 
 
@@ -25,12 +27,17 @@ class Pod:
     """Those of the template, and those that KubeRay adds."""
     annotations: Mapping[str, Any]
     spec: Mapping[str, Any]
-    is_rays: bool
-    """Whether Ray runs in it."""
+    group: Mapping[str, Any] | None
+    """What KubeRay is told of the pods of its kind, beside the template; None: Ray does not run in it."""
 
     def __str__(self) -> str:
         """As errors name it."""
         return f"{self.owner}: {self.path}" if self.path else self.owner
+
+    @property
+    def is_rays(self) -> bool:
+        """Whether Ray runs in it."""
+        return self.group is not None
 
     @property
     def is_head(self) -> bool:
@@ -97,17 +104,19 @@ def dicts(value: Any, *keys: str) -> list[dict[str, Any]]:
 
 def pods(item: Object) -> Iterator[Pod]:
     """The pods of an object, of whatever kind it is."""
-    for path, template in mappings(item):
+    found = dict(mappings(item))
+    for path, template in found.items():
         if not isinstance(at(template, "spec", "containers"), list):
             continue
-        added: dict[str, str] = {}
+        labels, group, above = mapping(template, "metadata", "labels"), None, path.rpartition(".")[0]
         if path.endswith("headGroupSpec.template"):
-            added = {"ray.io/node-type": "head"}
-        elif path.rpartition(".")[0].rpartition(".")[0].endswith("workerGroupSpecs"):
-            added = {"ray.io/node-type": "worker"}
-        labels = mapping(template, "metadata", "labels") | added
+            group = found[above]
+            labels = _KUBERAYS | labels | {"ray.io/node-type": "head", "ray.io/group": "headgroup"}
+        elif above.rpartition(".")[0].endswith("workerGroupSpecs"):
+            group = found[above]
+            labels = _KUBERAYS | labels | {"ray.io/node-type": "worker", "ray.io/group": group.get("groupName")}
         annotations = mapping(template, "metadata", "annotations")
-        yield Pod(name_of(item), path, labels, annotations, mapping(template, "spec"), bool(added))
+        yield Pod(name_of(item), path, labels, annotations, mapping(template, "spec"), group)
 
 
 def ray_groups(service: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

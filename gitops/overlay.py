@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import destination, kustomize, policies, schemas, upgrade
+from gitops import applications, destination, kustomize, policies, schemas, upgrade
 from gitops.environment import Environment
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse, skip
 from gitops.gates import Schema, judge_schema, serve_schema
-from gitops.layout import STAGING, serve_config_path
+from gitops.layout import ENVIRONMENTS, STAGING, serve_config_path
 from gitops.objects import Object, at, dicts, mappings, name_of
 from gitops.repository import Repository
 from gitops.upgrade import OBSERVED, RAY_SERVICE, Forecast
@@ -44,19 +44,28 @@ def check(
     try:
         objects = kustomize.render(files, environment)
         config = embedded(objects, files.get(serve_config_path(environment)), environment)
-        kustomize.mind_targets(files, environment, objects)
-        told = destination.told(files)
+        kustomize.mind_targets(files, f"{ENVIRONMENTS}/{environment}", objects)
     except ContractError as error:
         remedy = f"mend it; `kubectl kustomize gitops/environments/{environment}` renders what is there"
         return [refuse("overlay", str(error), remedy)]
+    told, said = _told(files)
     return [
         accept("overlay", f"kustomize renders {len(objects)} objects of {environment}"),
-        *_schemas(objects, known),
-        *(finding for item in told for finding in _against(item, schemas.complaints(item, known))),
+        *said,
+        *_schemas([*objects, *told], known),
         *_serve(config, environment, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
         *_policies(objects, config, files, told, environment),
     ]
+
+
+def _told(files: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """What Argo CD is told, none of it where that cannot be read, and what is to be said of that."""
+    try:
+        return destination.told(files)
+    except ContractError as error:
+        remedy = f"mend it; `kubectl kustomize {destination.FOLDER}` renders what Argo CD is told"
+        return [], [refuse("argocd", str(error), remedy)]
 
 
 def _policies(
@@ -69,8 +78,8 @@ def _policies(
     staged = kustomize.overlay_path(STAGING) in files
     try:
         return [
-            *destination.refusals(objects, files, environment),
-            *destination.complaints(told, environment, staged=staged),
+            *destination.refusals(objects, told, environment),
+            *applications.refusals(told, environment, staged=staged),
             *policies.check(objects, config, environment),
         ]
     except (TypeError, ValueError) as error:  # a number where a list belongs, say, or a URI that is none
@@ -161,18 +170,14 @@ def _schemas(
             unknown[f"{item['kind']} ({item['apiVersion']})"] += 1
             continue
         checked += 1
-        yield from _against(item, found)
+        for complaint in found:
+            remedy = f"correct it as the schema of {item['apiVersion']} asks"
+            yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
     if checked:
         yield accept("kubernetes", f"{checked} of {len(objects)} objects were compared with the schemas of their kinds")
     if unknown:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unknown.items()))
         yield skip("kubernetes", f"not compared with a schema: {kinds}", "give their definitions with --crds")
-
-
-def _against(item: Mapping[str, Any], complaints: Sequence[str] | None) -> Iterator[Finding]:
-    for complaint in complaints or ():
-        remedy = f"correct it as the schema of {item['apiVersion']} asks"
-        yield refuse("kubernetes", f"{name_of(item)}: {complaint}", remedy)
 
 
 def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ _SYSCTLS = {
 }
 _SELINUX = (None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
-_LEVEL = "pod-security.kubernetes.io/enforce"
+LEVEL = "pod-security.kubernetes.io/enforce"
 
 
 def refusals(item: Object) -> Iterator[Finding]:
@@ -43,9 +43,9 @@ def refusals(item: Object) -> Iterator[Finding]:
     remedy = "do it as the pods in gitops/base/rayservice.yaml"
     if (
         item["kind"] == "Namespace"
-        and (level := mapping(item, "metadata", "labels").get(_LEVEL, "restricted")) != "restricted"
+        and (level := mapping(item, "metadata", "labels").get(LEVEL, "restricted")) != "restricted"
     ):
-        yield refuse("pod-security", f"{name_of(item)} enforces {level} only", f"take `{_LEVEL}: restricted`")
+        yield refuse("pod-security", f"{name_of(item)} enforces {level} only", f"take `{LEVEL}: restricted`")
     for pod in pods(item):
         if found := [*_of_pod(pod.spec), *_of_annotations(pod)]:
             yield refuse("pod-security", f"{pod}: {', '.join(found)}", remedy)

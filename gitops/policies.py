@@ -3,14 +3,20 @@
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from pathlib import PurePosixPath
-from posixpath import normpath
 from typing import Any
-from urllib.parse import urlsplit
 
-from gitops import bounded_yaml, capacity, clear_text, kuberay, pod_security, reach
-from gitops.environment import BUILDERS, DEFAULT_GRPC_PORT
+from gitops import (
+    bounded_yaml,
+    capacity,
+    clear_text,
+    disruption,
+    exposure,
+    folders,
+    kuberay,
+    pod_security,
+    reach,
+)
+from gitops.environment import DEFAULT_GRPC_PORT
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
 from gitops.layout import STAGING
@@ -31,12 +37,6 @@ _LEAST_MEMORY = 2**20
 # Keys of a runtime environment that bring no code, and variables that make Python load other code.
 _HARMLESS = ("env_vars", "config", "excludes")
 _LOADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH")
-# Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
-_KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
-_TMP = "/tmp"  # noqa: S108 - where Ray keeps its sessions
-# Sources of volumes that go with their pod, and that nobody can write to.
-_PASSING = {"emptyDir", "ephemeral", "csi"}
-_READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
 
 
 def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str) -> list[Finding]:
@@ -52,13 +52,13 @@ def check(objects: Sequence[Object], config: Mapping[str, Any], environment: str
         *clear_text.refusals_in(config, "serve-config.yaml"),
         *(_fetched(objects, config) if environment != STAGING else ()),
         *reach.refusals(objects),
+        *exposure.refusals(objects),
         *_http(objects, config),
         *kuberay.missing_services(objects),
         *capacity.refusals(objects, config),
-        *_disruption(objects),
+        *disruption.refusals(objects, environment),
         *_api_tokens(objects),
-        *_bundles(objects, config),
-        *_folders(objects, config),
+        *folders.refusals(objects, config),
     ]
     found = (
         "images by digest, limits, no secret, restricted pods, Ray closed, a known upgrade strategy, folders on volumes"
@@ -130,35 +130,6 @@ def _tokens(item: Object) -> Iterator[Finding]:
             yield refuse("token", found, "take `authOptions` of gitops/base/rayservice.yaml")
 
 
-def _disruption(objects: Sequence[Object]) -> Iterator[Finding]:
-    """A budget lets nodes be drained: it leaves a pod that may go, but for an only worker's sake."""
-    for budget in objects:
-        if budget["kind"] != "PodDisruptionBudget":
-            continue
-        chosen = [
-            (pod, mapping(dict(mappings(item)), pod.path.rpartition(".")[0]))
-            for item in objects
-            for pod in pods(item)
-            if pod.is_rays and reach.selects(at(budget, "spec", "selector"), pod.labels, is_rays=True)
-        ]
-        if not chosen:
-            continue
-        least = at(budget, "spec", "minAvailable")
-        if not isinstance(least, int):
-            found = f"{name_of(budget)}: KubeRay's pods have no controller of which Kubernetes would know their number"
-            yield refuse("disruption", found, "give a number as `minAvailable`, and no percentage or `maxUnavailable`")
-            continue
-        there = sum(
-            1 if pod.is_head else (group.get("minReplicas") or 0) * (group.get("numOfHosts") or 1)
-            for pod, group in chosen
-        )
-        if least >= there and (least > 1 or any(pod.is_head for pod, _ in chosen)):
-            found = (
-                f"{name_of(budget)} keeps {least} of at least {there} pods, so that no node of theirs can be drained"
-            )
-            yield refuse("disruption", found, "lower `minAvailable`, or raise the group's `minReplicas`")
-
-
 def _api_tokens(objects: Sequence[Object]) -> Iterator[Finding]:
     """Only Ray's head asks the API server for anything; who runs code in another pod finds no token there."""
     key = "automountServiceAccountToken"
@@ -167,19 +138,6 @@ def _api_tokens(objects: Sequence[Object]) -> Iterator[Finding]:
         mounted = pod.spec.get(key, accounts.get(pod.spec.get("serviceAccountName", "default")))
         if mounted or (mounted is None and pod.is_rays):
             yield refuse("pod-security", f"{pod}: it has a token of the API server", f"say `{key}: false`")
-
-
-def _bundles(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
-    """A bundle in a folder is one that every worker has mounted."""
-    for path, model in mappings(config):
-        uri = model.get("uri")
-        if "sha256" not in model or not isinstance(uri, str) or not uri.startswith("file:"):
-            continue
-        for item in (item for item in objects if item["kind"] == "RayService"):
-            for group, spec in ray_groups(item):
-                if not _has_no_cpus(spec) and not _mounts_over(spec["template"]["spec"], _normal(urlsplit(uri).path)):
-                    found = f"serve-config.yaml: {path}.uri is {uri}, and in {name_of(item)}, {group}, nothing is there"
-                    yield refuse("folder", found, "copy it to a store that every node can read (s3://, gs://, abfs://)")
 
 
 def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -243,72 +201,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _folders(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What an application writes has a volume in every pod that it may run in, which outlives the pod if it is kept."""
-    services = [item for item in objects if item["kind"] == "RayService"]
-    for item in services:
-        for group, spec in ray_groups(item):
-            if obstacle := _obstacle(spec["template"]["spec"], _TMP, kept=False):
-                found = f"{name_of(item)}, {group}: Ray writes to {_TMP}, and {obstacle}"
-                yield refuse("folder", found, "mount an emptyDir there")
-    for application in config.get("applications") or ():
-        arguments = application.get("args")
-        if application.get("import_path") not in BUILDERS or not isinstance(arguments, dict):
-            continue  # its arguments are its own; or they are none, which the schema says
-        named = {key: arguments[key] for key in (*_KEPT, *_FETCHED) if arguments.get(key)}
-        for (key, folder), item in product(named.items(), services):
-            for group, spec in ray_groups(item):
-                if _has_no_cpus(spec) and not _runs_without_cpus(application):
-                    continue
-                if obstacle := _obstacle(spec["template"]["spec"], str(folder), kept=key in _KEPT):
-                    where = f"serve-config.yaml: {application.get('name')}: args.{key} is {folder}"
-                    found = f"{where}, and in {name_of(item)}, {group}, {obstacle}"
-                    yield refuse("folder", found, "mount a volume there, or name a folder on one")
-
-
-def _has_no_cpus(group: Mapping[str, Any]) -> bool:
-    return str(at(group, "rayStartParams", "num-cpus")) == "0"
-
-
-def _runs_without_cpus(application: Mapping[str, Any]) -> bool:
-    """Whether Ray may place one of the deployments where there are no CPUs; the monitor is one that asks for none."""
-    options = [mapping(found, "ray_actor_options") for found in dicts(application, "deployments")]
-    return bool(application["args"].get("windows")) or any(found.get("num_cpus") == 0 for found in options)
-
-
-def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
-    """Why Ray's container cannot write into a folder, or not for long; empty if it can, or if nobody knows."""
-    container = pod["containers"][0]
-    if folder.startswith("~"):
-        home = next((found.get("value") for found in dicts(container, "env") if found.get("name") == "HOME"), None)
-        folder = f"{home or ''}{folder[1:]}"
-    place = _normal(folder)
-    if not place.is_absolute():
-        return ""
-    over = _mounts_over(pod, place)
-    if not over:
-        read_only = at(container, "securityContext", "readOnlyRootFilesystem")
-        if kept or read_only:
-            return "no volume is mounted there" + (": the root file system is read-only" if read_only else "")
-        return ""
-    mount = max(over, key=lambda found: len(found[0].parts))[1]  # it hides those above it
-    name = mount.get("name")
-    volume: Mapping[str, Any] = next((found for found in dicts(pod, "volumes") if found.get("name") == name), {})
-    if mount.get("readOnly") or at(volume, "persistentVolumeClaim", "readOnly") or _READ_ONLY & volume.keys():
-        return f"the volume {name} is mounted there to be read only"
-    if kept and (_PASSING & volume.keys() or volume.keys() <= {"name"}):  # without a source it is an emptyDir
-        return f"the volume {name} ends with the pod"
-    return ""
-
-
-def _mounts_over(pod: Mapping[str, Any], place: PurePosixPath) -> list[tuple[PurePosixPath, dict[str, Any]]]:
-    """What Ray's container has mounted at a place or above it, with where."""
-    mounts = [(_normal(str(found.get("mountPath"))), found) for found in dicts(pod["containers"][0], "volumeMounts")]
-    return [(path, found) for path, found in mounts if place.is_relative_to(path)]
-
-
-def _normal(path: str) -> PurePosixPath:
-    """The path without `..`, and with one slash at its beginning."""
-    return PurePosixPath(normpath(path).replace("//", "/"))

@@ -1,20 +1,17 @@
-"""Who reaches Ray: what network policies close and open, and the ways in from outside. Who gets in runs code there."""
+"""Who reaches Ray: what network policies close and open, and what refers to nothing. Who gets in runs code there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gitops import pod_security
+from gitops.exposure import SERVE_PORTS
 from gitops.findings import Finding, refuse
-from gitops.objects import Object, Pod, at, dicts, mapping, mappings, name_of, pods
+from gitops.objects import Object, Pod, at, dicts, mapping, name_of, pods
 
-_SERVE_PORTS = ("serve", "serve-grpc")
-_SERVICE_PORTS = (*_SERVE_PORTS, "8000", "9000")
 _DASHBOARD = 8265
 _NAMESPACE = "kubernetes.io/metadata.name"
 _NARROWEST = 8
 """Bits of a network's address that is not half the world's."""
-_OUTWARD = ("LoadBalancer", "NodePort")
-_ROUTES = ("Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
 _SELECTORS = {
     "NetworkPolicy": ("spec", "podSelector"),
     "PodDisruptionBudget": ("spec", "selector"),
@@ -52,8 +49,6 @@ def refusals(objects: Sequence[Object]) -> Iterator[Finding]:
         if pod.is_rays and chosen and not any(at(item, "spec", "egress") for item in chosen):
             what = f"{name_of(chosen[0])} lets {pod} reach nobody, Ray's other pods included"
             yield refuse("network", what, "take `Egress` out of `policyTypes`, or say in `egress` whom they may reach")
-    yield from _ways_in(objects)
-    yield from _listeners(objects)
 
 
 def selects(selector: Any, labels: Mapping[str, Any], is_rays: bool = False) -> bool:
@@ -147,9 +142,9 @@ def _is_for_ingress(policy: Object) -> bool:
 def _is_open(policy: Object, pod: Pod) -> bool:
     """Whether a network policy lets everybody reach a port of Ray's that neither serves nor measures."""
     ports = [port for container in pod.containers() for port in dicts(container, "ports")]
-    harmless: set[object] = {*_SERVE_PORTS}
+    harmless: set[object] = {*SERVE_PORTS}
     for port in ports:
-        if (name := str(port.get("name"))) in _SERVE_PORTS or name.endswith("metrics"):
+        if (name := str(port.get("name"))) in SERVE_PORTS or name.endswith("metrics"):
             harmless |= {name, port.get("containerPort")}
     for rule in dicts(policy, "spec", "ingress"):
         named = dicts(rule, "ports")
@@ -174,85 +169,3 @@ def _is_narrow(selector: Any) -> bool:
         found.get("operator") == "In" or (found.get("operator") == "Exists" and found.get("key") != _NAMESPACE)
         for found in wanted
     )
-
-
-def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
-    """From outside there is a way to Serve, and to nothing else."""
-    serving = dict(_serving(item) for item in objects if item["kind"] == "RayService")
-    remedy = f"let it go to {', '.join(sorted(serving)) or 'the Service that KubeRay makes for Serve'}"
-    for item in objects:
-        if item["kind"] in _ROUTES:
-            for backend, port in sorted(set(_backends(item))):
-                if backend not in serving:
-                    yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
-                elif port not in serving[backend]:
-                    found = f"{name_of(item)} sends requests to the port {port} of {backend}, which has none such"
-                    yield refuse("network", found, f"take one of {', '.join(serving[backend])}")
-        elif item["kind"] == "Service" and _is_outward(mapping(item, "spec")):
-            ports = [port.get("targetPort", port.get("port")) for port in dicts(item, "spec", "ports")]
-            if [port for port in ports if str(port) not in {*_SERVICE_PORTS}.union(*serving.values())]:
-                yield refuse("network", f"{name_of(item)} opens other ports than Serve's to the outside", remedy)
-        for path, head in mappings(item):
-            if not path.endswith("headGroupSpec"):
-                continue
-            outward = head.get("serviceType") in _OUTWARD or _is_outward(mapping(head, "headService", "spec"))
-            if outward or head.get("enableIngress"):
-                yield refuse("network", f"{name_of(item)}: {path} opens Ray's head to the outside", remedy)
-
-
-def _serving(service: Object) -> tuple[str, list[str]]:
-    """The Service that KubeRay makes for Serve, and its ports, by name and by number."""
-    own, head = mapping(service, "spec", "serveService"), at(service, "spec", "rayClusterConfig", "headGroupSpec")
-    ports = {
-        str(port["name"]): str(port.get("containerPort"))
-        for container in dicts(head, "template", "spec", "containers")[:1]
-        for port in dicts(container, "ports")
-        if str(port.get("name")).startswith(_SERVE_PORTS)
-    }
-    ports |= {
-        str(port["name"]): str(port.get("port")) for port in dicts(own, "spec", "ports") if port.get("name") in ports
-    }
-    name = at(own, "metadata", "name") or f"{service['metadata']['name']}-serve-svc"
-    return str(name), [*ports, *ports.values()]
-
-
-def _is_outward(service: Mapping[str, Any]) -> bool:
-    return service.get("type") in _OUTWARD or bool(service.get("externalIPs"))
-
-
-def _listeners(objects: Sequence[Object]) -> Iterator[Finding]:
-    """What comes to Serve by a Gateway of the environment comes by a listener that is there, and ends TLS."""
-    gateways = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Gateway"}
-    for route in objects:
-        if not gateways or route["kind"] not in ("HTTPRoute", "GRPCRoute") or not list(_backends(route)):
-            continue
-        for parent in dicts(route, "spec", "parentRefs"):
-            name, section, port = parent.get("name"), parent.get("sectionName"), parent.get("port")
-            if parent.get("namespace") or parent.get("kind", "Gateway") != "Gateway":
-                continue
-            listeners = [
-                found
-                for found in dicts(gateways.get(str(name)), "spec", "listeners")
-                if section in (None, found.get("name")) and port in (None, found.get("port"))
-            ]
-            what = f"{name_of(route)} comes by Gateway {name}" + (f", listener {section}" if section else "")
-            if not listeners:
-                remedy = f"take one that is there: {', '.join(sorted(gateways))}, by the name of one of its listeners"
-                yield refuse("reference", f"{what}, which is not there", remedy)
-            for found in listeners:
-                tls = mapping(found, "tls")  # some take the certificate from `options`
-                ends_tls = tls.get("mode") in (None, "Terminate") and (tls.get("certificateRefs") or tls.get("options"))
-                if found.get("protocol") != "HTTPS" or not ends_tls:
-                    remedy = "give the listener `protocol: HTTPS` and `tls` as components/gateway does"
-                    yield refuse("network", f"{what}: the listener {found.get('name')} does not end TLS", remedy)
-
-
-def _backends(route: Object) -> Iterator[tuple[str, str]]:
-    """The Services that an Ingress or a route sends requests to, and their ports, those that get a copy included."""
-    for path, found in mappings(route):
-        last = path.rpartition(".")[2]
-        within = last if not last.isdigit() else path.rpartition(".")[0].rpartition(".")[2]
-        if within in ("backendRefs", "backendRef") or path.endswith(("backend.service", "defaultBackend.service")):
-            port = found.get("port")
-            port = (port.get("number") or port.get("name")) if isinstance(port, dict) else port
-            yield str(found.get("name")), str(port)

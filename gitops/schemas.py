@@ -25,6 +25,8 @@ _OWN_GROUPS = {
     *(f"{group}.k8s.io" for group in ("flowcontrol.apiserver", "internal.apiserver", "networking", "node")),
     *(f"{group}.k8s.io" for group in ("rbac.authorization", "resource", "scheduling", "storage", "storagemigration")),
 }
+_SHARED_GROUPS = {"argoproj.io"}
+"""Of which several projects have kinds: Argo CD, its operator, Rollouts, Workflows, Events."""
 _LABEL = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 # A definition says nothing of it: the API server checks the metadata of all kinds alike.
 _METADATA: Schema = {
@@ -90,7 +92,7 @@ def complaints(item: Mapping[str, Any], crds: Mapping[KindVersion, Schema]) -> l
     schema = crds.get((item["apiVersion"], item["kind"]))
     if schema is None:
         group = group_of(item)
-        if group in {version.rpartition("/")[0] for version, _ in crds}:
+        if group in {version.rpartition("/")[0] for version, _ in crds} - _SHARED_GROUPS:
             return [f"the definitions of {group} have no {item['kind']} in {item['apiVersion']}"]
         return _kubernetes_complaints(item)
     errors = sorted(Draft202012Validator(schema).iter_errors(item), key=lambda error: list(map(str, error.path)))

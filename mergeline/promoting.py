@@ -225,7 +225,8 @@ def check_gates(
     findings = gates.check(repository, into, change)
     if env:
         files = overlay.files_at(repository, change)
-        findings += [finding for name in env for finding in overlay.check(files, name, crds)]
+        # What Argo CD is told concerns all environments, and is said once.
+        findings += dict.fromkeys(finding for name in env for finding in overlay.check(files, name, crds))
     if as_json:
         say_json([finding.model_dump(mode="json") for finding in findings])
     elif markdown:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gitops import clear_text, kustomize, overlay, policies, reach, schemas
+from gitops import clear_text, destination, exposure, kustomize, overlay, policies, schemas
 from gitops.errors import ContractError
 from gitops.findings import Finding, Phase, failed
 from gitops.objects import name_of
@@ -67,10 +67,16 @@ def test_an_overlay_passes_and_says_what_was_not_compared(files: dict[str, str],
     assert failed(findings) == []
     skipped = [finding for finding in findings if finding.phase is Phase.SKIPPED]
     assert [str(finding) for finding in skipped] == [
-        "skipped kubernetes: not compared with a schema: 1 GRPCRoute (gateway.networking.k8s.io/v1), "
+        "skipped argocd: Argo CD is told of no repository yet: gitops/argocd names "
+        "https://github.com/OWNER/REPOSITORY.git\n"
+        "        to do: write the repository's URL into gitops/argocd/kustomization.yaml, from where `replacements` "
+        "take it, if Argo CD is to be told by it",
+        "skipped kubernetes: not compared with a schema: 1 AppProject (argoproj.io/v1alpha1), "
+        "3 Application (argoproj.io/v1alpha1), 1 ApplicationSet (argoproj.io/v1alpha1), "
+        "1 GRPCRoute (gateway.networking.k8s.io/v1), "
         "1 Gateway (gateway.networking.k8s.io/v1), 1 HTTPRoute (gateway.networking.k8s.io/v1), "
         "2 PodMonitor (monitoring.coreos.com/v1), 1 RayService (ray.io/v1)\n"
-        "        to do: give their definitions with --crds"
+        "        to do: give their definitions with --crds",
     ]
     assert f"Ray's ServeDeploySchema takes gitops/environments/{name}/serve-config.yaml" in str(findings)
 
@@ -235,20 +241,9 @@ def test_a_gpu_worker_is_a_worker_with_a_gpu(files: dict[str, str]) -> None:
 
 
 def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> None:
-    path = "gitops/argocd/kustomization.yaml"
     own = "https://git.example.com/line/deployments.git"
-    # The renderer is told where to look by an environment's name.
-    moved = {
-        f"gitops/environments/argocd/{name.removeprefix('gitops/argocd/')}": text
-        for name, text in files.items()
-        if name.startswith("gitops/argocd/")
-    }
-    edited = {
-        "gitops/environments/argocd/kustomization.yaml": files[path].replace(
-            "https://github.com/OWNER/REPOSITORY.git", own
-        )
-    }
-    rendered = kustomize.render(moved | edited, "argocd")
+    edited = {ARGO: files[ARGO].replace(destination.NO_REPOSITORY, own)}
+    rendered = kustomize.render_folder(files | edited, destination.FOLDER)
     objects = {item["kind"]: item for item in rendered}
     assert objects["AppProject"]["spec"]["sourceRepos"] == [own]
     environments = objects["ApplicationSet"]["spec"]
@@ -266,12 +261,8 @@ def test_argo_cd_gets_the_repository_from_one_place(files: dict[str, str]) -> No
     for name in ENVIRONMENTS:
         assert kinds(kustomize.render(files, name)) <= allowed
     # What watches them is of the same project.
-    watching = {
-        f"gitops/environments/watching/{file.relative_to(CLUSTER)}": file.read_text()
-        for file in CLUSTER.rglob("*")
-        if file.is_file()
-    }
-    found = kustomize.render(watching, "watching")
+    watching = {file.relative_to(ROOT).as_posix(): file.read_text() for file in CLUSTER.rglob("*") if file.is_file()}
+    found = kustomize.render_folder(watching, "monitoring/cluster")
     assert kinds(found) == {("", "ConfigMap"), ("monitoring.coreos.com", "PrometheusRule")} <= allowed
     assert {item["metadata"]["namespace"] for item in found} == {monitoring["spec"]["destination"]["namespace"]}
     maps = [item for item in found if item["kind"] == "ConfigMap"]
@@ -290,7 +281,13 @@ def kinds(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
 OVERLAY = "gitops/environments/production/kustomization.yaml"
 CONFIG = "gitops/environments/production/serve-config.yaml"
 SERVICE = "gitops/base/rayservice.yaml"
-ARGO_SET, ARGO_PROJECT = "gitops/argocd/environments.yaml", "gitops/argocd/project.yaml"
+ARGO, ARGO_SET = "gitops/argocd/kustomization.yaml", "gitops/argocd/environments.yaml"
+ARGO_PROJECT, ARGO_OPERATORS = "gitops/argocd/project.yaml", "gitops/argocd/operators.yaml"
+BUDGET = "gitops/base/pod-disruption-budget.yaml"
+DELETED_BUDGET = (
+    "  - patch: |\n      apiVersion: policy/v1\n      kind: PodDisruptionBudget\n"
+    "      metadata: {name: ray-workers}\n      $patch: delete\n"
+)
 IMAGE = f"    newName: registry.example.com/mergeline\n    digest: sha256:{DIGEST}"
 
 BAD: dict[str, tuple[str, str, str, str, str]] = {
@@ -475,21 +472,21 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "no NetworkPolicy lets KubeRay reach the dashboard",
     ),
     "a budget that keeps all": (
-        "gitops/base/pod-disruption-budget.yaml",
+        BUDGET,
         "minAvailable: 1",
         "minAvailable: 2",
         "disruption",
         "PodDisruptionBudget ray-workers keeps 2 of at least 2 pods",
     ),
     "a budget in percent": (
-        "gitops/base/pod-disruption-budget.yaml",
+        BUDGET,
         "minAvailable: 1",
         "minAvailable: 50%",
         "disruption",
         "KubeRay's pods have no controller",
     ),
     "a budget for the head": (
-        "gitops/base/pod-disruption-budget.yaml",
+        BUDGET,
         "ray-worker\n",
         "ray-head\n",
         "disruption",
@@ -555,8 +552,8 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "every repository": (
         ARGO_PROJECT,
-        "    - https://github.com/OWNER/REPOSITORY.git",
-        '    - "*"',
+        "    - https://github.com/OWNER/REPOSITORY.git\n",
+        '    - https://github.com/OWNER/REPOSITORY.git\n    - "*"\n',
         "argocd",
         "takes every repository",
     ),
@@ -596,7 +593,7 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "the schedule '0 26 * * *' cannot have '26' as its hour",
     ),
     "an operator of tomorrow": (
-        "gitops/argocd/operators.yaml",
+        ARGO_OPERATORS,
         "targetRevision: v0.93.0",
         "targetRevision: main",
         "argocd",
@@ -640,14 +637,103 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "NetworkPolicy ray-closed: spec: Additional properties are not allowed ('policyTipes' was unexpected)",
     ),
     "a wrong type": (
-        "gitops/base/pod-disruption-budget.yaml",
+        BUDGET,
         "  selector:\n",
         "  unhealthyPodEvictionPolicy: 1\n  selector:\n",
         "kubernetes",
         "PodDisruptionBudget ray-workers: spec.unhealthyPodEvictionPolicy: 1 is not",
     ),
+    "a Service for Serve that opens the dashboard": (
+        SERVICE,
+        "  excludeHead",
+        "  serveService: {spec: {type: LoadBalancer, ports: [{name: serve, port: 80, targetPort: dashboard}]}}\n"
+        "  excludeHead",
+        "network",
+        "RayService mergeline: spec.serveService opens other ports than Serve's to the outside",
+    ),
+    "a Service for Serve that opens a node's ports to anything": (
+        SERVICE,
+        "  excludeHead",
+        "  serveService: {spec: {type: NodePort, ports: [{name: serve, port: 80}]}}\n  excludeHead",
+        "network",
+        "RayService mergeline: spec.serveService opens other ports than Serve's to the outside",
+    ),
+    "a Service for Serve that leads nowhere": (
+        SERVICE,
+        "  excludeHead",
+        "  serveService: {spec: {ports: [{name: serve, port: 80}]}}\n  excludeHead",
+        "reference",
+        "spec.serveService: its port serve leads to 80 of the pods, where nothing listens",
+    ),
+    "no budget": (
+        OVERLAY,
+        "patches:\n",
+        f"patches:\n{DELETED_BUDGET}",
+        "disruption",
+        "RayService mergeline: no PodDisruptionBudget selects its workers, of which there are 2 or more",
+    ),
+    "two budgets": (
+        BUDGET,
+        "      app.kubernetes.io/component: ray-worker\n",
+        "      app.kubernetes.io/component: ray-worker\n---\napiVersion: policy/v1\nkind: PodDisruptionBudget\n"
+        "metadata: {name: all}\nspec: {minAvailable: 1, selector: {}}\n",
+        "disruption",
+        "PodDisruptionBudget all and PodDisruptionBudget ray-workers both select RayService mergeline: "
+        "spec.rayClusterConfig.workerGroupSpecs.0.template, and Kubernetes evicts no pod of two budgets",
+    ),
+    "a patch that lets Argo CD take all": (
+        ARGO,
+        "configMapGenerator:\n",
+        "patches:\n  - target: {kind: AppProject}\n    patch: |\n"
+        "      - {op: add, path: /spec/sourceRepos/-, value: '*'}\nconfigMapGenerator:\n",
+        "argocd",
+        "AppProject mergeline: spec.sourceRepos takes every repository",
+    ),
+    "a patch for a project that is not there": (
+        ARGO,
+        "configMapGenerator:\n",
+        "patches:\n  - target: {kind: AppProject, name: mergelin}\n    patch: |\n"
+        "      - {op: remove, path: /spec/syncWindows}\nconfigMapGenerator:\n",
+        "argocd",
+        "gitops/argocd/kustomization.yaml: patches.0 is for AppProject mergelin, which is not there",
+    ),
+    "what Argo CD is told by a file that is not there": (
+        ARGO,
+        "  - monitoring.yaml\n",
+        "  - monitorin.yaml\n",
+        "argocd",
+        "gitops/argocd/kustomization.yaml: `resources` names monitorin.yaml",
+    ),
+    "a repository's URL for a field that is not there": (
+        ARGO,
+        "fieldPaths: [spec.sourceRepos.0]",
+        "fieldPaths: [spec.sourceRepo.0]",
+        "argocd",
+        "sourceRepo",
+    ),
+    "commits that nobody signs": (
+        ARGO,
+        "# Commits must be signed: components: ",
+        "components: ",
+        "argocd",
+        "AppProject mergeline: spec.sourceIntegrity.git.policies.0.gpg.keys.0 is the key that stands for none",
+    ),
+    "a repository's password in Git": (
+        ARGO,
+        "configMapGenerator:\n",
+        "secretGenerator:\n  - {name: deployments, literals: [password=hunter2]}\nconfigMapGenerator:\n",
+        "secret",
+        "would lie in Git in clear",
+    ),
+    "a password in a chart's values": (
+        ARGO_OPERATORS,
+        "    chart: kuberay-operator\n",
+        "    chart: kuberay-operator\n    helm: {valuesObject: {adminPassword: hunter2}}\n",
+        "secret",
+        "Application kuberay-operator: spec.source.helm.valuesObject: adminPassword stands there in clear",
+    ),
     "a version that Kubernetes dropped": (
-        "gitops/base/pod-disruption-budget.yaml",
+        BUDGET,
         "apiVersion: policy/v1\n",
         "apiVersion: policy/v1beta1\n",
         "kubernetes",
@@ -751,6 +837,9 @@ def test_a_bad_overlay_is_refused(files: dict[str, str], case: str) -> None:
     assert all(finding.remedy for finding in found)
 
 
+HEAD = "/spec/rayClusterConfig/headGroupSpec"
+WORKER = "/spec/rayClusterConfig/workerGroupSpecs/0/template/spec"
+PROBES = ("liveness", "readiness")
 GATEWAY, POLICIES = "gitops/components/gateway/gateway.yaml", "gitops/base/network-policies.yaml"
 PLAIN = "    - {name: plain, port: 80, protocol: HTTP}\n    # A name of its own"
 MORE = "gitops/argocd/more.yaml"
@@ -792,13 +881,105 @@ ALLOWED = {
         SERVICE: [
             (
                 "  excludeHead",
-                "  serveService: {metadata: {name: line}, spec: {ports: [{name: serve, port: 80}]}}\n  excludeHead",
+                "  serveService: {metadata: {name: line}, spec: {ports: [{name: serve, port: 80, targetPort: serve}]}}"
+                "\n  excludeHead",
             )
         ],
         GATEWAY: [
             ("mergeline-serve-svc, port: 8000", "line, port: 80"),
             ("mergeline-serve-svc, port: 9000", "line, port: 9000"),
         ],
+    },
+    "a load balancer to Serve": {
+        SERVICE: [
+            (
+                "  excludeHead",
+                "  serveService: {spec: {type: LoadBalancer, ports: [{name: serve, port: 443, targetPort: 8000}]}}\n"
+                "  excludeHead",
+            )
+        ],
+        GATEWAY: [("mergeline-serve-svc, port: 8000", "mergeline-serve-svc, port: 443")],
+    },
+    "a proxy beside Serve that names no port": {
+        SERVICE: [
+            (
+                "  excludeHead",
+                "  serveService: {spec: {ports: [{name: serve, port: 8000, targetPort: 8443}]}}\n  excludeHead",
+            )
+        ],
+    },
+    "no budget for an only worker": {
+        SERVICE: [("minReplicas: 2", "minReplicas: 1")],
+        OVERLAY: [("patches:\n", f"patches:\n{DELETED_BUDGET}")],
+    },
+    "a budget for each group": {
+        OVERLAY: [
+            ("  - ../../components/gateway\n", "  - ../../components/gateway\n  - ../../components/gpu-workers\n")
+        ],
+        BUDGET: [
+            (
+                "      app.kubernetes.io/component: ray-worker\n",
+                "      ray.io/group: cpu\n---\napiVersion: policy/v1\nkind: PodDisruptionBudget\n"
+                "metadata: {name: gpu}\nspec: {minAvailable: 1, selector: {matchLabels: {ray.io/group: gpu}}}\n",
+            )
+        ],
+    },
+    "a budget by KubeRay's labels": {
+        BUDGET: [
+            (
+                "      app.kubernetes.io/component: ray-worker\n",
+                "      app.kubernetes.io/created-by: kuberay-operator\n      ray.io/node-type: worker\n",
+            )
+        ],
+    },
+    "a repository of one's own": {ARGO: [("url=https://github.com/OWNER", "url=https://git.example.com/line")]},
+    "a repository that the project names otherwise": {
+        ARGO: [
+            ("url=https://github.com/OWNER/REPOSITORY.git", "url=git@git.example.com:Line/deployments.git"),
+            ("      - select: {kind: AppProject, name: mergeline}\n        fieldPaths: [spec.sourceRepos.0]\n", ""),
+        ],
+        ARGO_PROJECT: [("https://github.com/OWNER/REPOSITORY.git", "ssh://git@git.example.com/line/*")],
+    },
+    "no alerts by Argo CD": {ARGO: [("  - monitoring.yaml\n", "")]},
+    "commits that somebody signs": {
+        ARGO: [("# Commits must be signed: components: ", "components: ")],
+        "gitops/components/signed-commits/kustomization.yaml": [("0000000000000000", "D56C4FCA57A46444")],
+    },
+    "operators in a project that takes what they need": {
+        ARGO_PROJECT: [
+            (
+                "      manualSync: true\n",
+                "      manualSync: true\n---\napiVersion: argoproj.io/v1alpha1\nkind: AppProject\n"
+                "metadata: {name: operators}\nspec:\n  sourceRepos: ['*']\n"
+                "  destinations: [{namespace: '*', server: https://kubernetes.default.svc}]\n"
+                "  clusterResourceWhitelist: [{group: '*', kind: '*'}]\n",
+            )
+        ],
+        ARGO_OPERATORS: [("project: default", "project: operators")],
+    },
+    "a project for each environment": {
+        ARGO_SET: [("project: mergeline\n", 'project: "line-{{ .path.basename }}"\n')],
+        ARGO_PROJECT: [
+            ("name: mergeline\n", "name: line-production\n"),
+            ("namespace: mergeline-*", "namespace: mergeline-production"),
+            (
+                "      manualSync: true\n",
+                "      manualSync: true\n---\napiVersion: argoproj.io/v1alpha1\nkind: AppProject\n"
+                "metadata: {name: line-staging}\nspec:\n  sourceRepos: [https://github.com/OWNER/REPOSITORY.git]\n"
+                "  destinations: [{namespace: mergeline-staging, server: https://kubernetes.default.svc}]\n",
+            ),
+        ],
+        "gitops/argocd/monitoring.yaml": [("project: mergeline", "project: default")],
+    },
+    "a repository that anybody can read": {
+        "gitops/argocd/monitoring.yaml": [
+            (
+                "CreateNamespace=true, ServerSideApply=true]\n",
+                "CreateNamespace=true, ServerSideApply=true]\n---\napiVersion: v1\nkind: Secret\n"
+                "metadata: {name: charts, labels: {argocd.argoproj.io/secret-type: repository}}\n"
+                "stringData: {type: helm, enableOCI: 'true', url: registry.example.com/charts}\n",
+            )
+        ]
     },
     "GPUs by `resources`, in small letters": {
         SERVICE: [
@@ -818,7 +999,7 @@ ALLOWED = {
     },
     "a budget of a group with several hosts": {
         SERVICE: [("numOfHosts: 1", "numOfHosts: 4")],
-        "gitops/base/pod-disruption-budget.yaml": [("minAvailable: 1", "minAvailable: 3")],
+        BUDGET: [("minAvailable: 1", "minAvailable: 3")],
     },
     "namespaces that somebody else makes": {
         ARGO_SET: [
@@ -873,7 +1054,127 @@ def test_what_is_right_is_not_refused(files: dict[str, str], case: str) -> None:
     ],
 )
 def test_what_argo_cd_has_beside_environments_is_the_team_s(files: dict[str, str], kind: str, spec: str) -> None:
-    assert refusals(files | {MORE: APPLICATION.format(kind=kind, spec=spec)}) == []
+    listed = files[ARGO].replace("  - project.yaml\n", "  - project.yaml\n  - more.yaml\n")
+    assert refusals(files | {ARGO: listed, MORE: APPLICATION.format(kind=kind, spec=spec)}) == []
+
+
+def test_staging_s_workers_may_all_go_at_once(files: dict[str, str]) -> None:
+    path = "gitops/environments/staging/kustomization.yaml"
+    assert refusals(files | {path: files[path].replace("patches:\n", f"patches:\n{DELETED_BUDGET}")}, "staging") == []
+
+
+def test_kuberay_gives_pods_the_probes_that_they_do_not_have(files: dict[str, str]) -> None:
+    """Its operator injects them unless its variable ENABLE_PROBES_INJECTION is false."""
+    probes = [f"{pod}/containers/0/{probe}Probe" for pod in (HEAD + "/template/spec", WORKER) for probe in PROBES]
+    removed = patched(files, *(f"{{op: remove, path: {path}}}" for path in probes))
+    assert refusals(files | removed) == []
+
+
+MINE = "https://git.example.com/line/deployments.git"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "{kind: AppProject, name: mergeline}",
+            "{kind: AppProject, name: mergelin}",
+            f"ApplicationSet mergeline: its AppProject mergeline does not take the repository {MINE}",
+        ),
+        (
+            "{kind: ApplicationSet, name: mergeline}",
+            "{kind: ApplicationSet, name: mergelin}",
+            f"its AppProject mergeline does not take the repository {destination.NO_REPOSITORY}",
+        ),
+        (
+            "      - select: {kind: Application, name: mergeline-monitoring}\n"
+            "        fieldPaths: [spec.source.repoURL]\n",
+            "",
+            "Application mergeline-monitoring: spec.source.repoURL is still https://github.com/OWNER/REPOSITORY.git",
+        ),
+        (
+            "spec.generators.0.git.repoURL, ",
+            "",
+            "ApplicationSet mergeline: spec.generators.0.git.repoURL is still https://github.com/OWNER/REPOSITORY.git",
+        ),
+    ],
+)
+def test_the_repository_s_url_reaches_every_place(files: dict[str, str], old: str, new: str, words: str) -> None:
+    text = files[ARGO].replace(destination.NO_REPOSITORY, MINE)
+    assert old in text
+    found = refusals(files | {ARGO: text.replace(old, new)})
+    assert {finding.key for finding in found} == {"argocd"}
+    assert words in "\n".join(finding.reason for finding in found)
+
+
+def test_a_component_s_patch_for_what_is_not_there_is_refused(files: dict[str, str]) -> None:
+    """A project of another name would take commits that nobody has signed."""
+    signed = "gitops/components/signed-commits/kustomization.yaml"
+    changes = {
+        ARGO: files[ARGO].replace("# Commits must be signed: components: ", "components: "),
+        signed: files[signed]
+        .replace("0000000000000000", "D56C4FCA57A46444")
+        .replace("name: mergeline}", "name: line}"),
+    }
+    (found,) = refusals(files | changes)
+    assert f"{signed}: patches.0 is for AppProject line, which is not there" in found.reason
+
+
+def test_a_component_may_be_for_what_another_environment_makes(files: dict[str, str]) -> None:
+    shared = (
+        "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n"
+        "  - target: {kind: Gateway, name: public}\n    patch: |\n"
+        "      - {op: add, path: /metadata/labels, value: {team: a}}\n"
+    )
+    staged = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: public\n"
+    changes = {
+        OVERLAY: files[OVERLAY].replace("components:\n", "components:\n  - ../../components/team\n"),
+        "gitops/components/team/kustomization.yaml": shared,
+    }
+    (found,) = refusals(files | changes)
+    assert "gitops/components/team/kustomization.yaml: patches.0 is for Gateway public" in found.reason
+    assert refusals(files | changes | {"gitops/environments/staging/gateway.yaml": staged}) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "resources:\n  - https://raw.githubusercontent.com/argoproj/argo-cd/v3.5.1/manifests/install.yaml\n",
+        "resources:\n  - github.com/argoproj/argo-cd//manifests/cluster-install?ref=v3.5.1\n",
+        "helmCharts: [{name: argo-cd, repo: 'https://argoproj.github.io/argo-helm', version: 9.0.0}]\nresources:\n",
+        "generators: [secrets.yaml]\nresources:\n",
+    ],
+)
+def test_what_kustomize_makes_elsewhere_only_is_said_to_be_not_rendered(files: dict[str, str], more: str) -> None:
+    plugin = "apiVersion: viaduct.ai/v1\nkind: ksops\nmetadata: {name: a}\nfiles: [a.enc.yaml]\n"
+    changed = files | {ARGO: files[ARGO].replace("resources:\n", more), "gitops/argocd/secrets.yaml": plugin}
+    findings = overlay.check(changed, "production", schema=no_complaint)
+    assert failed(findings) == []
+    skipped = [finding.reason for finding in findings if finding.phase is Phase.SKIPPED and finding.key == "argocd"]
+    assert ["what gitops/argocd makes was not rendered" in reason for reason in skipped] == [True]
+    bad = changed[ARGO_SET].replace("type: RollingSync", "type: AllAtOnce")
+    assert {found.key for found in refusals(changed | {ARGO_SET: bad})} == {"argocd"}  # its files are judged
+
+
+def test_what_argo_cd_is_told_without_kustomize_is_judged_file_by_file(files: dict[str, str]) -> None:
+    plain = {path: text for path, text in files.items() if path != ARGO}
+    assert refusals(plain) == []
+    bad = plain[ARGO_PROJECT].replace("    - https://github.com/OWNER/REPOSITORY.git", '    - "*"')
+    assert "spec.sourceRepos takes every repository" in str(refusals(plain | {ARGO_PROJECT: bad}))
+
+
+def test_what_argo_cd_is_told_is_compared_with_the_schemas_too(files: dict[str, str], tmp_path: Path) -> None:
+    listed = files[ARGO].replace("  - project.yaml\n", "  - project.yaml\n  - more.yaml\n")
+    more = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm}\ndat: {}\n"
+    (found,) = refusals(files | {ARGO: listed, MORE: more})
+    assert found.key == "kubernetes"
+    assert "ConfigMap argocd-cm" in found.reason
+    assert "'dat' was unexpected" in found.reason
+    spec = {"sourceRepos": {"type": "array"}, "destinations": {"type": "array"}}
+    crd = definition(spec, ("argoproj.io/v1alpha1", "AppProject"))
+    (tmp_path / "crds.json").write_text(json.dumps(crd))
+    said = [finding.reason for finding in refusals(files, crds=tmp_path) if finding.reason.startswith("AppProject")]
+    assert "AppProject mergeline: spec: Additional properties are not allowed" in said[0]
 
 
 @pytest.mark.parametrize("name", ["app", "'a(?i)pp'"])  # kustomize's regular expressions are Go's
@@ -908,9 +1209,6 @@ def with_object(files: Mapping[str, str], text: str) -> dict[str, str]:
     return {OVERLAY: overlay, "gitops/environments/production/more.yaml": text}
 
 
-WORKER = "/spec/rayClusterConfig/workerGroupSpecs/0/template/spec"
-
-
 @pytest.mark.parametrize(
     ("operation", "key", "words"),
     [
@@ -929,7 +1227,6 @@ def test_what_has_no_sense_is_refused_in_words(files: dict[str, str], operation:
     assert any(finding.key == key and words in finding.reason for finding in found), found
 
 
-HEAD = "/spec/rayClusterConfig/headGroupSpec"
 OTHER = f"other@sha256:{DIGEST}"
 LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
 
@@ -994,6 +1291,11 @@ LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
         ("{op: remove, path: /spec/rayClusterConfig/authOptions}", "token", "authOptions.mode is not `token`"),
         ("{op: replace, path: /spec/rayClusterConfig/authOptions/mode, value: disabled}", "token", "is not `token`"),
         (f"{{op: add, path: {HEAD}/serviceType, value: LoadBalancer}}", "network", "opens Ray's head to the outside"),
+        (
+            f"{{op: add, path: {HEAD}/headService, value: {{spec: {{type: NodePort}}}}}}",
+            "network",
+            "opens Ray's head to the outside",
+        ),
         (f"{{op: add, path: {HEAD}/enableIngress, value: true}}", "network", "opens Ray's head to the outside"),
         (
             "{op: remove, path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
@@ -1127,7 +1429,7 @@ def test_a_policy_for_what_leaves_lets_something_leave(files: dict[str, str]) ->
 def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]) -> None:
     labels = "/spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
     found = refusals(files | patched(files, f"{{op: replace, path: {labels}, value: {{a: b}}}}"))
-    assert {finding.key for finding in found} == {"network", "reference"}
+    assert {finding.key for finding in found} == {"network", "reference", "disruption"}
     said = "workerGroupSpecs.0.template: no NetworkPolicy without rules selects these pods"
     assert said in str(found)
     assert "PodDisruptionBudget ray-workers selects no pod that is there" in str(found)
@@ -1136,8 +1438,8 @@ def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]
 @pytest.mark.parametrize(
     ("more", "keys"),
     [
-        ("commonLabels: {team: a}\n", {"network", "reference"}),
-        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference"}),
+        ("commonLabels: {team: a}\n", {"network", "reference", "disruption"}),
+        ("labels:\n  - pairs: {team: a}\n    includeSelectors: true\n", {"network", "reference", "disruption"}),
         ("labels:\n  - pairs: {team: a}\n", set()),
         ("commonAnnotations: {team: a}\n", set()),
         ("namePrefix: x-\n", {"network", "reference"}),
@@ -1201,7 +1503,7 @@ def test_a_load_balancer_to_the_dashboard_is_refused() -> None:
     def found(port: object) -> list[Finding]:
         spec = {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}]}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}
-        return list(reach.refusals([service]))
+        return list(exposure.refusals([service]))
 
     assert [finding.key for finding in found(8265)] == ["network"]
     assert found("serve") == found(8000) == []
@@ -1438,6 +1740,18 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
             {"kind": "Ingress", "metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-secret": "basic-auth"}}},
             0,
         ),
+        (
+            {
+                "kind": "Application",
+                "metadata": {
+                    "annotations": {
+                        "argocd-image-updater.argoproj.io/line.pull-secret": "pullsecret:argocd/registry",
+                        "argocd-image-updater.argoproj.io/page.pull-secret": "secret:argocd/registry#token",
+                    }
+                },
+            },
+            0,
+        ),
         ({"kind": "ResourceQuota", "spec": {"hard": {"count/secrets": "10"}}}, 0),
         ({"kind": "Middleware", "spec": {"basicAuth": {"secret": "line/users"}}}, 0),
         ({"kind": "ServiceAccount", "automountServiceAccountToken": "false"}, 0),
@@ -1508,17 +1822,20 @@ def test_an_error_of_kustomize_has_its_own_words_only(printed: str, said: str) -
 # --- definitions of other kinds ---------------------------------------------------------------------------------------
 
 
-def definition(**properties: Any) -> dict[str, Any]:
-    """A CustomResourceDefinition of RayService with these properties of its spec."""
-    spec = {"type": "object", "properties": properties, "required": ["rayClusterConfig"]}
+def definition(
+    properties: Mapping[str, Any], kind: tuple[str, str] = ("ray.io/v1", "RayService"), required: str = ""
+) -> dict[str, Any]:
+    """A CustomResourceDefinition of a kind (apiVersion and name) with these properties of its spec."""
+    (group, _, version), name = kind[0].partition("/"), kind[1]
+    spec = {"type": "object", "properties": properties, "required": required.split()}
     schema = {"type": "object", "properties": {"metadata": {"type": "object"}, "spec": spec}}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    names = {"kind": "RayService", "plural": "rayservices"}
+    served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": name, "plural": f"{name.lower()}s"}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "rayservices.ray.io"},
-        "spec": {"group": "ray.io", "names": names, "scope": "Namespaced", "versions": [version]},
+        "metadata": {"name": f"{names['plural']}.{group}"},
+        "spec": {"group": group, "names": names, "scope": "Namespaced", "versions": [served]},
     }
 
 
@@ -1549,20 +1866,22 @@ def test_requests_move_in_steps_only_where_the_autoscaler_runs() -> None:
 
 
 def test_a_kind_with_a_definition_is_compared_with_it(files: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "crds.json").write_text(json.dumps({"kind": "List", "items": [definition(**KNOWN)]}))
+    (tmp_path / "crds.json").write_text(
+        json.dumps({"kind": "List", "items": [definition(KNOWN, required="rayClusterConfig")]})
+    )
     findings = overlay.check(files, "production", tmp_path / "crds.json", schema=no_complaint)
     assert failed(findings) == []
     skipped = [finding for finding in findings if finding.phase is Phase.SKIPPED]
     assert "RayService" not in skipped[0].reason
     fewer = {key: value for key, value in KNOWN.items() if key != "serveConfigV2"}
-    (tmp_path / "crds.json").write_text(json.dumps(definition(**fewer)))
+    (tmp_path / "crds.json").write_text(json.dumps(definition(fewer)))
     found = refusals(files, crds=tmp_path)
     assert found[0].key == "kubernetes"
     assert "RayService mergeline: spec: Additional properties are not allowed ('serveConfigV2'" in found[0].reason
 
 
 def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: Path) -> None:
-    (tmp_path / "crd.yaml").write_text(json.dumps(definition(**KNOWN)))
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition(KNOWN, required="rayClusterConfig")))
     crds = schemas.read_crds(tmp_path / "crd.yaml")
     item = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "a", "labels": {}}}
     assert schemas.complaints(item | {"spec": {}}, crds) == ["spec: 'rayClusterConfig' is a required property"]
@@ -1571,6 +1890,9 @@ def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: P
     misspelt = "the definitions of ray.io have no RayJobb in ray.io/v1"
     assert schemas.complaints(item | {"kind": "RayJobb"}, crds) == [misspelt]
     assert schemas.complaints(item | {"kind": "A", "apiVersion": "line.example.com/v1"}, crds) is None
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition({}, ("argoproj.io/v1alpha1", "Application"))))
+    rollout = item | {"kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1"}
+    assert schemas.complaints(rollout, schemas.read_crds(tmp_path / "crd.yaml")) is None  # another project's
 
 
 @pytest.mark.parametrize(
@@ -1587,7 +1909,7 @@ def test_a_schema_refuses_what_is_missing_and_takes_what_may_be_null(tmp_path: P
     ],
 )
 def test_the_metadata_of_other_kinds_is_checked(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:
-    (tmp_path / "crd.yaml").write_text(json.dumps(definition(**KNOWN)))
+    (tmp_path / "crd.yaml").write_text(json.dumps(definition(KNOWN, required="rayClusterConfig")))
     item = {"apiVersion": "ray.io/v1", "kind": "RayService", "spec": {"rayClusterConfig": {}}}
     found = schemas.complaints(item | {"metadata": {"name": "a", **metadata}}, schemas.read_crds(tmp_path / "crd.yaml"))
     assert found is not None
