@@ -1,5 +1,6 @@
 """Whether what Argo CD is told would let anything through, or an environment before staging, or come to nothing."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -22,12 +23,14 @@ _NEEDED = "ServerSideApply=true"
 _LARGE = ("kuberay-operator", "kube-prometheus-stack")
 """Charts with definitions that are larger than an annotation may be."""
 _HARMFUL = {
-    "RespectIgnoreDifferences=true": "takes worker groups from what runs: no change of them comes (argo-cd#17694)",
     "Replace=true": "takes away what others have set, replicas of the autoscaler's among it",
     "Force=true": "deletes what it cannot change, with all that runs in it",
     "Validate=false": "applies what the API server would refuse",
 }
 """Options of a sync, and what they do."""
+_RESPECTFUL = "RespectIgnoreDifferences=true"
+_INTO_A_LIST = re.compile(r"\[|/\d+(/|$)")
+"""In a path of `ignoreDifferences`, as jq or JSON Pointer writes it."""
 _MOVING = ("", "HEAD", "main", "master", "*")
 
 
@@ -121,10 +124,9 @@ def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, s
         applied = [str(source.get("targetRevision")) for source in sources_of(spec)]
         if revision and str(revision) not in applied:
             yield f"it looks for environments at {revision}, and applies {', '.join(applied)}"
-    for entry in dicts(spec, "ignoreDifferences"):
-        for path in (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())):
-            if not str(path).endswith("replicas"):
-                yield f"`ignoreDifferences` leaves out {path}, so that a commit that changes it counts as synced"
+    for path in _ignored(spec):
+        if not path.endswith("replicas"):
+            yield f"`ignoreDifferences` leaves out {path}, so that a commit that changes it counts as synced"
     makes = "CreateNamespace=true" in (at(spec, "syncPolicy", "syncOptions") or ())
     level = at(spec, "syncPolicy", "managedNamespaceMetadata", "labels", pod_security.LEVEL)
     if makes and level != "restricted":
@@ -150,6 +152,9 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
     for option in options:
         if option in _HARMFUL:
             yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
+    if _RESPECTFUL in options and (path := next(filter(_INTO_A_LIST.search, _ignored(spec)), None)):
+        whole = "takes the whole list from what runs, so that no change of it comes (argo-cd#17694)"
+        yield f"`syncOptions` has {_RESPECTFUL}, and `ignoreDifferences` has {path}: Argo CD {whole}"
     for source in sources_of(spec):
         revision = str(source.get("targetRevision") or "")
         if source.get("repoURL") not in own and revision in _MOVING:
@@ -157,6 +162,12 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
         project, url = projects.get(str(spec.get("project"))), source.get("repoURL")
         if project and isinstance(url, str) and not _takes(project, url):
             yield f"its {name_of(project)} does not take the repository {url}: Argo CD would apply nothing of it"
+
+
+def _ignored(spec: Mapping[str, Any]) -> Iterator[str]:
+    """The paths in which an Application may differ from what Git says."""
+    for entry in dicts(spec, "ignoreDifferences"):
+        yield from map(str, (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())))
 
 
 def _takes(project: Object, url: str) -> bool:

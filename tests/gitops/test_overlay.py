@@ -281,6 +281,7 @@ def kinds(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
 OVERLAY = "gitops/environments/production/kustomization.yaml"
 CONFIG = "gitops/environments/production/serve-config.yaml"
 SERVICE = "gitops/base/rayservice.yaml"
+RESPECTFUL = "          - RespectIgnoreDifferences=true\n"
 ARGO, ARGO_SET = "gitops/argocd/kustomization.yaml", "gitops/argocd/environments.yaml"
 ARGO_PROJECT, ARGO_OPERATORS = "gitops/argocd/project.yaml", "gitops/argocd/operators.yaml"
 BUDGET = "gitops/base/pod-disruption-budget.yaml"
@@ -524,9 +525,9 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
     "worker groups from what runs": (
         ARGO_SET,
         "          - ServerSideApply=true\n",
-        "          - ServerSideApply=true\n          - RespectIgnoreDifferences=true\n",
+        "          - ServerSideApply=true\n" + RESPECTFUL,
         "argocd",
-        "has RespectIgnoreDifferences=true",
+        "RespectIgnoreDifferences=true, and `ignoreDifferences` has .spec.rayClusterConfig.workerGroupSpecs[].replicas",
     ),
     "promotions that count as synced": (
         ARGO_SET,
@@ -1020,6 +1021,19 @@ ALLOWED = {
         ARGO_SET: [
             ("  goTemplate: true\n  goTemplateOptions: [missingkey=error]\n", ""),
             ("{{ .path.basename }}", "{{path.basename}}"),
+        ]
+    },
+    "differences that are respected, in no list": {
+        ARGO_SET: [
+            (
+                "          - ServerSideApply=true\n",
+                "          - ServerSideApply=true\n" + RESPECTFUL,
+            ),
+            ("kind: RayService", "kind: Deployment"),
+            ("group: ray.io", "group: apps"),
+            ("kind: RayCluster", "kind: StatefulSet"),
+            ('[".spec.rayClusterConfig.workerGroupSpecs[].replicas"]', "[.spec.replicas]"),
+            ('jqPathExpressions: [".spec.workerGroupSpecs[].replicas"]', "jsonPointers: [/spec/replicas]"),
         ]
     },
     "names from a generator of another kind": {ARGO_SET: [(".path.basename", ".environment")]},
