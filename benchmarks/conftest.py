@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks.peers.judging import BUNDLE_VARIABLE
-from gitops.manifest import Project
+from gitops.contracts.project import Project
 from gitops.state import State, usable_cores
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,8 @@ import psutil
 from benchmarks.peers.judging import BUNDLE_VARIABLE
 from gitops import environment
 from gitops.bundle import MANIFEST, digest
-from gitops.manifest import BundleManifest, ServedModel
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import ServedModel
 from gitops.seed import seed_environment
 from gitops.serve_api import ServeApi
 from gitops.state import State, usable_cores

@@ -23,7 +23,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.small_photographs import stage_in
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 from ray_jobs.stage import Stage
 
 FEW, MANY = 6_000, 20_000

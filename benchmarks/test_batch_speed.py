@@ -20,7 +20,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.small_photographs import stage_in
-from gitops.manifest import Preprocessing, Project
+from gitops.contracts.project import Preprocessing, Project
 from gitops.state import usable_cores
 from ray_jobs import dataset, etl, render
 from ray_jobs.dataset import Listing, Photograph, read_listing

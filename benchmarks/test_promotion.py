@@ -20,9 +20,10 @@ from benchmarks.services import Mergeline, await_answer, await_no_replica
 from benchmarks.test_request_path import photograph
 from gitops import environment
 from gitops.bundle import MANIFEST, seal
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import ServedModel
 from gitops.gates import hooks
 from gitops.layout import serve_config_path
-from gitops.manifest import BundleManifest, ServedModel
 from gitops.reconcile import Reconciler
 from gitops.repository import Repository, create_bare
 from gitops.seed import seed_environment

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from gitops.contracts.base import Contract
 from gitops.errors import ContractError
-from gitops.manifest import Contract
 from gitops.status import Journal
 
 MAX_BYTES = 20 * 1024 * 1024

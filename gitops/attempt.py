@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
+from gitops.contracts.base import Contract
 from gitops.errors import MergelineError, WaitingError
-from gitops.manifest import Contract
 from gitops.status import OperationState, SyncResult
 
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
+from gitops.contracts.model import BundleFile, BundleManifest
 from gitops.errors import BundleError
-from gitops.manifest import BundleFile, BundleManifest
 from gitops.state import folder_written_whole, locked, write_atomically
 
 MANIFEST = "manifest.json"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from gitops.serve_api import Application, ServeDetails
 from gitops.state import stable_json
 

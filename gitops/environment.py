@@ -11,8 +11,9 @@ from typing import Any
 
 from gitops import bounded_yaml
 from gitops.arguments import ApplicationArguments, FleetArguments
+from gitops.contracts.base import Contract
+from gitops.contracts.serving import FleetConfig, ServedModel, Trial, UserConfig
 from gitops.errors import ContractError, did_you_mean
-from gitops.manifest import Contract, FleetConfig, ServedModel, Trial, UserConfig
 from gitops.serve_keys import KNOWN_KEYS
 from gitops.yaml_edit import remove, set_mapping
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from gitops.contracts.model import EvaluationReport
+from gitops.contracts.project import ESTIMATE_PREFIX, Gate, Project
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import ContractError
 from gitops.findings import Finding, accept, refuse
 from gitops.layout import PROJECT_PATH, project_path
-from gitops.manifest import ESTIMATE_PREFIX, EvaluationReport, Gate, ModelVersion, Project
 
 ROUNDING = 1e-3
 """How far a report's accuracy may lie from that of its own confusion matrix."""

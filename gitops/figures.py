@@ -10,8 +10,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from gitops.contracts.dataset import DatasetManifest
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import ContractError, MergelineError
-from gitops.manifest import DatasetManifest, ModelVersion
 from gitops.stage_record import stage_records
 from gitops.state import State, write_atomically
 from gitops.status import Journal, Status

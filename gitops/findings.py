@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 
 
 class Phase(StrEnum):

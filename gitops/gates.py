@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gitops import bundle
+from gitops.contracts.project import Project
+from gitops.contracts.serving import ModelVersion, ServedModel, UserConfig
 from gitops.environment import Environment
 from gitops.errors import BundleError, ContractError, GateError, MergelineError, StalledError
 from gitops.evidence import judge_bars, judge_report
@@ -28,7 +30,6 @@ from gitops.layout import (
     project_path,
     serve_config_path,
 )
-from gitops.manifest import ModelVersion, Project, ServedModel, UserConfig
 from gitops.repository import MAIN, NO_COMMIT, Repository
 
 POKE = "mergeline-poke"

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gitops.contracts.serving import FleetConfig, ServedModel, UserConfig
 from gitops.environment import MONITOR, models_of
 from gitops.errors import ContractError
-from gitops.manifest import FleetConfig, ServedModel, UserConfig
 from gitops.serve_api import Application, Deployment, Foreign
 from gitops.status import Health
 from gitops.wire import NO_ANSWERS, Answers

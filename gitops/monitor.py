@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from gitops.state import State
 
 

@@ -18,11 +18,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 from gitops import environment, gates
+from gitops.contracts.comparison import Comparison
+from gitops.contracts.serving import Canary, ModelVersion, ServedModel, Shadow, Trial, UserConfig
 from gitops.environment import Environment, ModelTarget
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, explain, failed
 from gitops.layout import ENVIRONMENTS, model_path, parse_serve_config_path, serve_config_path
-from gitops.manifest import Canary, Comparison, ModelVersion, ServedModel, Shadow, Trial, UserConfig
 from gitops.pull_request import Remote, open_pull_request, report_markdown
 from gitops.repository import MAIN, Repository
 

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gitops.contracts.comparison import Comparison
+from gitops.contracts.model import EvaluationReport
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import GitError
 from gitops.findings import Finding, Phase, in_order
 from gitops.gates import Arrival
-from gitops.manifest import Comparison, EvaluationReport, ModelVersion
 
 API_URL = "https://api.github.com"
 TIMEOUT_S = 30.0

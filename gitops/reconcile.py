@@ -16,13 +16,14 @@ from typing import Any
 
 from gitops.attempt import Found, Goal, ReconcileSettings, begin, fail, is_due, settle, succeed
 from gitops.bundle import Bundles
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import FleetConfig, ServedModel, UserConfig
 from gitops.difference import Difference, applications, differences, left_over, with_kept
 from gitops.environment import MEMBERS, Environment
 from gitops.errors import BundleError, GitError, MergelineError, StalledError, WaitingError
 from gitops.gates import POKE, serve_schema
 from gitops.health import awaits_a_model, refusals, serving_status, slot_of
 from gitops.layout import serve_config_path
-from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.replicas import address_of, ask, probe
 from gitops.report import Pass, status_of
 from gitops.repository import Repository

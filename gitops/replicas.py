@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import Field, ValidationError
 
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import VERSION_HEADER, FleetConfig, ServedModel, UserConfig
 from gitops.errors import ContractError, StalledError
 from gitops.health import Slot, serving_status
-from gitops.manifest import VERSION_HEADER, BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.serve_api import ANY_INTERFACE, Application, Foreign, ServeDetails, tls
 from gitops.wire import COUNT_HEADER, NO_ANSWERS, Answers, FleetMetadata, ReplicaMetadata
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gitops.attempt import failure_of
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import FleetConfig, ServedModel, UserConfig
 from gitops.difference import Difference, applications
 from gitops.environment import Environment, ModelTarget
 from gitops.errors import MergelineError, StalledError, WaitingError
 from gitops.health import Slot, assess, live_slot, slot_of
-from gitops.manifest import BundleManifest, FleetConfig, ServedModel, UserConfig
 from gitops.repository import Commit
 from gitops.serve_api import Application, GrpcOptions, ServeDetails
 from gitops.status import Condition, Health, OperationState, Resource, Status, Sync, SyncCode, now, worst

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ConfigDict, Field
 
+from gitops.contracts.base import Contract
 from gitops.environment import DEFAULT_GRPC_PORT
 from gitops.errors import ContractError, StalledError, WaitingError
-from gitops.manifest import Contract
 
 ANY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  (compared with, not bound to)
 _LOOK_SECONDS = 60.0  # the first question makes the dashboard import Ray Serve: seconds, on a busy machine many

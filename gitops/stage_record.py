@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
+from gitops.contracts.base import Contract, Name
 from gitops.errors import ContractError
-from gitops.manifest import Contract, Name
 from gitops.state import State, write_atomically
 from gitops.status import now
 from monitoring.metrics import StageOutcome

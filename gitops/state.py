@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from gitops.manifest import ModelVersion, ServedModel
+from gitops.contracts.serving import ModelVersion, ServedModel
 
 _BLOCK_BYTES = 64 * 1024
 

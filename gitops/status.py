@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from gitops.contracts.base import Contract
+from gitops.contracts.serving import ServedModel, Trial
 from gitops.errors import ContractError
-from gitops.manifest import Contract, ServedModel, Trial
 from gitops.state import State, append_line, lines_backwards, write_atomically
 
 SyncCode = Literal["Synced", "OutOfSync", "Unknown"]

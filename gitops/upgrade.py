@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import Field
 
 from gitops import kuberay
+from gitops.contracts.base import Contract
 from gitops.difference import Difference, between
-from gitops.manifest import Contract
 from gitops.objects import Object, at, group_of, mapping, name_of
 
 RESTARTING = (

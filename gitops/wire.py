@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from gitops.manifest import Contract, FleetConfig, ServedModel, Sha256, Trial, UserConfig, Version
+from gitops.contracts.base import Contract, Sha256, Version
+from gitops.contracts.serving import FleetConfig, ServedModel, Trial, UserConfig
 
 COUNT_HEADER = "X-Count"
 """A request says with it whether its photographs count: `false` where they were judged before, or are none of the line.

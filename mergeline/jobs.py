@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gitops.manifest import Project
+from gitops.contracts.project import Project
 from mergeline.options import PROJECT, STATE, Address, ProjectFile, StateFolder, dashboard_of
 from mergeline.output import out, say
 from ray_jobs.stage import STAGES

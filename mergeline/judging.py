@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from gitops.contracts.project import Project
 from gitops.environment import Environment as ServedEnvironment
 from gitops.layout import serve_config_path
-from gitops.manifest import Project
 from gitops.repository import MAIN
 from gitops.state import State
 from mergeline.options import (

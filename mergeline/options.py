@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gitops.contracts.project import Project
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import MergelineError
-from gitops.manifest import ModelVersion, Project
 from gitops.repository import Repository
 from gitops.state import State
 from ray_jobs.stage import Stage

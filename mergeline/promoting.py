@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from gitops import gates, overlay
+from gitops.contracts.comparison import Comparison
+from gitops.contracts.project import Project
+from gitops.contracts.serving import ServedModel
 from gitops.errors import MergelineError
 from gitops.findings import explain, failed
-from gitops.manifest import Comparison, Project, ServedModel
 from gitops.promotion import Destination, Promotion
 from gitops.pull_request import change_markdown
 from gitops.repository import MAIN

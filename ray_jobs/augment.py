@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.manifest import Augmentation
+from gitops.contracts.project import Augmentation
 
 Pixels = NDArray[np.uint8]
 

@@ -16,8 +16,8 @@ import httpx
 import psutil
 from pydantic import Field
 
+from gitops.contracts.base import Contract
 from gitops.errors import MergelineError
-from gitops.manifest import Contract
 from gitops.state import State, usable_cores, write_atomically
 from monitoring.configuration import targets
 from ray_jobs import ingress, processes

@@ -12,18 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gitops import bundle
+from gitops.contracts.base import Split
+from gitops.contracts.comparison import ComparedVersion, Comparison, Disagreement, Newcomers
+from gitops.contracts.dataset import DatasetManifest, LookalikeBars
+from gitops.contracts.model import CrossValidationResult
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError, DataError, MergelineError
-from gitops.manifest import (
-    ComparedVersion,
-    Comparison,
-    CrossValidationResult,
-    DatasetManifest,
-    Disagreement,
-    LookalikeBars,
-    Newcomers,
-    ServedModel,
-    Split,
-)
 from gitops.state import State, folder_written_whole, usable_cores
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting

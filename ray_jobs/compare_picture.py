@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.manifest import Comparison
+from gitops.contracts.comparison import Comparison
 from ray_jobs.pictures import BAD_COLOR, DPI, GOOD_COLOR, LINE_COLOR
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.contracts.model import Calibration
+from gitops.contracts.project import Training
 from gitops.errors import TrainingError
-from gitops.manifest import Calibration, Training
 from ray_jobs.model import LOGITS_LAYER, MEMORY_LAYER, POOLED_LAYER, finest, pooled_features
 from serve.predictor import EMBEDDING, EVIDENCE, GOOD, INPUT, OUTPUT
 from serve.preprocess import Pixels

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.contracts.model import CrossValidationResult, OutOfFold
 from gitops.errors import ContractError, TrainingError
-from gitops.manifest import CrossValidationResult, OutOfFold
 from gitops.state import usable_cores, write_atomically
 from ray_jobs.decoded import load_split
 from ray_jobs.learner import Assignment, Images, Learner, Progress

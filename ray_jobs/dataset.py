@@ -12,8 +12,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
+from gitops.contracts.base import Contract, Sha256
+from gitops.contracts.dataset import Quarantined
+from gitops.contracts.project import DataSource
 from gitops.errors import DataError
-from gitops.manifest import Contract, DataSource, Quarantined, Sha256
 from gitops.state import stable_json, write_atomically
 from ray_jobs import render
 from ray_jobs.folders import absolute, class_of_folder, name_at, usual_depth

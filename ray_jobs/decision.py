@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
-from gitops.manifest import Calibration, Costs, ThresholdChoice
+from gitops.contracts.model import Calibration, ThresholdChoice
+from gitops.contracts.project import Costs
 from serve.predictor import GOOD
 
 THRESHOLD_METHOD = (

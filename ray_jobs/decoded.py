@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import DatasetManifest
 from gitops.errors import DataError
-from gitops.manifest import DatasetManifest, Split
 from gitops.state import locked
 from ray_jobs.split import Sample
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from gitops.repository import LEAST_GIT
 from gitops.state import State, usable_cores
 from ray_jobs import cluster, ingress, monitor

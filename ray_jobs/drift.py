@@ -7,8 +7,8 @@ import argparse
 from datetime import timedelta
 from pathlib import Path
 
+from gitops.contracts.model import ReferenceSample
 from gitops.errors import BundleError, ContractError
-from gitops.manifest import ReferenceSample
 from gitops.state import write_atomically
 from gitops.status import now
 from ray_jobs import drift_page

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gitops.manifest import Project, ReferenceSample
+from gitops.contracts.model import ReferenceSample
+from gitops.contracts.project import Project
 from monitoring.drift import CONFIDENCE, SCORE
 from ray_jobs import page
 from ray_jobs.drift_summary import Feature, Summary, Watched, Window, features

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gitops import bundle
+from gitops.contracts.drift import DriftFinding, DriftWindow
+from gitops.contracts.model import ReferenceSample
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError, DataError
-from gitops.manifest import DriftFinding, DriftWindow, ReferenceSample, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
 from monitoring.metrics import DriftKind, WindowOutcome

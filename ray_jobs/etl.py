@@ -17,8 +17,10 @@ import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import DatasetManifest, Quarantined
+from gitops.contracts.project import Preprocessing, Project
 from gitops.errors import DataError
-from gitops.manifest import DatasetManifest, Preprocessing, Project, Quarantined, Split
 from gitops.state import folder_written_whole, locked, stable_json, write_atomically
 from ray_jobs import lineage, measures
 from ray_jobs import split as splitting

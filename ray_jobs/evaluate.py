@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops import bundle
-from gitops.errors import ContractError, DataError, TrainingError
-from gitops.evidence import wilson
-from gitops.manifest import (
-    ESTIMATE_PREFIX,
+from gitops.contracts.model import (
     BundleManifest,
     CrossValidationResult,
     EvaluationReport,
@@ -24,6 +21,9 @@ from gitops.manifest import (
     RobustnessSlice,
     TrainingResult,
 )
+from gitops.contracts.project import ESTIMATE_PREFIX
+from gitops.errors import ContractError, DataError, TrainingError
+from gitops.evidence import wilson
 from gitops.state import folder_written_whole, usable_cores, write_atomically
 from ray_jobs import evaluation_page, pictures, robustness, tracking
 from ray_jobs.cross_validate import result_of

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.contracts.model import BundleManifest, EvaluationReport, Prediction
+from gitops.contracts.project import ESTIMATE_PREFIX, Project
+from gitops.contracts.serving import ModelVersion
 from gitops.evidence import describe, meets, wilson
-from gitops.manifest import ESTIMATE_PREFIX, BundleManifest, EvaluationReport, ModelVersion, Prediction, Project
 from ray_jobs import page
 from ray_jobs.page import Thumbnail
 from serve.heatmap import show

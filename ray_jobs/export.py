@@ -17,15 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops import bundle
+from gitops.contracts.model import BundleManifest, Calibration, EvidenceGrid, Probe, ThresholdChoice, TrainingResult
 from gitops.errors import BundleError, TrainingError
-from gitops.manifest import (
-    BundleManifest,
-    Calibration,
-    EvidenceGrid,
-    Probe,
-    ThresholdChoice,
-    TrainingResult,
-)
 from gitops.state import locked, write_atomically
 from ray_jobs.convert import load, logits_of, to_engine, to_saved_model
 from ray_jobs.cross_validate import result_of

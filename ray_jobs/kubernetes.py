@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import walk_tree
 
 from gitops import cron, policies
+from gitops.contracts.project import Project
 from gitops.kuberay import LONGEST_NAMES
-from gitops.manifest import Project
 from ray_jobs.submit import SubmissionError, entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"

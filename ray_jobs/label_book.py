@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
+from gitops.contracts.base import Contract, Sha256
 from gitops.errors import DataError
-from gitops.manifest import Contract, Sha256
 from gitops.state import locked, write_atomically
 from ray_jobs.labels import classes_text
 from ray_jobs.stage import Stage

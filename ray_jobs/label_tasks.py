@@ -11,8 +11,10 @@ from urllib.parse import quote
 from pydantic import Field
 
 from gitops import bundle
+from gitops.contracts.base import Contract
+from gitops.contracts.dataset import Quarantined
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import DataError
-from gitops.manifest import Contract, ModelVersion, Quarantined
 from gitops.state import usable_cores, write_atomically
 from ray_jobs.dataset import Found, source_folder, survey, waiting
 from ray_jobs.stage import Stage

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from gitops.contracts.base import Contract
 from gitops.errors import DataError
-from gitops.manifest import Contract
 from gitops.state import write_atomically
 from ray_jobs.dataset import Found, brought_folder, brought_name, source_folder, survey, waiting
 from ray_jobs.label_book import KeptLabel, is_older, read_book, record
@@ -96,7 +96,7 @@ def import_labels(
 
     Args:
         stage: project and state.
-        file: a Label Studio export (JSON or JSON-MIN), or feedback, a `gitops.manifest.Feedback` a line.
+        file: a Label Studio export (JSON or JSON-MIN), or feedback, a `gitops.contracts.dataset.Feedback` a line.
         data: `rendered`, `kaggle` or a folder; None for the source that was extracted last.
         confirm: take feedback, in the name of `by`; without, it is only reported.
         by: who confirms feedback; for Label Studio, who labelled where the export doesn't say.

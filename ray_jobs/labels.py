@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from gitops.contracts.dataset import Feedback
 from gitops.errors import DataError
-from gitops.manifest import Feedback
 
 # Label Studio puts eight hexadecimal digits before the name of an uploaded file.
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -195,7 +195,7 @@ def is_feedback(path: Path) -> bool:
 
 
 def read_feedback(path: Path, classes: tuple[str, ...]) -> list[Annotation]:
-    """Read feedback: a `gitops.manifest.Feedback` a line, as JSON; a label that is no class becomes `no_class`.
+    """Read feedback: a `Feedback` a line, as JSON; a label that is no class becomes `no_class`.
 
     Raises:
         DataError: a line is no JSON.

@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import log_softmax
 
+from gitops.contracts.base import Contract, Split
+from gitops.contracts.dataset import DatasetManifest
+from gitops.contracts.model import EpochMetrics
+from gitops.contracts.project import Memory, Preprocessing, Training
 from gitops.errors import TrainingError
-from gitops.manifest import Contract, DatasetManifest, EpochMetrics, Memory, Preprocessing, Split, Training
 from gitops.state import write_atomically
 from ray_jobs import model
 from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary

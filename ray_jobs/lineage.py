@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from gitops.manifest import ChangedFiles, DatasetChanges, DatasetManifest, Split, SplitShares
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import ChangedFiles, DatasetChanges, DatasetManifest
+from gitops.contracts.project import SplitShares
 from ray_jobs.stage import Stage
 
 NAMED_FILES = 50

@@ -13,8 +13,9 @@ import psutil
 from rich.console import Console
 
 from gitops import environment, gates, layout, status
+from gitops.contracts.project import Project
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import GitError, MergelineError
-from gitops.manifest import ModelVersion, Project
 from gitops.promotion import Destination
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.seed import seed_environment, with_application

@@ -5,7 +5,7 @@ import imagehash
 from PIL import Image
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from ray_jobs.split import HASH_SIDE
 from serve.measures import gray_of
 from serve.preprocess import Pixels

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.contracts.model import EvidenceGrid
+from gitops.contracts.project import Memory, Preprocessing, Training
 from gitops.errors import TrainingError
-from gitops.manifest import EvidenceGrid, Memory, Preprocessing, Training
 from ray_jobs.torch_weights import Weights, read_torch_weights
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import httpx
 import psutil
 from pydantic import Field
 
+from gitops.contracts.base import Contract
 from gitops.errors import MergelineError
-from gitops.manifest import Contract
 from gitops.monitor import Monitor, monitor_file, monitor_of
 from gitops.state import State, write_atomically
 from monitoring import configuration

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from gitops.manifest import McNemar, MetricDifference
+from gitops.contracts.comparison import McNemar, MetricDifference
 from serve.predictor import GOOD
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "recall", "precision")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.manifest import EvaluationReport, Prediction
+from gitops.contracts.model import EvaluationReport, Prediction
 from serve.preprocess import Pixels
 
 if TYPE_CHECKING:

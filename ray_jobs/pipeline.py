@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gitops.manifest import ModelVersion
+from gitops.contracts.serving import ModelVersion
 from ray_jobs import cross_validate, dataset, etl, evaluate, export, quality, register, train
 from ray_jobs.stage import Stage, arguments, open_stage, run_main
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from gitops.contracts.dataset import DatasetManifest, ImageFinding, QualityReport
+from gitops.contracts.project import Assertion
 from gitops.errors import ContractError, StageError, did_you_mean
-from gitops.manifest import Assertion, DatasetManifest, ImageFinding, QualityReport
 from gitops.state import write_atomically
 from ray_jobs import quality_page
 from ray_jobs.measures import DatasetMeasures

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as pads
 
-from gitops.manifest import Assertion, DatasetManifest, Project, QualityReport
+from gitops.contracts.dataset import DatasetManifest, QualityReport
+from gitops.contracts.project import Assertion, Project
 from gitops.state import stable_json
 from ray_jobs import page
 from ray_jobs.measures import DatasetMeasures

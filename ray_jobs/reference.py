@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gitops.manifest import DatasetManifest, ReferenceSample, Split
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import DatasetManifest
+from gitops.contracts.model import ReferenceSample
 from monitoring.drift import CONFIDENCE, SCORE
 from ray_jobs.decoded import SplitImages, load_split
 from ray_jobs.stage import Run, Stage

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gitops import bundle
+from gitops.contracts.model import EvaluationReport, TrainingResult
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import ContractError, TrainingError
-from gitops.manifest import EvaluationReport, ModelVersion, ServedModel, TrainingResult
 from gitops.promotion import to_yaml
 from gitops.state import State, locked, write_atomically
 from ray_jobs import tracking

@@ -15,8 +15,11 @@ from pathlib import Path
 from pydantic import AwareDatetime, Field
 
 from gitops.bundle import MANIFEST
+from gitops.contracts.base import Contract, Sha256
+from gitops.contracts.dataset import ChangedFiles, DatasetChanges
+from gitops.contracts.model import BundleManifest
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import MergelineError
-from gitops.manifest import BundleManifest, ChangedFiles, Contract, DatasetChanges, ModelVersion, ServedModel, Sha256
 from gitops.promotion import Destination, Promotion
 from gitops.repository import Repository
 from gitops.state import State, locked, write_atomically

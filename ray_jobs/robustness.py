@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.manifest import RobustnessSlice
+from gitops.contracts.model import RobustnessSlice
 from gitops.state import usable_cores
 from serve.predictor import GOOD, Predictor, decide, scores_of
 from serve.preprocess import Pixels, align, decode

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gitops.contracts.project import Project
 from gitops.errors import DataError
-from gitops.manifest import Project
 from gitops.state import write_atomically
 from ray_jobs.dataset import TABLE, labels_in_folder
 from ray_jobs.folders import class_of_folder, name_at, usual_depth

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import LookalikeBars
+from gitops.contracts.project import SplitShares
 from gitops.errors import DataError
-from gitops.manifest import LookalikeBars, Split, SplitShares
 
 HASH_SIDE = 32
 """Side of both hashes: they have HASH_SIDE² bits."""

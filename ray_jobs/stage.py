@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from gitops import interrupt
+from gitops.contracts.dataset import DatasetManifest
+from gitops.contracts.project import Project
 from gitops.errors import DataError, MergelineError, StageError
-from gitops.manifest import DatasetManifest, Project
 from gitops.stage_record import StageRecorder
 from gitops.state import State, stable_json, write_atomically
 from monitoring import metrics

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gitops.manifest import EpochMetrics
+from gitops.contracts.model import EpochMetrics
 from gitops.state import State, locked
 from ray_jobs.stage import Run, Stage
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gitops.contracts.model import EpochMetrics, TrainingResult
 from gitops.errors import ContractError, TrainingError
-from gitops.manifest import EpochMetrics, TrainingResult
 from gitops.state import locked, usable_cores, write_atomically
 from ray_jobs import tracking
 from ray_jobs.decoded import read_samples

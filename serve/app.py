@@ -17,9 +17,9 @@ from ray.serve.handle import DeploymentHandle
 
 from gitops import bundle
 from gitops.arguments import ApplicationArguments
+from gitops.contracts.serving import ServedModel, UserConfig
 from gitops.environment import CLASSIFIER, MONITOR
 from gitops.errors import ContractError
-from gitops.manifest import ServedModel, UserConfig
 from gitops.status import Journal
 from monitoring.metrics import DRIFT, DRIFT_SAMPLES, MODEL_LOADS, SERVING, Meters
 from serve.assembly import assemble

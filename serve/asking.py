@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from pydantic import Field, ValidationError
 
+from gitops.contracts.base import Contract, Share
 from gitops.errors import MergelineError
-from gitops.manifest import Contract, Share
 from gitops.state import write_atomically
 from serve.photographs import IMAGE_SUFFIXES, files_below, images_below
 from serve.protocol import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from serve.protocol import RequestError
 from serve.slot import Chosen, Loaded, ModelSlot, Slot
 

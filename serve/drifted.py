@@ -8,8 +8,9 @@ from pathlib import Path
 from fastapi import FastAPI, Response
 from pydantic import AwareDatetime, Field
 
+from gitops.contracts.base import Contract, Sha256, Version
+from gitops.contracts.drift import DriftWindow
 from gitops.errors import ContractError
-from gitops.manifest import Contract, DriftWindow, Sha256, Version
 from monitoring.metrics import WindowOutcome
 from serve.preprocess import media_type_of
 from serve.protocol import ErrorAnswer, RequestError

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.datastructures import UploadFile
 
 from gitops.arguments import ApplicationArguments
-from gitops.manifest import VERSION_HEADER
+from gitops.contracts.serving import VERSION_HEADER
 from gitops.wire import COUNT_HEADER
 from monitoring import metrics
 from monitoring.metrics import Meters, RequestStage

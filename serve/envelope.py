@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gitops.manifest import VERSION_HEADER, Contract
+from gitops.contracts.base import Contract
+from gitops.contracts.serving import VERSION_HEADER
 from monitoring.metrics import Outcome
 from serve.protocol import RequestError
 from serve.trace import Trace

@@ -14,8 +14,9 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.datastructures import UploadFile
 
+from gitops.contracts.base import Contract, Sha256
+from gitops.contracts.dataset import Feedback
 from gitops.errors import ContractError
-from gitops.manifest import Contract, Feedback, Sha256
 from gitops.state import append_line, lines_backwards, locked, write_atomically
 from gitops.status import now
 from monitoring import metrics
@@ -26,7 +27,7 @@ from serve.preprocess import ImageError, decode, suffix_of
 from serve.protocol import ErrorAnswer, RequestError
 
 LINES, PHOTOGRAPHS = "feedback.jsonl", "photographs"
-"""What lies in the folder: a `gitops.manifest.Feedback` a line, and the photographs by their SHA-256."""
+"""What lies in the folder: a `gitops.contracts.dataset.Feedback` a line, and the photographs by their SHA-256."""
 MAX_FOLDER_BYTES = 4 * 1024**3
 """More is not kept: nobody seems to look at it, and the disk is needed for other things."""
 _RECOUNT_EVERY = 64  # of so many shares of the room one may be filled before the folder is looked through again

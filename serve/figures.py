@@ -10,8 +10,8 @@ import httpx
 from fastapi import FastAPI
 from pydantic import Field
 
+from gitops.contracts.base import Contract
 from gitops.errors import MergelineError
-from gitops.manifest import Contract
 from gitops.monitor import monitor_of
 from gitops.serve_api import tls
 from gitops.status import Journal

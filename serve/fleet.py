@@ -17,9 +17,9 @@ from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from gitops.arguments import FleetArguments
+from gitops.contracts.serving import FleetConfig
 from gitops.environment import FLEET, MEMBERS
 from gitops.errors import ContractError
-from gitops.manifest import FleetConfig
 from gitops.status import Journal
 from gitops.wire import FleetMetadata
 from monitoring.metrics import MODEL_LOADS, REQUESTS, SERVING, Meters, Outcome

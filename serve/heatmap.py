@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops.manifest import EvidenceGrid
+from gitops.contracts.model import EvidenceGrid
 from serve.preprocess import Aligned, Pixels
 
 _COLOURS = cv2.COLORMAP_INFERNO

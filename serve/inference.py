@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ConfigDict, Field, JsonValue, StrictInt
 from pydantic_core import from_json
 
+from gitops.contracts.base import Contract, Name, Version
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError
-from gitops.manifest import Contract, Name, ServedModel, Version
 from serve.predictor import INPUT, Judgement, Predictor
 from serve.preprocess import ImageError
 from serve.protocol import RequestError

@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from gitops.contracts.dataset import Feedback
 from gitops.errors import ContractError
 from gitops.evidence import wilson
-from gitops.manifest import Feedback
 
 LEAST_FEEDBACK = 30
 """Photographs; of fewer the interval is too wide to be of use."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from serve.preprocess import Aligned, Pixels
 
 # The sum of the squares of its kernel's elements is 36: noise of deviation 1 comes out with deviation 6.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from gitops.wire import MemberMetadata, WantedModel
 from monitoring.metrics import Outcome
 from serve.choosing import unavailable

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gitops.contracts.drift import DriftFinding, DriftWindow
+from gitops.contracts.serving import ServedModel
 from gitops.errors import MergelineError
-from gitops.manifest import DriftFinding, DriftWindow, ServedModel
 from gitops.status import now
 from monitoring import drift, metrics
 from monitoring.drift import Finding, Observations

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gitops.contracts.model import ReferenceSample
 from gitops.errors import BundleError
-from gitops.manifest import ReferenceSample
 from monitoring.drift import CONFIDENCE, SCORE, Observations
 from serve.measures import Measures
 from serve.predictor import Observation, Predictor

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gitops.arguments import MAX_PIXELS
 from gitops.bundle import VerifiedBundle
+from gitops.contracts.model import BundleManifest, InferencePrecision
 from gitops.errors import BundleError
-from gitops.manifest import BundleManifest, InferencePrecision
 from monitoring.metrics import RequestStage
 from serve.heatmap import Evidence, show
 from serve.measures import Measures, measure

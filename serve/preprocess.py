@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gitops.arguments import MAX_PIXELS
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 
 Pixels = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gitops.manifest import Contract, Name, Share, Version
+from gitops.contracts.base import Contract, Name, Share, Version
 from gitops.wire import ReplicaMetadata
 
 CLIENT_HEADER = "X-Client-Id"

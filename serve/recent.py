@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from gitops.manifest import Contract
+from gitops.contracts.base import Contract
 from monitoring.metrics import Outcome
 
 WINDOW_SECONDS = 300.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from gitops.manifest import VERSION_HEADER
+from gitops.contracts.serving import VERSION_HEADER
 from gitops.wire import COUNT_HEADER
 from serve import inference
 from serve.endpoints import HEATMAP, Endpoints

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from monitoring import metrics
 from monitoring.metrics import Meters, SampleOutcome
 

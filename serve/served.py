@@ -11,17 +11,10 @@ from pathlib import Path
 from fastapi import FastAPI, Response
 from pydantic import AwareDatetime, Field
 
+from gitops.contracts.base import Contract, Name, Sha256, Share, Version
+from gitops.contracts.model import Calibration, EvaluationReport
+from gitops.contracts.project import Training
 from gitops.errors import MergelineError
-from gitops.manifest import (
-    Calibration,
-    Contract,
-    EvaluationReport,
-    Name,
-    Sha256,
-    Share,
-    Training,
-    Version,
-)
 from gitops.status import Deployed, HealthCode, Journal, SyncCode
 from gitops.turn import known_status
 from gitops.wire import TrialMetadata, WantedModel

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gitops.contracts.serving import ServedModel, Shadow, Trial
 from gitops.errors import BundleError, ContractError, MergelineError
-from gitops.manifest import ServedModel, Shadow, Trial
 from gitops.state import write_atomically
 from gitops.status import now
 from gitops.wire import TrialMetadata

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from gitops.contracts.drift import DriftWindow, LabelCounts
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError
-from gitops.manifest import DriftWindow, LabelCounts, ServedModel
 from gitops.state import write_atomically
 from monitoring.metrics import WindowOutcome
 from serve.measures import Measures

@@ -9,15 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gitops import bundle
-from gitops.manifest import (
-    BundleManifest,
-    EvidenceGrid,
-    Preprocessing,
-    Probe,
-    ReferenceSample,
-    ThresholdChoice,
-    Training,
-)
+from gitops.contracts.model import BundleManifest, EvidenceGrid, Probe, ReferenceSample, ThresholdChoice
+from gitops.contracts.project import Preprocessing, Training
 from gitops.state import State, folder_written_whole
 from ray_jobs.convert import write_engine
 from ray_jobs.probe import draw_probe

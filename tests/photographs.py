@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gitops.manifest import Project
+from gitops.contracts.project import Project
 from gitops.state import State
 from ray_jobs.render import KINDS, render
 from ray_jobs.stage import Stage

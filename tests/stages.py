@@ -8,16 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gitops.manifest import (
-    DatasetManifest,
-    DataSource,
-    EpochMetrics,
-    Preprocessing,
-    Project,
-    Split,
-    Training,
-    TrainingResult,
-)
+from gitops.contracts.base import Split
+from gitops.contracts.dataset import DatasetManifest
+from gitops.contracts.model import EpochMetrics, TrainingResult
+from gitops.contracts.project import DataSource, Preprocessing, Project, Training
 from gitops.state import State
 from ray_jobs.measures import dhash, phash
 from ray_jobs.stage import Stage

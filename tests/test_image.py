@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
+from gitops.contracts.serving import ServedModel
 from gitops.environment import promote
-from gitops.manifest import ServedModel
 from tests.bundles import make_bundle
 from tests.photographs import screw
 

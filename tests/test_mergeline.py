@@ -14,8 +14,10 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from gitops.contracts.comparison import Comparison
+from gitops.contracts.drift import DriftFinding, DriftWindow
+from gitops.contracts.serving import Canary
 from gitops.layout import PROJECT_PATH, serve_config_path
-from gitops.manifest import Canary, Comparison, DriftFinding, DriftWindow
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import Repository, create_bare
 from gitops.seed import seed_environment

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gitops.manifest import ReferenceSample, ServedModel
+from gitops.contracts.model import ReferenceSample
+from gitops.contracts.serving import ServedModel
 from monitoring.metrics import LastingMeters
 from serve.monitor import DriftMonitor, Settings
 from serve.observations import observations_of

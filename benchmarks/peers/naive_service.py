@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from benchmarks.peers.judging import BUNDLE_VARIABLE
-from gitops.manifest import BundleManifest
+from gitops.contracts.model import BundleManifest
 from serve.predictor import INPUT, OUTPUT, scores_of
 from serve.preprocess import align
 

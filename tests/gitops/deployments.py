@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gitops import bundle
+from gitops.contracts.model import BundleManifest, EvaluationReport, EvidenceGrid, Probe, ThresholdChoice
+from gitops.contracts.project import Preprocessing, Training
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.layout import PROJECT_PATH, serve_config_path
-from gitops.manifest import (
-    BundleManifest,
-    EvaluationReport,
-    EvidenceGrid,
-    ModelVersion,
-    Preprocessing,
-    Probe,
-    ServedModel,
-    ThresholdChoice,
-    Training,
-)
 from gitops.repository import Repository, create_bare
 from gitops.seed import seed_environment
 

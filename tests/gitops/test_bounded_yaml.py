@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gitops import bounded_yaml
+from gitops.contracts.project import Project
 from gitops.environment import Environment
 from gitops.errors import ContractError
-from gitops.manifest import Project
 from gitops.seed import seed_environment
 
 BOMB = "\n".join(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gitops import bundle
+from gitops.contracts.model import BundleFile
 from gitops.errors import BundleError
-from gitops.manifest import BundleFile
 from tests.gitops.deployments import make_bundle, unsealed
 
 

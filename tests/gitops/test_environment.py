@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gitops.contracts.serving import Canary, FleetConfig, ServedModel, Shadow, Trial, UserConfig
 from gitops.environment import BUILDERS, GRPC_SERVICER, MONITOR, Environment, promote
 from gitops.errors import ContractError
-from gitops.manifest import Canary, FleetConfig, ServedModel, Shadow, Trial, UserConfig
 from gitops.seed import seed_environment
 from gitops.serve_keys import KNOWN_KEYS
 

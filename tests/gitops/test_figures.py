@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from gitops import promotion
+from gitops.contracts.serving import ServedModel
 from gitops.figures import Exporter, ExporterError, environment_samples, line_samples
-from gitops.manifest import ServedModel
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn

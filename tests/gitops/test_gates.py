@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gitops import bundle, environment
+from gitops.contracts.serving import Canary, ModelVersion, ServedModel, Shadow, Trial
 from gitops.environment import Environment
 from gitops.findings import Finding, Phase, explain, failed
 from gitops.gates import (
@@ -28,7 +29,6 @@ from gitops.gates import (
     serve_schema,
 )
 from gitops.layout import PROJECT_PATH, model_path, project_path, serve_config_path
-from gitops.manifest import Canary, ModelVersion, ServedModel, Shadow, Trial
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, NO_COMMIT, Repository, create_bare
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version, seed

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gitops.contracts.serving import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.errors import ContractError
 from gitops.health import Slot, assess, serve_message, slot_of
-from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.serve_api import Application, Deployment
 from gitops.status import HealthCode
 from gitops.wire import Answers, FleetMetadata, ReplicaMetadata

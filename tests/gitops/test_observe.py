@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gitops.contracts.serving import Canary, ServedModel
 from gitops.environment import Application, Environment, promote
-from gitops.manifest import Canary, ServedModel
 from gitops.observe import observe
 from gitops.seed import seed_environment, with_application
 from gitops.serve_api import ServeApi

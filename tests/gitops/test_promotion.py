@@ -11,22 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gitops.contracts.comparison import ComparedVersion, Comparison, Disagreement, McNemar, MetricDifference
+from gitops.contracts.serving import Canary, ModelVersion, Shadow, UserConfig
 from gitops.environment import Environment
 from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, Phase, failed
 from gitops.gates import Arrival
 from gitops.layout import PROJECT_PATH, model_path
-from gitops.manifest import (
-    Canary,
-    ComparedVersion,
-    Comparison,
-    Disagreement,
-    McNemar,
-    MetricDifference,
-    ModelVersion,
-    Shadow,
-    UserConfig,
-)
 from gitops.promotion import BranchKind, BranchName, Destination, to_yaml
 from gitops.pull_request import Remote, change_markdown, report_markdown
 from gitops.repository import MAIN, Repository

@@ -22,12 +22,14 @@ from prometheus_client import CollectorRegistry
 
 from gitops import bundle
 from gitops.attempt import ReconcileSettings
+from gitops.contracts.model import BundleManifest, EvidenceGrid, Probe, ThresholdChoice
+from gitops.contracts.project import Preprocessing, Training
+from gitops.contracts.serving import ServedModel
 from gitops.difference import with_kept
 from gitops.environment import GRPC_SERVICER, Environment
 from gitops.errors import StalledError
 from gitops.gates import POKE
 from gitops.layout import serve_config_path
-from gitops.manifest import BundleManifest, EvidenceGrid, Preprocessing, Probe, ServedModel, ThresholdChoice, Training
 from gitops.observe import observe
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gitops.manifest import ServedModel, UserConfig
+from gitops.contracts.serving import ServedModel, UserConfig
 from gitops.replicas import address_of, ask_replicas
 from gitops.serve_api import ServeDetails
 from tests.gitops.test_health import running

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gitops.contracts.serving import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.environment import Environment
 from gitops.errors import BundleError
-from gitops.manifest import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.report import Pass
 from gitops.serve_api import Application, ServeDetails
 from gitops.state import stable_json

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gitops.contracts.serving import ServedModel
 from gitops.environment import Environment, promote
-from gitops.manifest import ServedModel
 from gitops.seed import seed_environment
 from gitops.upgrade import AT_START, RESTARTING, Upgrade, forecast
 

@@ -8,16 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from gitops.contracts.base import Split
+from gitops.contracts.comparison import Comparison
+from gitops.contracts.model import CrossValidationResult, OutOfFold
+from gitops.contracts.project import CrossValidation, Preprocessing
+from gitops.contracts.serving import ServedModel
 from gitops.errors import BundleError, DataError
-from gitops.manifest import (
-    Comparison,
-    CrossValidation,
-    CrossValidationResult,
-    OutOfFold,
-    Preprocessing,
-    ServedModel,
-    Split,
-)
 from ray_jobs import compare as comparing
 from ray_jobs.compare import compare, compare_and_draw, judge
 from ray_jobs.dataset import Listing, Photograph, listing_file

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitops.contracts.base import Split
+from gitops.contracts.model import CrossValidationResult
+from gitops.contracts.project import Augmentation, CrossValidation, Memory, Training
 from gitops.errors import DataError, TrainingError
-from gitops.manifest import Augmentation, CrossValidation, CrossValidationResult, Memory, Split, Training
 from ray_jobs import cross_validate as stage_module
 from ray_jobs.cross_validate import cross_validate
 from ray_jobs.stage import PROGRESS_MARK, Stage

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gitops.contracts.project import DataSource, Project
 from gitops.errors import DataError
-from gitops.manifest import DataSource, Project
 from gitops.state import State
 from ray_jobs.dataset import extract, list_folder, listing_file, read_listing
 from ray_jobs.labels import class_of

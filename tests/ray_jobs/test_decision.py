@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from gitops.manifest import Calibration, Costs
+from gitops.contracts.model import Calibration
+from gitops.contracts.project import Costs
 from ray_jobs.decision import calibrate, calibrated_probabilities, calibrated_scores, choose_threshold
 from serve.predictor import scores_of
 

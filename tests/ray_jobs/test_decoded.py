@@ -10,8 +10,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.contracts.base import Split
 from gitops.errors import DataError
-from gitops.manifest import Split
 from ray_jobs.decoded import FOLDER, SplitImages, discard_old, load_split, read_samples
 from ray_jobs.stage import Stage
 from tests.stages import HEIGHT, SIZES, WIDTH, make_stage

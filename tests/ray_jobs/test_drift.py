@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.contracts.drift import DriftWindow
+from gitops.contracts.serving import ServedModel
 from gitops.errors import DataError
-from gitops.manifest import DriftWindow, ServedModel
 from gitops.status import now
 from monitoring import drift
 from monitoring.metrics import WindowOutcome

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.contracts.dataset import DatasetChanges, DatasetManifest
+from gitops.contracts.project import Preprocessing
 from gitops.errors import DataError
-from gitops.manifest import DatasetChanges, DatasetManifest, Preprocessing
 from gitops.state import write_atomically
 from ray_jobs import dataset, etl
 from ray_jobs.decoded import load_split

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitops.contracts.model import EvaluationReport, Prediction, TrainingResult
+from gitops.contracts.project import METRICS
 from gitops.errors import BundleError, DataError, TrainingError
-from gitops.manifest import METRICS, EvaluationReport, Prediction, TrainingResult
 from ray_jobs import evaluate as evaluating
 from ray_jobs import tracking
 from ray_jobs.evaluate import evaluate

@@ -5,14 +5,8 @@ import re
 
 import pytest
 
-from gitops.manifest import (
-    CrossValidation,
-    CrossValidationResult,
-    EvaluationReport,
-    Gate,
-    OutOfFold,
-    RobustnessSlice,
-)
+from gitops.contracts.model import CrossValidationResult, EvaluationReport, OutOfFold, RobustnessSlice
+from gitops.contracts.project import CrossValidation, Gate
 from ray_jobs import robustness, tracking
 from ray_jobs.evaluate import PAGE, evaluate
 from tests.bundles import put_bundle

@@ -14,15 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gitops import bundle
+from gitops.contracts.model import BundleManifest, CrossValidationResult, OutOfFold, ReferenceSample
+from gitops.contracts.project import Costs, CrossValidation
 from gitops.errors import TrainingError
-from gitops.manifest import (
-    BundleManifest,
-    Costs,
-    CrossValidation,
-    CrossValidationResult,
-    OutOfFold,
-    ReferenceSample,
-)
 from ray_jobs import export as exporting
 from ray_jobs import model
 from ray_jobs.convert import embedding_projection, load, logits_of, write_engine

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gitops import policies
-from gitops.manifest import Project
+from gitops.contracts.project import Project
 from ray_jobs.kubernetes import OPTIONS, Target, render, to_yaml
 from ray_jobs.stage import STAGES
 from ray_jobs.submit import SubmissionError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gitops.bundle import open_folder
+from gitops.contracts.drift import DriftWindow
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import DataError
-from gitops.manifest import DriftWindow, ModelVersion, ServedModel
 from gitops.status import now
 from monitoring.metrics import WindowOutcome
 from ray_jobs import dataset

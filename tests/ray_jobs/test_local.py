@@ -11,10 +11,11 @@ import psutil
 import pytest
 from rich.console import Console
 
+from gitops.contracts.project import Gate, Project
+from gitops.contracts.serving import ModelVersion
 from gitops.environment import Environment
 from gitops.errors import GateError
 from gitops.layout import PROJECT_PATH, project_path, serve_config_path
-from gitops.manifest import Gate, ModelVersion, Project
 from gitops.promotion import Destination, to_yaml
 from gitops.repository import MAIN, Repository, create_bare
 from gitops.seed import seed_environment, with_application

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 from ray_jobs.measures import dhash, phash
 from ray_jobs.split import FULL_BARS, HASH_SIDE
 from serve.preprocess import Pixels, align

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gitops.manifest import Memory, Preprocessing, Training
+from gitops.contracts.project import Memory, Preprocessing, Training
 from ray_jobs import model
 from ray_jobs.convert import load
 from ray_jobs.memory import FEATURES, PatchMemory, members_of, remember, to_remember

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from gitops.contracts.project import Preprocessing, Training
 from gitops.errors import TrainingError
-from gitops.manifest import Preprocessing, Training
 from ray_jobs import model
 from ray_jobs.torch_weights import read_torch_weights
 

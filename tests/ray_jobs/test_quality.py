@@ -6,8 +6,9 @@ from typing import Any
 import cv2
 import pytest
 
+from gitops.contracts.dataset import DatasetManifest, QualityReport, Quarantined
+from gitops.contracts.project import Assertion, Preprocessing
 from gitops.errors import ContractError, StageError
-from gitops.manifest import Assertion, DatasetManifest, Preprocessing, QualityReport, Quarantined
 from ray_jobs import dataset, etl, quality
 from ray_jobs.quality_page import describe
 from ray_jobs.stage import Stage

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gitops.contracts.model import EvaluationReport, ThresholdChoice
+from gitops.contracts.serving import ModelVersion
 from gitops.errors import BundleError, ContractError, TrainingError
-from gitops.manifest import EvaluationReport, ModelVersion, ThresholdChoice
 from gitops.promotion import to_yaml
 from ray_jobs import register as registering
 from ray_jobs import tracking

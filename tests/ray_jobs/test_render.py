@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 from ray_jobs.render import KINDS, kind_of, render, write
 from serve.preprocess import align
 

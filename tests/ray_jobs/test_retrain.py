@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import MergelineError
-from gitops.manifest import ModelVersion, ServedModel
 from gitops.promotion import Destination, Promotion, to_yaml
 from gitops.repository import Repository
 from gitops.state import locked

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gitops.bundle import open_folder
-from gitops.manifest import Preprocessing, RobustnessSlice
+from gitops.contracts.model import RobustnessSlice
+from gitops.contracts.project import Preprocessing
 from ray_jobs.robustness import VARIATIONS, measure
 from serve.predictor import Predictor
 from serve.preprocess import align

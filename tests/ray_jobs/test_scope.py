@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gitops.contracts.project import Preprocessing, Project
 from gitops.errors import DataError
-from gitops.manifest import Preprocessing, Project
 from ray_jobs import scope
 from ray_jobs.dataset import list_folder
 from ray_jobs.learner import LEAST_REMEMBERED

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
+from gitops.contracts.base import Split
+from gitops.contracts.project import SplitShares
 from gitops.errors import DataError
-from gitops.manifest import Split, SplitShares
 from ray_jobs.split import (
     FULL_BARS,
     HASH_SIDE,

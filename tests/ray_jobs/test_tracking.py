@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gitops.manifest import EpochMetrics
+from gitops.contracts.model import EpochMetrics
 from gitops.state import State
 from ray_jobs import tracking
 from tests.stages import make_stage

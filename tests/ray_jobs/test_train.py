@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitops.contracts.base import Split
+from gitops.contracts.project import Augmentation, Memory, Training
 from gitops.errors import TrainingError
-from gitops.manifest import Augmentation, Memory, Split, Training
 from ray_jobs import learner
 from ray_jobs.augment import NOTHING, dropout_mask, random_of, vary
 from ray_jobs.decoded import load_split

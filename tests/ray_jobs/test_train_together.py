@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gitops.manifest import Augmentation, EpochMetrics, Memory, Split, Training, TrainingResult
+from gitops.contracts.base import Split
+from gitops.contracts.model import EpochMetrics, TrainingResult
+from gitops.contracts.project import Augmentation, Memory, Training
 from ray_jobs.learner import PROGRESS_FILE, Progress
 from ray_jobs.stage import Stage
 from ray_jobs.train import MODEL_FILE, train

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gitops.contracts.serving import ServedModel, Trial, UserConfig
 from gitops.environment import GRPC_SERVICER
-from gitops.manifest import ServedModel, Trial, UserConfig
 from gitops.serve_api import ServeApi
 from monitoring.metrics import Metric
 from ray_jobs.cluster import free_port

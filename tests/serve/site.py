@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from gitops.bundle import fetch
-from gitops.manifest import ServedModel, Trial
+from gitops.contracts.serving import ServedModel, Trial
 from gitops.status import Journal
 from monitoring.metrics import Meters, Metric
 from serve.assembly import assemble

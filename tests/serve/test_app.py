@@ -19,9 +19,9 @@ import httpx
 import numpy as np
 import pytest
 
+from gitops.contracts.serving import ServedModel, UserConfig
 from gitops.errors import BundleError, ContractError, MergelineError
 from gitops.health import serve_message
-from gitops.manifest import ServedModel, UserConfig
 from gitops.serve_api import Application
 from monitoring import metrics
 from monitoring.configuration import rule_files

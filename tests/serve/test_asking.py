@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from gitops.contracts.serving import Canary, ServedModel
 from gitops.errors import MergelineError
 from gitops.layout import serve_config_path
-from gitops.manifest import Canary, ServedModel
 from gitops.repository import create_bare
 from gitops.seed import seed_environment
 from gitops.state import State

@@ -7,7 +7,8 @@ import cv2
 import httpx
 import pytest
 
-from gitops.manifest import DriftFinding, DriftWindow, ServedModel
+from gitops.contracts.drift import DriftFinding, DriftWindow
+from gitops.contracts.serving import ServedModel
 from gitops.status import now
 from monitoring.metrics import DriftKind, WindowOutcome
 from serve.windows import Row, WindowFolder

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from pydantic_core import to_json
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from monitoring import metrics
 from monitoring.metrics import RequestStage
 from serve.protocol import ErrorAnswer, ExplainedAnswer, FormAnswer, ImageAnswer, InferenceError, ModelMetadata

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster
 from tests.processes import processes_named

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gitops.manifest import Canary, Feedback, ServedModel
+from gitops.contracts.dataset import Feedback
+from gitops.contracts.serving import Canary, ServedModel
 from monitoring import metrics
 from monitoring.metrics import Meters
 from serve.endpoints import Endpoints

@@ -11,8 +11,8 @@ import grpc
 import httpx
 import pytest
 
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError, MergelineError
-from gitops.manifest import ServedModel
 from monitoring import metrics
 from serve.assembly import assemble
 from serve.endpoints import Endpoints

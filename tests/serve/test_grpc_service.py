@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ray.serve.grpc_util import RayServegRPCContext
 
-from gitops.manifest import Canary, ServedModel
+from gitops.contracts.serving import Canary, ServedModel
 from monitoring import metrics
 from serve.endpoints import Endpoints
 from serve.grpc_service import InferenceService

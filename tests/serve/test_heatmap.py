@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gitops.manifest import EvidenceGrid, Preprocessing
+from gitops.contracts.model import EvidenceGrid
+from gitops.contracts.project import Preprocessing
 from serve.heatmap import Evidence, show
 from serve.preprocess import Pixels, align
 

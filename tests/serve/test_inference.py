@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from monitoring import metrics
 from serve import inference
 from serve.inference import InferenceAnswer

@@ -1,6 +1,6 @@
 import pytest
 
-from gitops.manifest import Feedback
+from gitops.contracts.dataset import Feedback
 from serve.live_accuracy import LEAST_FEEDBACK, live_accuracy
 
 

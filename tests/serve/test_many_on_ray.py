@@ -10,9 +10,10 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Response, expect
 
 from gitops.attempt import ReconcileSettings
+from gitops.contracts.project import Preprocessing
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import ContractError, GateError
 from gitops.layout import PROJECT_PATH, project_path, serve_config_path
-from gitops.manifest import ModelVersion, Preprocessing, ServedModel
 from gitops.promotion import Destination
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare

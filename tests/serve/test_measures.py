@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 from serve.measures import Measures, measure
 from serve.preprocess import Pixels, align
 from tests.photographs import screw

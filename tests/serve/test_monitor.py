@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gitops.contracts.dataset import Feedback
+from gitops.contracts.drift import DriftWindow
+from gitops.contracts.serving import ServedModel
 from gitops.errors import ContractError
-from gitops.manifest import DriftWindow, Feedback, ServedModel
 from monitoring import drift
 from monitoring.drift import CONFIDENCE, SCORE
 from serve.feedback import LINES

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from serve.windows import windows_below
 from tests.bundles import make_bundle
 from tests.conftest import RayCluster

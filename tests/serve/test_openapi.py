@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from serve.assembly import assemble
 from serve.endpoints import Endpoints
 from serve.feedback import FeedbackFolder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Dialog, FilePayload, Page, Route, expect
 
-from gitops.manifest import Canary, ServedModel, Shadow, Trial
+from gitops.contracts.serving import Canary, ServedModel, Shadow, Trial
 from gitops.status import Health, Journal, Status, Sync, now
 from gitops.turn import Turn
 from ray_jobs import dataset

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gitops import bundle
+from gitops.contracts.model import InferencePrecision
 from gitops.errors import BundleError
-from gitops.manifest import InferencePrecision
 from ray_jobs.probe import draw_probe
 from serve.predictor import Judgement, Predictor, computes_in, decide, scores_of
 from serve.preprocess import ImageError, Pixels, decode, find_part

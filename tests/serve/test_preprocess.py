@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gitops.manifest import Preprocessing
+from gitops.contracts.project import Preprocessing
 from ray_jobs.render import render
 from serve.preprocess import (
     ImageError,

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from gitops.state import locked
 from tests.bundles import make_bundle
 from tests.serve.conftest import ARGUMENTS, DEADLINE_SECONDS, Service

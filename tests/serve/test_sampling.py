@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from serve import sampling
 from serve.assembly import assemble
 from serve.endpoints import Endpoints

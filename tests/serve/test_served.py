@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from gitops import promotion
+from gitops.contracts.serving import Canary, ServedModel, Trial
 from gitops.errors import ContractError
-from gitops.manifest import Canary, ServedModel, Trial
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Status, Sync, now
 from gitops.turn import Turn

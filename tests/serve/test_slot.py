@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gitops import bundle
-from gitops.manifest import Canary, ServedModel, Shadow
+from gitops.contracts.serving import Canary, ServedModel, Shadow
 from serve import slot as slot_module
 from serve.predictor import Predictor
 from serve.slot import ModelSlot

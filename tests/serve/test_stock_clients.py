@@ -10,7 +10,7 @@ import grpc
 import httpx
 import pytest
 
-from gitops.manifest import Canary, ServedModel
+from gitops.contracts.serving import Canary, ServedModel
 from gitops.serve_api import ServeApi
 from ray_jobs.cluster import free_port
 from serve.open_inference_pb2 import (

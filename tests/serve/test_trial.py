@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gitops.manifest import Canary, ServedModel, Shadow
+from gitops.contracts.serving import Canary, ServedModel, Shadow
 from monitoring import metrics
 from serve.assembly import assemble
 from serve.endpoints import Endpoints

@@ -12,8 +12,8 @@ import pytest
 
 from gitops import bundle
 from gitops.attempt import ReconcileSettings
+from gitops.contracts.serving import ModelVersion
 from gitops.layout import PROJECT_PATH, serve_config_path
-from gitops.manifest import ModelVersion
 from gitops.promotion import Destination
 from gitops.reconcile import Reconciler
 from gitops.repository import MAIN, Repository, create_bare

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from gitops.manifest import ServedModel
+from gitops.contracts.serving import ServedModel
 from monitoring.metrics import RequestStage
 from serve.predictor import Judgement, Predictor
 from serve.preprocess import ImageError

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gitops.contracts.dataset import ImageFinding, QualityReport
+from gitops.contracts.project import Assertion, Project
+from gitops.contracts.serving import ModelVersion, ServedModel
 from gitops.errors import ContractError
-from gitops.manifest import Assertion, ImageFinding, ModelVersion, Project, QualityReport, ServedModel
 from tests.gitops.deployments import PROJECT, make_version
 
 ROOT = Path(__file__).parents[2]
