@@ -157,13 +157,7 @@ def status_of(environment: str, found: Pass, error: MergelineError | None) -> St
 def _resource(found: Pass, name: str) -> Resource:
     app = found.environment.applications.get(name) if found.environment else None
     wanted = app.wanted if app and isinstance(app.wanted, UserConfig) else None
-    health = found.health(name)
-    served = tuple(sorted({model for answer in found.asked(name).by_replica.values() for model in answer.in_memory}))
-    before = next((resource for resource in found.previous.resources if resource.name == name), None)
-    if before and found.has_replicas(name) and found.asked(name) == NO_ANSWERS:
-        # Nobody asks them while Serve tells them of a change, or while one is about to be applied: they go on answering.
-        served = before.served
-        health = health if name in found.answers else before.health
+    health, served = _health_and_served(found, name)
     extra = name in found.left_over
     code: SyncCode = "Unknown"
     if found.differences is not None:
@@ -178,6 +172,15 @@ def _resource(found: Pass, name: str) -> Resource:
         fleet=tuple(app.wanted.models.values()) if app and isinstance(app.wanted, FleetConfig) else None,
         served=served,
     )
+
+
+def _health_and_served(found: Pass, name: str) -> tuple[Health, tuple[str, ...]]:
+    health, answers = found.health(name), found.asked(name)
+    before = next((resource for resource in found.previous.resources if resource.name == name), None)
+    if before and answers == NO_ANSWERS and found.has_replicas(name):
+        # Nobody asks them while Serve tells them of a change, or just before one is applied: they go on answering.
+        return (health if name in found.answers else before.health), before.served
+    return health, tuple(sorted({model for answer in answers.by_replica.values() for model in answer.in_memory}))
 
 
 def _sync(found: Pass) -> Sync:
