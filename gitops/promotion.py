@@ -183,10 +183,10 @@ class Destination:
         model = place.target.model
         if model is None:
             raise ContractError(
-                f"{self.environment} serves nothing beside which {candidate} could be tried: promote a version"
+                f"{place.where} serves nothing beside which {candidate} could be tried: promote a version"
             )
         if model.version == candidate.version:
-            raise ContractError(f"{self.environment} serves {candidate} already: try another version")
+            raise ContractError(f"{place.where} serves {candidate} already: try another version")
         if place.target.trial and place.target.trial.model != candidate:
             place.refuse_trial()
         trial: Trial
@@ -200,7 +200,7 @@ class Destination:
             does = f"{candidate} answers {percent} % of the requests, {model} the others."
         if place.target.trial == trial:
             return Promotion(title, None, place.tip, merged=True)
-        purpose = f"{does} `mergeline promote --to {self.environment} --finish` promotes it, `--abort` takes it away."
+        purpose = f"{does} `{place.command} --finish` promotes it, `--abort` takes it away."
         files = place.files(model, trial) | place.manifest(version)
         proposal = _Proposal(place.branch(trial.kind, candidate), title, files, version, purpose, comparison)
         return place.propose(proposal, merge=merge)
@@ -273,6 +273,8 @@ class _Place:
     text: str
     """The environment's file."""
     target: ModelTarget
+    application: str | None
+    """The application that was asked for."""
 
     @classmethod
     def of(cls, destination: Destination, model: str | None) -> "_Place":
@@ -283,8 +285,19 @@ class _Place:
             known = ", ".join(filter(None, environments)) or "none"
             raise GitError(f"{repository.location} has no environment {name!r} (no {path}); it has {known}")
         text = repository.read(tip, path)
-        return cls(
-            repository, name, tip, text, Environment.parse(text, path).find(destination.application, model, path)
+        target = Environment.parse(text, path).find(destination.application, model, path)
+        return cls(repository, name, tip, text, target, destination.application)
+
+    @property
+    def where(self) -> str:
+        """For errors: several applications of an environment may serve a model of the same name."""
+        return self.environment + (f", application {self.application}," if self.application else "")
+
+    @property
+    def command(self) -> str:
+        """What ends a trial here, with `--finish` or `--abort`."""
+        return f"mergeline promote --to {self.environment}" + (
+            f" --application {self.application}" if self.application else ""
         )
 
     def branch(self, kind: BranchKind, model: ServedModel) -> BranchName:
@@ -313,16 +326,16 @@ class _Place:
     def refuse_trial(self) -> None:
         """Leave a trial to whoever began it."""
         if self.target.trial:
-            end = f"`mergeline promote --to {self.environment}` with --finish or --abort"
-            raise ContractError(f"{self.environment} has a {self.target.trial}: end that first, by {end}")
+            end = f"`{self.command}` with --finish or --abort"
+            raise ContractError(f"{self.where} has a {self.target.trial}: end that first, by {end}")
 
     def trial(self, version: str | None) -> tuple[ServedModel, Trial]:
         """The model that is served, and what is tried beside it: of `version`, if one is given."""
         model, trial = self.target.model, self.target.trial
         if model is None or trial is None:
-            raise ContractError(f"{self.environment} tries no version: there is nothing to end")
+            raise ContractError(f"{self.where} tries no version: there is nothing to end")
         if version not in (None, trial.model.version):
-            raise ContractError(f"{self.environment} has a {trial}, not one of version {version}")
+            raise ContractError(f"{self.where} has a {trial}, not one of version {version}")
         return model, trial
 
     def model_before(self) -> tuple[ServedModel, str]:

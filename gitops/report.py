@@ -88,7 +88,17 @@ class Pass:
 
     def health(self, name: str) -> Health:
         """How an application is."""
-        return assess(name, self.living(name), self.slot(name), self.answers.get(name, NO_ANSWERS))
+        return assess(name, self.living(name), self.slot(name), self.asked(name))
+
+    def asked(self, name: str) -> Answers:
+        """What an application's replicas said; nothing where they were not asked."""
+        return self.answers.get(name, NO_ANSWERS)
+
+    def has_replicas(self, name: str) -> bool:
+        """Whether replicas run that have a model to answer with."""
+        live, slot = self.living(name), self.slot(name)
+        deployment = live.deployments.get(slot.deployment) if live and slot and not slot.is_empty else None
+        return bool(deployment and deployment.running)
 
     def would_lose(self, target: ModelTarget, model: ServedModel) -> bool:
         """Whether something runs at a target that would be told to load `model`, and has not been told so yet."""
@@ -98,7 +108,7 @@ class Pass:
 
     def hopeless(self) -> list[str]:
         """Applications of which a bundle cannot be had and nothing answers: there is nothing to wait for."""
-        silent = [name for name in self.damaged if not self.answers.get(name, NO_ANSWERS).by_replica]
+        silent = [name for name in self.damaged if not self.asked(name).by_replica]
         waiting = [name for name in silent if (app := self.living(name)) and app.status != "DEPLOY_FAILED"]
         return [name for name in waiting if self.health(name).status != "Healthy"]
 
@@ -148,7 +158,7 @@ def status_of(environment: str, found: Pass, error: MergelineError | None) -> St
 def _resource(found: Pass, name: str) -> Resource:
     app = found.environment.applications.get(name) if found.environment else None
     wanted = app.wanted if app and isinstance(app.wanted, UserConfig) else None
-    answers = found.answers.get(name, NO_ANSWERS).by_replica.values()
+    health, served = _health_and_served(found, name)
     extra = name in found.left_over
     code: SyncCode = "Unknown"
     if found.differences is not None:
@@ -156,13 +166,22 @@ def _resource(found: Pass, name: str) -> Resource:
     return Resource(
         name=name,
         status=code,
-        health=found.health(name),
+        health=health,
         requires_pruning=extra,
         wanted=wanted.model if wanted else None,
         trial=wanted.trial if wanted else None,
         fleet=tuple(app.wanted.models.values()) if app and isinstance(app.wanted, FleetConfig) else None,
-        served=tuple(sorted({model for answer in answers for model in answer.in_memory})),
+        served=served,
     )
+
+
+def _health_and_served(found: Pass, name: str) -> tuple[Health, tuple[str, ...]]:
+    health, answers = found.health(name), found.asked(name)
+    before = next((resource for resource in found.previous.resources if resource.name == name), None)
+    if before and answers == NO_ANSWERS and found.has_replicas(name):
+        # Nobody asks them while Serve tells them of a change, or just before one is applied: they go on answering.
+        return (health if name in found.answers else before.health), before.served
+    return health, tuple(sorted({model for answer in answers.by_replica.values() for model in answer.in_memory}))
 
 
 def _sync(found: Pass) -> Sync:

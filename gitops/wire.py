@@ -61,8 +61,11 @@ class ReplicaMetadata(Contract):
 
     @property
     def in_memory(self) -> tuple[str, ...]:
-        """What answers, as `version@sha256:digest`."""
-        return (f"{self.version}@sha256:{self.sha256}",) if self.sha256 else ()
+        """What answers, each `version@sha256:digest`: the model, and a candidate that has its share of the requests."""
+        canary = self.trial if self.trial and self.trial.kind == "canary" and self.trial.loaded else None
+        answering = [(self.version, self.sha256), *([(canary.version, canary.sha256)] if canary else [])]
+        # Without the model a candidate answers nobody who does not ask for it.
+        return tuple(f"{version}@sha256:{digest}" for version, digest in answering) if self.sha256 else ()
 
     def serves(self, wanted: UserConfig | FleetConfig) -> bool:
         """Whether this replica's answers come from the wanted model, and it tries what is wanted beside it."""

@@ -175,11 +175,17 @@ def _serving() -> Dashboard:
                 "reqps",
             ),
             Panel("Time to the answer", quantiles, "s", about="In the replica; what waits for one is not in it."),
-            _lines(
+            Panel(
                 "Photographs judged",
-                _rate(m.JUDGEMENTS.exported, "model_version, label"),
-                "version {{model_version}} {{label}}",
+                (
+                    Query(_rate(m.JUDGEMENTS.exported, "model_version, label"), "version {{model_version}} {{label}}"),
+                    Query(
+                        _rate(m.SHADOW_JUDGEMENTS.exported, "model_version, label"),
+                        "shadow of version {{model_version}} {{label}}",
+                    ),
+                ),
                 "ops",
+                about="A shadow's are not answered.",
             ),
             Panel("Scores", scores, "percentunit", about="The probability that a part is not good."),
         ),
@@ -187,7 +193,13 @@ def _serving() -> Dashboard:
     inside = Row(
         "Inside of the replicas",
         (
-            _lines("Time by stage, mean", _mean(m.REQUEST_STAGE_SECONDS, "stage"), "{{stage}}", "s"),
+            _lines(
+                "Time by stage, mean",
+                _mean(m.REQUEST_STAGE_SECONDS, "stage"),
+                "{{stage}}",
+                "s",
+                "About: Ray takes each time for the middle of its histogram's bucket.",
+            ),
             _lines("Photographs of a request, mean", _mean(m.REQUEST_PHOTOGRAPHS, "application"), "{{application}}"),
             _lines(
                 "Requests in replicas",

@@ -175,7 +175,8 @@ REQUEST_PHOTOGRAPHS = Metric(
     PREFIX + "request_photographs",
     "histogram",
     "Photographs of one request that were judged.",
-    buckets=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    # Ray exports a histogram's sum as if each value were in the middle of its bucket: of one and of two that is so.
+    buckets=(0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5),
 )
 JUDGEMENTS = Metric(
     PREFIX + "judgements",

@@ -284,7 +284,7 @@ class Predictor:
             raise BundleError(
                 f"bundle {self.digest[:12]}: its probe {probe.path} scores {answer.score:.4f} here, and "
                 f"{probe.score:.4f} where it was exported (at most {probe.tolerance} apart): do not serve it; export "
-                f"it again with the engine and preprocessing installed here ({self.manifest.frameworks} made it)"
+                f"it again with the engine and preprocessing installed here (made by {_makers(self.manifest)})"
             )
         return answer.score
 
@@ -379,10 +379,20 @@ def _compile(
     except RuntimeError as error:
         raise BundleError(
             f"bundle {folder}: OpenVINO {openvino.__version__} cannot load {manifest.engine_file} (made by "
-            f"{manifest.frameworks}): {error}. Export the model again with the version installed here"
+            f"{_makers(manifest)}): {_reason(error)}. Export the model again with the version installed here"
         ) from error
     _check_signature(folder, manifest, model)
     return model
+
+
+def _makers(manifest: BundleManifest) -> str:
+    return ", ".join(f"{name} {version}" for name, version in manifest.frameworks.items())
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, in one line and without the places in its own source."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("Exception from "))
 
 
 def _check_signature(folder: Path, manifest: BundleManifest, model: "openvino.CompiledModel") -> None:

@@ -57,7 +57,7 @@ function trialLine(trial, model) {
   if (!trial) return null;
   if (!trial.loaded) return element("p", "notice", `A ${trial.kind} of version ${trial.version} is wanted, but not loaded${trial.load_error ? `: ${trial.load_error}` : " yet"}.`);
   const does = trial.kind === "canary" ? `answers ${trial.percent} % of the requests` : "judges the same photographs afterwards, and answers none";
-  return element("p", "soft", element("strong", "", `${trial.kind === "canary" ? "Canary" : "Shadow"}: version ${trial.version} `), `${does} (bundle `, code(trial.sha256), `, beside version ${model.version}).`);
+  return element("p", "soft trial", element("strong", "", `${trial.kind === "canary" ? "Canary" : "Shadow"}: version ${trial.version} `), `${does} (bundle `, code(trial.sha256), `, beside version ${model.version}).`);
 }
 
 function environmentBox(found) {

@@ -406,6 +406,19 @@ def test_an_abort_needs_no_manifest_of_what_is_served(
     assert report_markdown(None, [], purpose="Why.").startswith("Why.\n\n| gate |")
 
 
+def test_an_application_that_was_named_is_named_in_what_to_type(
+    repository: Repository, version: ModelVersion, candidate: ModelVersion
+) -> None:
+    place = Destination(repository, "local", "screw")
+    place.try_beside(candidate, 10, merge=True)
+    assert "`mergeline promote --to local --application screw --finish`" in _message(repository, MAIN + "^2")[2]
+    reason = "local, application screw, has a .*: end that first, by `mergeline promote --to local --application screw`"
+    with pytest.raises(ContractError, match=reason):
+        place.promote(version)
+    with pytest.raises(ContractError, match="local, application screw, serves screw 1 already"):
+        place.try_beside(version, 10)
+
+
 def test_while_a_version_is_tried_nothing_else_is_promoted(
     repository: Repository, version: ModelVersion, candidate: ModelVersion, tmp_path: Path
 ) -> None:

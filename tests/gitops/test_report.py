@@ -7,10 +7,10 @@ import pytest
 from gitops.contracts.serving import Canary, FleetConfig, ServedModel, UserConfig
 from gitops.environment import Environment
 from gitops.errors import BundleError
-from gitops.report import Pass
+from gitops.report import Pass, status_of
 from gitops.serve_api import Application, ServeDetails
 from gitops.state import stable_json
-from gitops.status import Status
+from gitops.status import Health, Resource, Status
 from gitops.wire import NO_ANSWERS, Answers, ReplicaMetadata
 
 ONE, TWO, THREE = (
@@ -33,8 +33,11 @@ def entry(wanted: UserConfig | FleetConfig) -> dict[str, Any]:
     }
 
 
-def live(wanted: UserConfig | FleetConfig, status: str = "RUNNING") -> ServeDetails:
-    app = Application.parse({"name": "screw", "status": status, "deployed_app_config": entry(wanted)}, "a test")
+def live(wanted: UserConfig | FleetConfig, status: str = "RUNNING", replicas: str = "") -> ServeDetails:
+    running = [{"replica_id": replica, "state": "RUNNING"} for replica in replicas]
+    deployments = {"Classifier": {"name": "Classifier", "status": "UPDATING", "replicas": running}} if running else {}
+    raw = {"name": "screw", "status": status, "deployed_app_config": entry(wanted), "deployments": deployments}
+    app = Application.parse(raw, "a test")
     return ServeDetails(applications={"screw": app})
 
 
@@ -87,3 +90,24 @@ def test_what_has_no_bundle_and_no_replica_is_not_waited_for(
     assert found.hopeless() == []
     found.damaged, found.answers = {"screw": BundleError("gone")}, {"screw": answers}
     assert found.hopeless() == hopeless
+
+
+@pytest.mark.parametrize(
+    ("running", "answers", "status", "served"),
+    [
+        # Before a change is applied, and while Serve tells the replicas of it, nobody asks them.
+        (live(CANARY, replicas="a"), {}, "Healthy", ("1",)),
+        (live(CANARY, "DEPLOYING", "a"), {"screw": NO_ANSWERS}, "Progressing", ("1",)),
+        (live(CANARY, "DEPLOYING"), {"screw": NO_ANSWERS}, "Progressing", ()),  # a new cluster: none is there yet
+        (live(CANARY, replicas="a"), {"screw": Answers({}, "connection refused")}, "Degraded", ()),
+        (NOTHING, {}, "Missing", ()),
+    ],
+)
+def test_replicas_that_are_not_asked_serve_what_they_served(
+    running: ServeDetails, answers: dict[str, Answers], status: str, served: tuple[str, ...]
+) -> None:
+    before = Resource(name="screw", health=Health(status="Healthy"), served=("1",))
+    found = Pass(previous=Status(environment="local", resources=(before,)), live=running, answers=answers)
+    found.desired = {"applications": [entry(CANARY)]}
+    (resource,) = status_of("local", found, None).resources
+    assert (resource.health.status, resource.served) == (status, served)

@@ -30,3 +30,18 @@ def test_further_keys_are_passed_over_where_that_is_asked_for(
         kind.parse(newer, "a test")
     with pytest.raises(ContractError, match="load_error: Field required"):
         kind.parse({key: value for key, value in said.items() if key != "load_error"}, "a test", extra="ignore")
+
+
+@pytest.mark.parametrize(
+    ("changed", "versions"),
+    [
+        ({"trial": None}, ["1"]),
+        ({"trial": {**TRIAL, "kind": "canary", "percent": 10, "loaded": True}}, ["1", "2"]),
+        ({"trial": {**TRIAL, "kind": "canary", "percent": 10}}, ["1"]),
+        ({"trial": {**TRIAL, "loaded": True}}, ["1"]),  # a shadow answers nobody
+        ({"trial": {**TRIAL, "kind": "canary", "percent": 10, "loaded": True}, "version": None, "sha256": None}, []),
+    ],
+)
+def test_a_replica_answers_with_the_model_and_with_a_canary(changed: dict[str, Any], versions: list[str]) -> None:
+    said = ReplicaMetadata.parse({**REPLICA, "version": "1", "sha256": "1" * 64, **changed}, "a test")
+    assert [answer.partition("@")[0] for answer in said.in_memory] == versions

@@ -1,10 +1,11 @@
 """The declarations, and what is made of them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from monitoring.metrics import GROUPS, MOST_VALUES, OTHER, Bounded, Metric, Outcome, page
+from monitoring.metrics import GROUPS, MOST_VALUES, OTHER, REQUEST_PHOTOGRAPHS, Bounded, Metric, Outcome, page
 
 ROOT = Path(__file__).parents[2]
 DECLARED = [metric for group in GROUPS.values() for metric in group]
@@ -23,6 +24,14 @@ def test_a_declaration_is_whole(metric: Metric) -> None:
     assert bool(metric.buckets) == (metric.kind == "histogram")
     assert list(metric.buckets) == sorted(set(metric.buckets))
     assert metric.values.keys() <= set(metric.labels)
+
+
+def test_the_mean_of_a_requests_photographs_is_right_where_there_are_one_or_two() -> None:
+    # Ray exports the sum of a histogram as if each value were the middle of its bucket.
+    edges = (0.0, *REQUEST_PHOTOGRAPHS.buckets)
+    middles = {(low, high): (low + high) / 2 for low, high in pairwise(edges)}
+    for photographs in (1, 2):
+        assert [middle for (low, high), middle in middles.items() if low < photographs <= high] == [photographs]
 
 
 def test_names_are_declared_once() -> None:

@@ -672,6 +672,7 @@ def test_what_is_tried_stands_below_what_is_served(browser: Browser, place: Plac
         page.goto(f"{url}/#served")
         expect(page.locator("#served h1")).to_have_text("screw version 7")
         expect(page.locator("#served")).to_contain_text(f"{kind.title()}: version 8 {says}")
+        expect(page.locator("#served .trial")).to_have_css("margin-bottom", "14px")  # else it touches the box below
         page.goto(f"{url}/#inspect")
         page.set_input_files("#files", place.files("light.png", "middle.png", "dark.png"))
         expect(page.locator(JUDGED)).to_have_count(3)
