@@ -7,12 +7,11 @@ until it is finished, which promotes it, or aborted. A rollback is the way back 
 import hashlib
 import io
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
@@ -30,29 +29,6 @@ from gitops.repository import MAIN, Repository
 BranchKind = Literal["promote", "canary", "shadow", "finish", "abort", "rollback"]
 _FILES_TRAILER = "Mergeline-Files"
 """By which a promotion knows a commit as its own: the digest of the files that it writes."""
-_BRANCH = re.compile(rf"^({'|'.join(get_args(BranchKind))})/([a-z0-9-]+)/([a-z0-9-]+)-([1-9][0-9]{{0,8}})\Z")
-
-
-@dataclass(frozen=True)
-class BranchName:
-    """`<kind>/<environment>/<name>-<version>`: the version is the one that is promoted, tried, or returned to."""
-
-    kind: BranchKind
-    environment: str
-    name: str
-    version: str
-
-    def __str__(self) -> str:
-        """The branch's name."""
-        return f"{self.kind}/{self.environment}/{self.name}-{self.version}"
-
-    @classmethod
-    def parse(cls, branch: str) -> "BranchName | None":
-        """What a branch is for; None for a branch of another kind."""
-        match = _BRANCH.match(branch)
-        if match is None:
-            return None
-        return cls(cast("BranchKind", match[1]), match[2], match[3], match[4])
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class _Proposal:
-    branch: BranchName
+    branch: str
     title: str
     files: dict[str, str]
     version: ModelVersion | None
@@ -300,8 +276,11 @@ class _Place:
             f" --application {self.application}" if self.application else ""
         )
 
-    def branch(self, kind: BranchKind, model: ServedModel) -> BranchName:
-        return BranchName(kind, self.environment, model.name, model.version)
+    def branch(self, kind: BranchKind, model: ServedModel) -> str:
+        """The branch for a version: the one that is promoted, tried, or returned to."""
+        name = self.target.application.name
+        # Else of two applications that serve a model of the same name one's branch would replace the other's.
+        return f"{kind}/{self.environment}/{model.name}-{model.version}" + (f"@{name}" if name != model.name else "")
 
     def files(self, model: ServedModel, trial: Trial | None = None) -> dict[str, str]:
         """The environment's file where it serves `model`, and tries `trial` beside it."""
@@ -355,7 +334,7 @@ class _Place:
 
     def propose(self, proposal: _Proposal, *, merge: bool) -> Promotion:
         """Judge first, so that nothing is pushed that shall be merged and cannot be."""
-        repository, branch = self.repository, str(proposal.branch)
+        repository, branch = self.repository, proposal.branch
         findings = tuple(gates.check_files(repository, self.tip, proposal.files))
         refused = failed(findings)
         if merge and refused:
@@ -374,7 +353,7 @@ class _Place:
 
     def _commit(self, proposal: _Proposal) -> str:
         """Push the branch; one that is there already stays if it does exactly this, or if somebody has worked on it."""
-        branch = str(proposal.branch)
+        branch = proposal.branch
         present = self.repository.tip(branch)
         if present:
             if self._does(present, proposal.files):

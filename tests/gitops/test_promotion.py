@@ -5,11 +5,9 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gitops.contracts.comparison import ComparedVersion, Comparison, Disagreement, McNemar, MetricDifference
 from gitops.contracts.serving import Canary, ModelVersion, Shadow, UserConfig
@@ -18,13 +16,12 @@ from gitops.errors import ContractError, GateError, GitError
 from gitops.findings import Finding, Phase, failed
 from gitops.gates import Arrival
 from gitops.layout import PROJECT_PATH, model_path
-from gitops.promotion import BranchKind, BranchName, Destination, to_yaml
+from gitops.promotion import Destination, to_yaml
 from gitops.pull_request import Remote, change_markdown, report_markdown
 from gitops.repository import MAIN, Repository
 from tests.gitops.deployments import LOCAL, PROJECT, git, make_repository, make_version
 from tests.http_server import Handler, listening
 
-LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
 BRANCH = "promote/local/screw-1"
 
 
@@ -212,6 +209,18 @@ def test_an_environment_or_application_that_is_none_names_the_known_ones(
         Destination(repository, "moon").promote(version)
     with pytest.raises(ContractError, match=r"no application 'nut' .*\(screw\)"):
         Destination(repository, "local", "nut").promote(version)
+
+
+def test_two_applications_with_a_model_of_one_name_have_branches_of_their_own(
+    repository: Repository, version: ModelVersion
+) -> None:
+    config = Environment.parse(repository.read(MAIN, LOCAL), LOCAL).config
+    config["applications"].append(config["applications"][0] | {"name": "second", "route_prefix": "/second"})
+    repository.commit(MAIN, MAIN, {LOCAL: json.dumps(config, indent=1)}, "A second one")
+    one, other = (Destination(repository, "local", name).promote(version) for name in ("screw", "second"))
+    assert (one.branch, other.branch) == (BRANCH, f"{BRANCH}@second")
+    assert _served(repository, BRANCH) == "1"
+    assert _served(repository, f"{BRANCH}@second") is None
 
 
 def test_environments_are_promoted_one_by_one(repository: Repository, version: ModelVersion) -> None:
@@ -477,17 +486,6 @@ def test_a_candidate_needs_the_evidence_of_a_promotion_and_an_abort_none(
 
 
 # --- names and texts --------------------------------------------------------------------------------------------------
-
-
-@given(kind=st.sampled_from(get_args(BranchKind)), environment=LABELS, name=LABELS, version=st.integers(1, 999_999_999))
-def test_branch_names_are_read_back(kind: BranchKind, environment: str, name: str, version: int) -> None:
-    branch = BranchName(kind, environment, name, str(version))
-    assert BranchName.parse(str(branch)) == branch
-
-
-@pytest.mark.parametrize("branch", ["main", "promote/local/screw", "promote/screw-1", "promote/a/b-01", f"x/{BRANCH}"])
-def test_other_branches_are_for_nothing_known(branch: str) -> None:
-    assert BranchName.parse(branch) is None
 
 
 def test_a_version_is_written_so_that_it_is_read_back(version: ModelVersion) -> None:
