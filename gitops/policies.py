@@ -191,7 +191,8 @@ def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Find
             ports = {found.get("name"): found.get("containerPort") for found in dicts(container, "ports")}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
-                    there = f"the port `{name}` of {name_of(item)}, {group}, another one: {ports.get(name)}"
+                    port = f"the port `{name}` of {name_of(item)}, {group}"
+                    there = f"{port}, another one: {ports[name]}" if name in ports else f"{port}, is not said"
                     found = f"serve-config.yaml: {option}.port is {asked}, {there}"
                     yield refuse("http", found, "give both the same")
 
