@@ -10,6 +10,7 @@ from gitops import clear_text, cron, pod_security
 from gitops.destination import (
     FOLDER,
     NAME,
+    is_listed,
     is_of_environments,
     is_told,
     lists_kinds,
@@ -41,7 +42,10 @@ _HARMFUL = {
 _RESPECTFUL = "RespectIgnoreDifferences=true"
 _INTO_A_LIST = re.compile(r"\[|/\d+(/|$)")
 """In a path of `ignoreDifferences`, as jq or JSON Pointer writes it."""
-_MOVING = ("", "HEAD", "main", "master", "*")
+_MOVING = re.compile(r"(HEAD|main|master)?\Z|.*[*^~<>]")
+"""Revisions that are another one tomorrow; ranges of versions among them."""
+_ALL = re.compile(r"(\w+://|git@)?[*/:]*\*[*/:]*\Z")
+"""Patterns of repositories that take every one, of a scheme at least."""
 _BARRED = (("", "Secret"), (_RIGHTS, "Role"), (_RIGHTS, "RoleBinding"))
 """Groups and kinds that a project which takes all but some must refuse."""
 
@@ -92,10 +96,10 @@ def _is_of(item: Object, environment: str) -> bool:
 
 
 def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
-    if "*" in (at(project, "spec", "sourceRepos") or ()):
+    if any(_ALL.match(str(pattern)) for pattern in at(project, "spec", "sourceRepos") or ()):
         yield "spec.sourceRepos takes every repository"
     places = dicts(project, "spec", "destinations")
-    if any(place.get("namespace") == "*" for place in places):
+    if any(fnmatchcase("kube-system", str(place.get("namespace"))) for place in places):
         yield "spec.destinations takes every namespace"
     if namespaces and not any(
         fnmatchcase(name, str(place.get("namespace"))) for place in places for name in namespaces
@@ -109,10 +113,7 @@ def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
                 yield f"spec.{key} takes the kind {entry['kind']}, which no merge should bring"
     if not lists_kinds(project):
         for group, kind in _BARRED:
-            if not any(
-                fnmatchcase(group, str(entry.get("group"))) and fnmatchcase(kind, str(entry.get("kind")))
-                for entry in dicts(project, "spec", "namespaceResourceBlacklist")
-            ):
+            if not is_listed(project, "namespaceResourceBlacklist", group, kind):
                 yield f"spec.namespaceResourceBlacklist takes the kind {kind}, which no merge should bring"
 
 
@@ -151,8 +152,8 @@ def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, s
     for generator in dicts(item, "spec", "generators"):
         revision = at(generator, "git", "revision")
         applied = [str(source.get("targetRevision")) for source in sources_of(spec)]
-        is_known = not any(moving in ("HEAD", "None") or "{{" in moving for moving in (str(revision), *applied))
-        if revision and is_known and str(revision) not in applied:
+        are_said = not any(one in ("HEAD", "None") or "{{" in one for one in (str(revision), *applied))
+        if revision and are_said and str(revision) not in applied:
             yield f"it looks for environments at {revision}, and applies {', '.join(applied)}"
     for path in _ignored(spec):
         if not path.endswith("replicas"):
@@ -188,7 +189,7 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
         yield f"`syncOptions` has {_RESPECTFUL}, and `ignoreDifferences` has {path}: Argo CD {whole}"
     for source in sources_of(spec):
         revision = str(source.get("targetRevision") or "")
-        if source.get("repoURL") not in own and revision in _MOVING:
+        if source.get("repoURL") not in own and _MOVING.match(revision):
             yield f"targetRevision {revision!r} is another one tomorrow; name a release"
         project, url = projects.get(str(spec.get("project"))), source.get("repoURL")
         if project and isinstance(url, str) and not _takes(project, url):

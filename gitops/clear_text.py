@@ -36,6 +36,7 @@ _VALUES = {
     "a token": re.compile(
         r"\b(gh[oprsu]_\w{30}|github_pat_\w{22}|glpat-[\w-]{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}\b|hf_[A-Za-z]{30})"
         r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+        r"|\bhooks\.slack\.com/services/T\w+/B\w+/\w{10}"
         r"|\bBearer (?=\S*[0-9A-Z])[\w.~+/=-]{10}|\bAccountKey=\w"
     ),
     "a password in an option": re.compile(

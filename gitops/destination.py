@@ -141,10 +141,15 @@ def lists_kinds(project: Object) -> bool:
     return at(project, "spec", "namespaceResourceWhitelist") is not None
 
 
-def _is_in(item: Object, project: Object, whitelist: str) -> bool:
+def _is_in(item: Object, project: Object, key: str) -> bool:
+    return is_listed(project, key, group_of(item), item["kind"], item["metadata"]["name"])
+
+
+def is_listed(project: Object, key: str, group: str, kind: str, name: str = "") -> bool:
+    """Whether a list of kinds in a project has a kind, as far as the list does not say names."""
     return any(
-        fnmatchcase(group_of(item), str(entry.get("group", "")))
-        and fnmatchcase(item["kind"], str(entry.get("kind", "")))
-        and fnmatchcase(item["metadata"]["name"], str(entry.get("name", "*")))
-        for entry in dicts(project, "spec", whitelist)
+        fnmatchcase(group, str(entry.get("group", "")))
+        and fnmatchcase(kind, str(entry.get("kind", "")))
+        and fnmatchcase(name, str(entry.get("name", "*")))
+        for entry in dicts(project, "spec", key)
     )

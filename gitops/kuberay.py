@@ -135,8 +135,13 @@ def _of_job(job: Mapping[str, Any]) -> Iterator[str]:
         yield f"submissionMode is {mode}, which is none of {', '.join(SUBMISSIONS)}"
     if not job.get("entrypoint") and mode != "InteractiveMode":
         yield "it has no `entrypoint`"
-    if not job.get("rayClusterSpec") and not job.get("clusterSelector"):
+    selector = mapping(job, "clusterSelector")
+    if not job.get("rayClusterSpec") and not selector:
         yield "it has neither `rayClusterSpec` nor `clusterSelector`"
+    if selector and not selector.get("ray.io/cluster"):
+        yield "its `clusterSelector` names no cluster, as `ray.io/cluster`"
+    if selector and (mode == "SidecarMode" or job.get("suspend") is True):
+        yield "`clusterSelector` is not for SidecarMode, nor for a job that is suspended"
     ends = job.get("shutdownAfterJobFinishes") is True
     if job.get("suspend") is True and not ends:
         yield "it is suspended, which wants `shutdownAfterJobFinishes: true`"
@@ -148,7 +153,7 @@ def _of_job(job: Mapping[str, Any]) -> Iterator[str]:
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if job.get(key) is not None and not _is_in(job[key], 1):
             yield f"{key} is not above 0"
-    if job.get("backoffLimit") and (job.get("clusterSelector") or mode == "InteractiveMode"):
+    if job.get("backoffLimit") and (selector or mode == "InteractiveMode"):
         yield "`backoffLimit` wants a cluster of the job's own, and a job that is submitted by itself"
     if mode == "SidecarMode" and (job.get("submitterPodTemplate") or job.get("submitterConfig")):
         yield "in SidecarMode there is no pod that submits: take `submitterPodTemplate` and `submitterConfig` out"

@@ -136,8 +136,19 @@ def _api_tokens(objects: Sequence[Object]) -> Iterator[Finding]:
     accounts = {item["metadata"]["name"]: item.get(key) for item in objects if item["kind"] == "ServiceAccount"}
     for pod in (pod for item in objects for pod in pods(item) if not pod.is_head):
         mounted = pod.spec.get(key, accounts.get(pod.spec.get("serviceAccountName", "default")))
-        if mounted or (mounted is None and pod.is_rays):
-            yield refuse("pod-security", f"{pod}: it has a token of the API server", f"say `{key}: false`")
+        if mounted or (mounted is None and pod.is_rays) or any(map(_is_for_the_api, dicts(pod.spec, "volumes"))):
+            remedy = f"say `{key}: false`, and give each projected token the `audience` that it is for"
+            yield refuse("pod-security", f"{pod}: it has a token of the API server", remedy)
+
+
+def _is_for_the_api(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume has a token of the API server, which is one for no other audience."""
+    tokens = [
+        found["serviceAccountToken"]
+        for found in dicts(volume, "projected", "sources")
+        if "serviceAccountToken" in found
+    ]
+    return not all(at(token, "audience") for token in tokens)
 
 
 def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:

@@ -558,6 +558,27 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "argocd",
         "takes every repository",
     ),
+    "every repository by https": (
+        ARGO_PROJECT,
+        "    - https://github.com/OWNER/REPOSITORY.git\n",
+        "    - https://github.com/OWNER/REPOSITORY.git\n    - https://**\n",
+        "argocd",
+        "takes every repository",
+    ),
+    "the system's namespaces": (
+        ARGO_PROJECT,
+        "      namespace: mergeline-*",
+        "      namespace: '*-*'",
+        "argocd",
+        "every namespace",
+    ),
+    "an operator in a range": (
+        ARGO_OPERATORS,
+        "targetRevision: 1.7.0",
+        "targetRevision: ^1.7.0",
+        "argocd",
+        "Application kuberay-operator: targetRevision '^1.7.0' is another one tomorrow",
+    ),
     "every namespace": (
         ARGO_PROJECT,
         "      namespace: mergeline-*",
@@ -1525,6 +1546,12 @@ LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
         (f"{{op: remove, path: {WORKER}/containers/0/volumeMounts/0}}", "folder", "Ray writes to /tmp, and no volume"),
         (f"{{op: replace, path: {WORKER}/automountServiceAccountToken, value: true}}", "pod-security", "has a token"),
         (
+            f"{{op: add, path: {WORKER}/volumes/-, value: "
+            "{name: a, projected: {sources: [{serviceAccountToken: {path: token}}]}}}",
+            "pod-security",
+            "has a token",
+        ),
+        (
             f"{{op: add, path: {WORKER}/securityContext/sysctls, value: [{{name: kernel.msgmax, value: '1'}}]}}",
             "pod-security",
             "it sets kernel.msgmax",
@@ -1599,6 +1626,9 @@ def test_what_kuberay_would_refuse_is_refused_before(files: dict[str, str], oper
         ({"submissionMode": "K8sjobMode"}, "submissionMode is K8sjobMode, which is none of K8sJobMode"),
         ({"entrypoint": ""}, "it has no `entrypoint`"),
         ({"rayClusterSpec": None}, "neither `rayClusterSpec` nor `clusterSelector`"),
+        ({"clusterSelector": {"app": "ray"}}, "names no cluster, as `ray.io/cluster`"),
+        ({"clusterSelector": {"ray.io/cluster": "a"}}, None),
+        ({"clusterSelector": {"ray.io/cluster": "a"}, "submissionMode": "SidecarMode"}, "is not for SidecarMode"),
         ({"suspend": True}, "wants `shutdownAfterJobFinishes: true`"),
         ({"ttlSecondsAfterFinished": 60}, "wants `shutdownAfterJobFinishes: true`"),
         ({"backoffLimit": -1}, "backoffLimit is below 0"),
@@ -1902,6 +1932,9 @@ def test_other_names_do_not(name: str) -> None:
         ("https://user:hunter2@mlflow.example.com", True),
         ("redis://:hunter2@redis:6379", True),
         ("s3://AKIA:abc@bucket/key?region=us-east-1", True),
+        ("https://hooks.slack.com/services/T0123ABCD/B0123ABCD/abcdefghijklmnop", True),
+        ("--pass-access-token=true", False),
+        ("--access-token=trueish", True),
         ("ray start --redis-password=hunter2", True),
         ("Bearer eyJhbGciOi", True),
         ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc==", True),
@@ -1935,6 +1968,10 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
         ({"kind": "ConfigMap", "data": {"a.json": '{"title": "A, token: b", "expr": "x{token=\\"a\\"}"}'}}, 0),
         ({"kind": "ConfigMap", "data": {"a.json": '{"url": "https://me:hunter2@example.com"}'}}, 1),
         ({"kind": "ConfigMap", "data": {"a.ini": "max_tokens = -1"}}, 0),
+        ({"kind": "ConfigMap", "data": {"a.yaml": 'headers: {authorization: "Bearer ${env:TOKEN}"}\n'}}, 0),
+        ({"kind": "ConfigMap", "data": {"a.yaml": "passwordSecret: {name: creds, key: password}\n"}}, 0),
+        ({"kind": "Deployment", "env": [{"name": "TLS_PRIVATE_KEY", "value": "/certs/tls.key"}]}, 0),
+        ({"kind": "Deployment", "env": [{"name": "API_KEY", "value": "/bPxRfiCYEXAMPLEKEY"}]}, 1),
         (
             {
                 "kind": "Deployment",
