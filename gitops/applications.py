@@ -7,9 +7,19 @@ from itertools import chain
 from typing import Any
 
 from gitops import clear_text, cron, pod_security
-from gitops.destination import FOLDER, NAME, is_of_environments, is_told, namespaces_of, projects_of, sources_of
+from gitops.destination import (
+    FOLDER,
+    NAME,
+    is_listed,
+    is_of_environments,
+    is_told,
+    lists_kinds,
+    namespaces_of,
+    projects_of,
+    sources_of,
+)
 from gitops.findings import Finding, refuse
-from gitops.layout import STAGING
+from gitops.layout import ENVIRONMENTS, STAGING
 from gitops.objects import Object, at, dicts, mapping, name_of, texts
 
 _NO_KEY = "0" * 16
@@ -22,8 +32,9 @@ _RIGHTS = "rbac.authorization.k8s.io"
 _NEEDED = "ServerSideApply=true"
 _LARGE = ("kuberay-operator", "kube-prometheus-stack")
 """Charts with definitions that are larger than an annotation may be."""
+_REPLACING = "Replace=true"
 _HARMFUL = {
-    "Replace=true": "takes away what others have set, replicas of the autoscaler's among it",
+    _REPLACING: "takes away what others have set, replicas of the autoscaler's among it",
     "Force=true": "deletes what it cannot change, with all that runs in it",
     "Validate=false": "applies what the API server would refuse",
 }
@@ -31,7 +42,12 @@ _HARMFUL = {
 _RESPECTFUL = "RespectIgnoreDifferences=true"
 _INTO_A_LIST = re.compile(r"\[|/\d+(/|$)")
 """In a path of `ignoreDifferences`, as jq or JSON Pointer writes it."""
-_MOVING = ("", "HEAD", "main", "master", "*")
+_MOVING = re.compile(r"(HEAD|main|master)?\Z|.*[*^~<>]")
+"""Revisions that are another one tomorrow; ranges of versions among them."""
+_ALL = re.compile(r"(\w+://|git@)?[*/:]*\*[*/:]*\Z")
+"""Patterns of repositories that take every one, of a scheme at least."""
+_BARRED = (("", "Secret"), (_RIGHTS, "Role"), (_RIGHTS, "RoleBinding"))
+"""Groups and kinds that a project which takes all but some must refuse."""
 
 
 def refusals(found_in_tree: Sequence[Object], environment: str, *, staged: bool) -> Iterator[Finding]:
@@ -45,6 +61,8 @@ def refusals(found_in_tree: Sequence[Object], environment: str, *, staged: bool)
     sets = [item for item in found_in_tree if is_of_environments(item)]
     projects = {item["metadata"]["name"]: item for item in found_in_tree if is_told(item, "AppProject")}
     own = {source.get("repoURL") for item in sets for source in sources_of(mapping(item, "spec", "template", "spec"))}
+    alone = [item for item in found_in_tree if not sets and _is_of(item, environment)]
+    own |= {source.get("repoURL") for item in alone for source in sources_of(mapping(item, "spec"))}
     asked = projects_of(found_in_tree, environment)
     namespaces = namespaces_of(found_in_tree, environment) or [f"mergeline-{environment}"]
     for item in found_in_tree:
@@ -59,6 +77,8 @@ def refusals(found_in_tree: Sequence[Object], environment: str, *, staged: bool)
             found = _of_application(mapping(item, "spec", "template", "spec"), projects, own)
         elif is_told(item, "Application"):
             found = _of_application(mapping(item, "spec"), projects, own)
+            if item in alone and staged and environment != STAGING:
+                found = chain(found, [f"nothing keeps it behind {STAGING}, as a step of an ApplicationSet would"])
         for complaint in found:
             yield refuse("argocd", f"{name_of(item)}: {complaint}", f"take it as {FOLDER} of Mergeline has it")
 
@@ -69,11 +89,17 @@ def _is_open(item: Object) -> bool:
     return item["kind"] == "Secret" and kind == "repository" and not item.get("data") and said.keys() <= _OPEN
 
 
+def _is_of(item: Object, environment: str) -> bool:
+    """Whether it is an Application of an environment, which no ApplicationSet made."""
+    paths = (str(source.get("path")).strip("/") for source in sources_of(mapping(item, "spec")))
+    return is_told(item, "Application") and f"{ENVIRONMENTS}/{environment}" in paths
+
+
 def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
-    if "*" in (at(project, "spec", "sourceRepos") or ()):
+    if any(_ALL.match(str(pattern)) for pattern in at(project, "spec", "sourceRepos") or ()):
         yield "spec.sourceRepos takes every repository"
     places = dicts(project, "spec", "destinations")
-    if any(place.get("namespace") == "*" for place in places):
+    if any(fnmatchcase("kube-system", str(place.get("namespace"))) for place in places):
         yield "spec.destinations takes every namespace"
     if namespaces and not any(
         fnmatchcase(name, str(place.get("namespace"))) for place in places for name in namespaces
@@ -85,6 +111,10 @@ def _of_project(project: Object, namespaces: Sequence[str]) -> Iterator[str]:
                 yield f"spec.{key} takes every kind"
             elif entry.get("group") == _RIGHTS or (entry.get("group"), entry.get("kind")) == ("", "Secret"):
                 yield f"spec.{key} takes the kind {entry['kind']}, which no merge should bring"
+    if not lists_kinds(project):
+        for group, kind in _BARRED:
+            if not is_listed(project, "namespaceResourceBlacklist", group, kind):
+                yield f"spec.namespaceResourceBlacklist takes the kind {kind}, which no merge should bring"
 
 
 def _windows(project: Object) -> Iterator[str]:
@@ -122,7 +152,8 @@ def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, s
     for generator in dicts(item, "spec", "generators"):
         revision = at(generator, "git", "revision")
         applied = [str(source.get("targetRevision")) for source in sources_of(spec)]
-        if revision and str(revision) not in applied:
+        are_said = not any(one in ("HEAD", "None") or "{{" in one for one in (str(revision), *applied))
+        if revision and are_said and str(revision) not in applied:
             yield f"it looks for environments at {revision}, and applies {', '.join(applied)}"
     for path in _ignored(spec):
         if not path.endswith("replicas"):
@@ -146,18 +177,19 @@ def _step(steps: Sequence[Object], labels: Mapping[str, str]) -> int | None:
 
 def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own: set[Any]) -> Iterator[str]:
     options = at(spec, "syncPolicy", "syncOptions") or ()
-    is_large = any(source.get("repoURL") in own or source.get("chart") in _LARGE for source in sources_of(spec))
+    is_own = any(source.get("repoURL") in own for source in sources_of(spec))
+    is_large = is_own or any(source.get("chart") in _LARGE for source in sources_of(spec))
     if is_large and _NEEDED not in options:
         yield f"`syncOptions` lacks {_NEEDED}: what it applies is larger than an annotation may be"
     for option in options:
-        if option in _HARMFUL:
+        if option in _HARMFUL and (is_own or option != _REPLACING):
             yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
     if _RESPECTFUL in options and (path := next(filter(_INTO_A_LIST.search, _ignored(spec)), None)):
         whole = "takes the whole list from what runs, so that no change of it comes (argo-cd#17694)"
         yield f"`syncOptions` has {_RESPECTFUL}, and `ignoreDifferences` has {path}: Argo CD {whole}"
     for source in sources_of(spec):
         revision = str(source.get("targetRevision") or "")
-        if source.get("repoURL") not in own and revision in _MOVING:
+        if source.get("repoURL") not in own and _MOVING.match(revision):
             yield f"targetRevision {revision!r} is another one tomorrow; name a release"
         project, url = projects.get(str(spec.get("project"))), source.get("repoURL")
         if project and isinstance(url, str) and not _takes(project, url):

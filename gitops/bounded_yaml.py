@@ -3,6 +3,7 @@
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
@@ -14,6 +15,13 @@ DEEPEST = 64
 """Lists and mappings in one another, aliases written out."""
 MOST_NODES = 200_000
 """Values and keys, aliases written out."""
+
+
+class _Constructor(SafeConstructor):
+    """Takes a plain `=`, as in an AlertmanagerConfig, for the text that YAML 1.2 says it is."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:value", SafeConstructor.construct_yaml_str)
 
 
 def load(text: str, source: str) -> Any:
@@ -42,7 +50,9 @@ def load_all(text: str, source: str) -> list[Any]:
         raise ContractError(f"{source} has {len(text)} letters; at most {LONGEST} are read")
     try:
         _mind_limits(text, source)
-        return list(YAML(typ="safe", pure=True).load_all(text))
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        return list(yaml.load_all(text))
     except (YAMLError, ValueError, LookupError) as error:  # the last two are ruamel's, for an impossible date, say
         raise ContractError(f"{source} is not YAML: {error}") from error
 

@@ -16,30 +16,38 @@ _NAME = re.compile(
     r"|connection_?string|(redis|basic|http)[_-]?auth"
     r"|(access|account|api|encryption|master|private|secret|signing|ssh|storage|tls)[_-]?key(_id)?)([_-]?\d+)?\Z"
 )
-_KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)_KEY(_ID|_\d+)?\Z")
+_KEY = re.compile(r"(?<!PUBLIC)(?<!PARTITION)(?<!KMS)_KEY(_ID|_\d+)?\Z")
 """Variables are in capitals; in small letters a key is more often that of a mapping."""
-# Values by which nobody gets in: a variable, a template's, a switch; a file's path; a number, where it is no password.
-_NONE = re.compile(r"\$|\{\{|(?i:true|false)\Z|\Z")
-_PLACE = re.compile(r"(?i)(file://)?/(etc|mnt|opt|run|secrets?|srv|tmp|var|vault)/[\w./-]+\Z")
+# Values by which nobody gets in: a variable, a template's, a switch, a scheme, where another keeps it; a file's path;
+# a number, where it is no password.
+_NONE = re.compile(r"\$|\{\{|(?i:true|false|bearer)\Z|\Z|arn:|op://|ref\+[a-z0-9]+://|vault:|projects/[\w-]+/secrets/")
+_PLACE = re.compile(
+    r"(?i)(file://)?(/(etc|mnt|opt|run|secrets?|srv|tmp|var|vault)/[\w./-]+|(/[\w.-]+)+\.(crt|json|key|pem|txt|ya?ml))\Z"
+)
 _NUMBER = re.compile(r"-?[0-9.]*\Z")
 _PASSWORD = re.compile(r"(?i)pass|pwd|pin\Z")
-_SECRETS_NAME = re.compile(r"((pull)?secret:)?[a-z0-9.-]+(/[a-z0-9.-]+(#[\w.-]+)?)?\Z")
+_SECRETS_NAME = re.compile(r"((pull)?secret:)?[a-z0-9.-]+(/[a-z0-9._-]+)*(#[\w.-]+)?\Z")
 """With what Argo CD's Image Updater writes around it."""
+_REFERRING = re.compile(r"/.*-secret\Z|/agent-inject-secret-")
+"""Annotations that name a Secret, or for Vault's agent a place in Vault."""
 _VALUES = {
     "a password in a URL": re.compile(r"(?i)\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,99}:(?![$<{])[^\s/@]+@"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a token": re.compile(
         r"\b(gh[oprsu]_\w{30}|github_pat_\w{22}|glpat-[\w-]{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}\b|hf_[A-Za-z]{30})"
         r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+        r"|\bhooks\.slack\.com/services/T\w+/B\w+/\w{10}"
         r"|\bBearer (?=\S*[0-9A-Z])[\w.~+/=-]{10}|\bAccountKey=\w"
     ),
     "a password in an option": re.compile(
-        r"(?i)(?<!\S)--[a-z-]*(password|passwd|secret|token|api-key)[= ](?![$<{-])\S"
+        r"(?i)(?<!\S)--[a-z-]*(password|passwd|secret|token|api-key)[= ](?![$<{-]|(true|false)\b)\S"
     ),
 }
 _ASSIGNED = re.compile(r"(?m)(?:^|(?<=[\s;&|(]))([A-Z][A-Z0-9_]*)=[\"']?(?P<value>[^\s;&|\"']*)")
 """As a shell takes it, in any text."""
-_WRITTEN = re.compile(r"(?m)(?:^|[{,])[ \t]*[\"']?([A-Za-z][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?(?P<value>[^\s\"',}]+)")
+_WRITTEN = re.compile(
+    r"(?m)(?:^|[{,])[ \t]*[\"']?([A-Za-z][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?(?P<value>[^\s\"',}{\[][^\s\"',}]*)"
+)
 """As JSON, YAML and INI files have it, of which ConfigMaps are made."""
 _OPTION = re.compile(r"--[a-z-]*(password|passwd|secret|token|api-key)\Z")
 _ELSEWHERE = "take it from a Secret with `valueFrom.secretKeyRef`"
@@ -124,6 +132,6 @@ def _names_one(path: str, name: str, value: str, kind: str) -> bool:
         return True
     if kind.endswith("ExternalSecret"):
         return name == "secretKey"
-    is_annotation = name.endswith("-secret") and "/" in name and path.endswith("annotations")
+    is_annotation = _REFERRING.search(name) is not None and path.endswith("annotations")
     is_reference = name in ("secret", "secretName") or name.endswith("Secret") or is_annotation
     return kind not in ("", "ConfigMap") and is_reference and _SECRETS_NAME.match(value) is not None

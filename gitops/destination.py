@@ -18,6 +18,8 @@ NO_REPOSITORY = "https://github.com/OWNER/REPOSITORY.git"
 _GROUP = "argoproj.io"
 NAME = re.compile(r"\{\{\s*\.?path\.basename\s*\}\}")
 """Where an ApplicationSet puts an environment's name."""
+_TEMPLATE = re.compile(r"\{\{[^}]*\}\}")
+"""Where it puts something, which may be that too."""
 
 
 def told(files: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Finding]]:
@@ -63,7 +65,7 @@ def refusals(objects: Sequence[Object], found_in_tree: Sequence[Object], environ
     namespaces = namespaces_of(found_in_tree, environment)
     for item in objects:
         of_cluster = any(_is_in(item, project, "clusterResourceWhitelist") for project in projects)
-        if projects and not of_cluster and not any(_is_in(item, one, "namespaceResourceWhitelist") for one in projects):
+        if projects and not of_cluster and not any(_takes(project, item) for project in projects):
             found = f"{name_of(item)}: the AppProject takes no {item['kind']} of the group {group_of(item)!r}"
             yield refuse("argocd", found, f"take it out, or add it to `namespaceResourceWhitelist` in {FOLDER}")
         namespace = at(item, "metadata", "namespace")
@@ -91,9 +93,10 @@ def projects_of(found_in_tree: Sequence[Object], environment: str) -> list[Objec
     """Those that an environment is in; a team may have others, for operators say. All, where that is not known."""
     projects = [item for item in found_in_tree if is_told(item, "AppProject")]
     asked = {
-        NAME.sub(environment, str(at(item, "spec", "template", "spec", "project")))
+        template.sub(environment, str(at(item, "spec", "template", "spec", "project")))
         for item in found_in_tree
         if is_of_environments(item)
+        for template in (NAME, _TEMPLATE)
     }
     return [item for item in projects if item["metadata"]["name"] in asked] or projects
 
@@ -119,14 +122,34 @@ def namespaces_of(found: Sequence[Mapping[str, Any]], environment: str) -> list[
 
 
 def sources_of(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What an Application of this `spec` applies."""
-    return dicts(spec, "sources") or [mapping(spec, "source")]
+    """What an Application of this `spec` applies; where that is rendered into a branch first, what it is made of."""
+    return dicts(spec, "sources") or [mapping(spec, "source") or mapping(spec, "sourceHydrator", "drySource")]
 
 
-def _is_in(item: Object, project: Object, whitelist: str) -> bool:
+def _takes(project: Object, item: Object) -> bool:
+    """Whether a project takes an object into a namespace."""
+    is_listed = (
+        _is_in(item, project, "namespaceResourceWhitelist")
+        if lists_kinds(project)
+        else at(item, "metadata", "namespace") is not None
+    )
+    return is_listed and not _is_in(item, project, "namespaceResourceBlacklist")
+
+
+def lists_kinds(project: Object) -> bool:
+    """Whether a project says which kinds it takes into a namespace; else it takes all but those that it refuses."""
+    return at(project, "spec", "namespaceResourceWhitelist") is not None
+
+
+def _is_in(item: Object, project: Object, key: str) -> bool:
+    return is_listed(project, key, group_of(item), item["kind"], item["metadata"]["name"])
+
+
+def is_listed(project: Object, key: str, group: str, kind: str, name: str = "") -> bool:
+    """Whether a list of kinds in a project has a kind, as far as the list does not say names."""
     return any(
-        fnmatchcase(group_of(item), str(entry.get("group", "")))
-        and fnmatchcase(item["kind"], str(entry.get("kind", "")))
-        and fnmatchcase(item["metadata"]["name"], str(entry.get("name", "*")))
-        for entry in dicts(project, "spec", whitelist)
+        fnmatchcase(group, str(entry.get("group", "")))
+        and fnmatchcase(kind, str(entry.get("kind", "")))
+        and fnmatchcase(name, str(entry.get("name", "*")))
+        for entry in dicts(project, "spec", key)
     )

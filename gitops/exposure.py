@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gitops.findings import Finding, refuse
-from gitops.objects import Object, at, dicts, mapping, mappings, name_of, pods
+from gitops.objects import Object, at, dicts, group_of, mapping, mappings, name_of, pods
 
 SERVE_PORTS = ("serve", "serve-grpc")
 """The ports of Ray's pods that Serve answers at."""
@@ -32,6 +32,8 @@ def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
     for item in objects:
         if item["kind"] in _ROUTES:
             for backend, port in sorted(set(_backends(item))):
+                if _is_answered(item, backend, port):
+                    continue
                 if backend not in serving:
                     yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
                 elif port not in serving[backend]:
@@ -109,7 +111,7 @@ def _is_outward(service: Mapping[str, Any]) -> bool:
 
 def _listeners(objects: Sequence[Object]) -> Iterator[Finding]:
     """What comes to Serve by a Gateway of the environment comes by a listener that is there, and ends TLS."""
-    gateways = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Gateway"}
+    gateways = {item["metadata"]["name"]: item for item in objects if _is_gateway(item)}
     for route in objects:
         if not gateways or route["kind"] not in ("HTTPRoute", "GRPCRoute") or not list(_backends(route)):
             continue
@@ -127,11 +129,24 @@ def _listeners(objects: Sequence[Object]) -> Iterator[Finding]:
                 remedy = f"take one that is there: {', '.join(sorted(gateways))}, by the name of one of its listeners"
                 yield refuse("reference", f"{what}, which is not there", remedy)
             for found in listeners:
-                tls = mapping(found, "tls")  # some take the certificate from `options`
-                ends_tls = tls.get("mode") in (None, "Terminate") and (tls.get("certificateRefs") or tls.get("options"))
+                tls = mapping(found, "tls")  # without it, or with `options`, the controller has the certificate
+                ends_tls = tls.get("mode") in (None, "Terminate") and (
+                    not tls or tls.get("certificateRefs") or tls.get("options")
+                )
                 if found.get("protocol") != "HTTPS" or not ends_tls:
                     remedy = "give the listener `protocol: HTTPS` and `tls` as components/gateway does"
                     yield refuse("network", f"{what}: the listener {found.get('name')} does not end TLS", remedy)
+
+
+def _is_answered(route: Object, backend: str, port: str) -> bool:
+    """Whether AWS's controller answers by itself, as an annotation says, and no Service of that name does."""
+    action = mapping(route, "metadata", "annotations").get(f"alb.ingress.kubernetes.io/actions.{backend}")
+    return port == "use-annotation" and action is not None and "forward" not in str(action).lower()
+
+
+def _is_gateway(item: Object) -> bool:
+    """Whether it is the Gateway API's; Istio has another kind of this name."""
+    return item["kind"] == "Gateway" and group_of(item) == "gateway.networking.k8s.io"
 
 
 def _backends(route: Object) -> Iterator[tuple[str, str]]:

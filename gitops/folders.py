@@ -14,8 +14,8 @@ from gitops.objects import Object, at, dicts, mapping, mappings, name_of, ray_gr
 # Arguments of our applications that name folders: what nobody could get again, and what can be fetched again.
 _KEPT, _FETCHED = ("feedback", "windows"), ("cache",)
 _TMP = "/tmp"  # noqa: S108 - where Ray keeps its sessions
-# Sources of volumes that go with their pod, and that nobody can write to.
-_PASSING = {"emptyDir", "ephemeral", "csi"}
+# Sources of volumes that go with their pod, and that nobody can write to; of `csi` only the driver knows.
+_PASSING = {"emptyDir", "ephemeral"}
 _READ_ONLY = {"configMap", "secret", "projected", "downwardAPI", "image"}
 
 
@@ -94,7 +94,8 @@ def _obstacle(pod: Mapping[str, Any], folder: str, *, kept: bool) -> str:
     mount = max(over, key=lambda found: len(found[0].parts))[1]  # it hides those above it
     name = mount.get("name")
     volume: Mapping[str, Any] = next((found for found in dicts(pod, "volumes") if found.get("name") == name), {})
-    if mount.get("readOnly") or at(volume, "persistentVolumeClaim", "readOnly") or _READ_ONLY & volume.keys():
+    read_only = any(at(volume, source, "readOnly") for source in ("persistentVolumeClaim", "csi"))
+    if mount.get("readOnly") or read_only or _READ_ONLY & volume.keys():
         return f"the volume {name} is mounted there to be read only"
     if kept and (_PASSING & volume.keys() or volume.keys() <= {"name"}):  # without a source it is an emptyDir
         return f"the volume {name} ends with the pod"

@@ -26,6 +26,8 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _RESOURCES = ("num-cpus", "num-gpus", "memory", "resources")
 _TIMEOUT = "ray.io/initializing-timeout"
+_TOLERANT = "ray.io/ft-enabled"
+"""The annotation by which Ray's head kept its state in Redis before there were options for it."""
 _DURATION = re.compile(r"[1-9]\d*\Z|(\d+(\.\d+)?(ns|us|ms|s|m|h))+\Z")
 
 
@@ -33,10 +35,11 @@ def refusals(item: Object) -> Iterator[Finding]:
     """What stands against an object of KubeRay's, or of one that holds such."""
     yield from _upgrade(item)
     complaints = list(_of_object(item))
+    tolerant = str(mapping(item, "metadata", "annotations").get(_TOLERANT)).lower() == "true"
     for path, found in mappings(item):
         where = f"{path}: " if path else ""
         if "headGroupSpec" in found:
-            complaints += [f"{where}{complaint}" for complaint in _of_cluster(found)]
+            complaints += [f"{where}{complaint}" for complaint in _of_cluster(found, tolerant)]
         if (item["kind"], path) in (("RayJob", "spec"), ("RayCronJob", "spec.jobTemplate")):
             complaints += [f"{where}{complaint}" for complaint in _of_job(found)]
     for complaint in complaints:
@@ -68,7 +71,7 @@ def _of_object(item: Object) -> Iterator[str]:
         yield f"spec.schedule: {obstacle}"
 
 
-def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
+def _of_cluster(cluster: Mapping[str, Any], tolerant: bool) -> Iterator[str]:
     head, workers = mapping(cluster, "headGroupSpec"), dicts(cluster, "workerGroupSpecs")
     scales = cluster.get("enableInTreeAutoscaling") is True
     is_v2 = at(cluster, "autoscalerOptions", "version") == "v2"
@@ -92,7 +95,7 @@ def _of_cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
         if version is None or (int(version[1]), int(version[2])) < TOKENS_SINCE:
             since = ".".join(map(str, TOKENS_SINCE))
             yield f"rayVersion is {cluster.get('rayVersion')}, and tokens want {since} or later"
-    yield from _of_state(cluster, head)
+    yield from _of_state(cluster, head, tolerant)
 
 
 def _of_workers(group: Mapping[str, Any], scales: bool, is_v2: bool) -> Iterator[str]:
@@ -112,13 +115,13 @@ def _of_workers(group: Mapping[str, Any], scales: bool, is_v2: bool) -> Iterator
             yield f"`{key}` wants `autoscalerOptions.version: v2`"
 
 
-def _of_state(cluster: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[str]:
-    """Where Ray's head keeps its state is said in one place."""
+def _of_state(cluster: Mapping[str, Any], head: Mapping[str, Any], by_annotation: bool) -> Iterator[str]:
+    """Where Ray's head keeps its state is said in one place: by options, or as it was done before these."""
     pod = mapping(head, "template", "spec")
     variables = {found.get("name") for container in dicts(pod, "containers")[:1] for found in dicts(container, "env")}
     tolerant = bool(cluster.get("gcsFaultToleranceOptions"))
     parameters = mapping(head, "rayStartParams")
-    if "RAY_REDIS_ADDRESS" in variables:
+    if "RAY_REDIS_ADDRESS" in variables and (tolerant or not by_annotation):
         yield "headGroupSpec: RAY_REDIS_ADDRESS is set; take `gcsFaultToleranceOptions.redisAddress`"
     if tolerant and ("REDIS_PASSWORD" in variables or parameters.get("redis-password")):
         yield "headGroupSpec: Redis' password is set; take `gcsFaultToleranceOptions.redisPassword`"
@@ -132,8 +135,13 @@ def _of_job(job: Mapping[str, Any]) -> Iterator[str]:
         yield f"submissionMode is {mode}, which is none of {', '.join(SUBMISSIONS)}"
     if not job.get("entrypoint") and mode != "InteractiveMode":
         yield "it has no `entrypoint`"
-    if not job.get("rayClusterSpec") and not job.get("clusterSelector"):
+    selector = mapping(job, "clusterSelector")
+    if not job.get("rayClusterSpec") and not selector:
         yield "it has neither `rayClusterSpec` nor `clusterSelector`"
+    if selector and not selector.get("ray.io/cluster"):
+        yield "its `clusterSelector` names no cluster, as `ray.io/cluster`"
+    if selector and (mode == "SidecarMode" or job.get("suspend") is True):
+        yield "`clusterSelector` is not for SidecarMode, nor for a job that is suspended"
     ends = job.get("shutdownAfterJobFinishes") is True
     if job.get("suspend") is True and not ends:
         yield "it is suspended, which wants `shutdownAfterJobFinishes: true`"
@@ -145,7 +153,7 @@ def _of_job(job: Mapping[str, Any]) -> Iterator[str]:
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if job.get(key) is not None and not _is_in(job[key], 1):
             yield f"{key} is not above 0"
-    if job.get("backoffLimit") and (job.get("clusterSelector") or mode == "InteractiveMode"):
+    if job.get("backoffLimit") and (selector or mode == "InteractiveMode"):
         yield "`backoffLimit` wants a cluster of the job's own, and a job that is submitted by itself"
     if mode == "SidecarMode" and (job.get("submitterPodTemplate") or job.get("submitterConfig")):
         yield "in SidecarMode there is no pod that submits: take `submitterPodTemplate` and `submitterConfig` out"

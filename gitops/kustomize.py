@@ -140,12 +140,11 @@ def mind_targets(files: Mapping[str, str], folder: str, objects: Sequence[Mappin
     Raises:
         ContractError: there is such a patch.
     """
-    there = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    affixes = _affixes(files, folder)
+    there = [(item["kind"], name) for item in objects for name in _names(item["metadata"]["name"], affixes)]
     for one in _with_components(files, folder):
         path = path_in(files, one)
         document = bounded_yaml.load(files[path], path) if path else None
-        if at(document, "namePrefix") or at(document, "nameSuffix"):  # targets have the names before that
-            continue
         for index, patch in enumerate(dicts(document, "patches")):
             target = {key: str(mapping(patch, "target")[key]) for key in ("kind", "name") if at(patch, "target", key)}
             if not target or "$patch: delete" in str(patch.get("patch")):
@@ -153,6 +152,25 @@ def mind_targets(files: Mapping[str, str], folder: str, objects: Sequence[Mappin
             if not _is_for_something(target, there, list(files.values()), is_own=one == folder):
                 named = " ".join(target.values())
                 raise ContractError(f"{path}: patches.{index} is for {named}, which is not there: it changes nothing")
+
+
+def _affixes(files: Mapping[str, str], folder: str) -> list[tuple[str, str]]:
+    """What a folder, and each that it is made of, puts before names and behind them."""
+    folders = set[str]()
+    _mind_what_is_elsewhere(files, folder, folders)
+    documents = [bounded_yaml.load(files[path], path) for one in folders if (path := path_in(files, one))]
+    both = ((str(at(found, "namePrefix") or ""), str(at(found, "nameSuffix") or "")) for found in documents)
+    return [found for found in both if any(found)]
+
+
+def _names(name: str, affixes: Sequence[tuple[str, str]]) -> list[str]:
+    """A name, and those that it may have had before something was put around it, by which a patch finds it too."""
+    names = [name]
+    for one in names:  # which grows meanwhile
+        for prefix, suffix in affixes:
+            if (before := one.removeprefix(prefix).removesuffix(suffix)) not in names:
+                names.append(before)
+    return names
 
 
 def _is_for_something(

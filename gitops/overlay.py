@@ -53,7 +53,7 @@ def check(
         accept("overlay", f"kustomize renders {len(objects)} objects of {environment}"),
         *said,
         *_schemas([*objects, *told], known),
-        *_serve(config, environment, schema),
+        judge_schema(serve_config_path(environment), config, schema),
         *_observers(objects, files[serve_config_path(environment)], environment),
         *_policies(objects, config, files, told, environment),
     ]
@@ -202,8 +202,3 @@ def _observers(objects: Sequence[Mapping[str, Any]], text: str, environment: str
                 limit = f"Kubernetes takes annotations of {_LONGEST_ANNOTATION // 1024} KiB"
                 remedy = "divide the environment, or delete the Deployment by a patch of the overlay"
                 yield refuse("observer", f"{found} has {len(text.encode())} bytes, and {limit}", remedy)
-
-
-def _serve(config: Mapping[str, Any], environment: str, schema: Schema) -> Iterator[Finding]:
-    where = serve_config_path(environment)
-    yield judge_schema(where, config, schema)

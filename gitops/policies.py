@@ -136,8 +136,19 @@ def _api_tokens(objects: Sequence[Object]) -> Iterator[Finding]:
     accounts = {item["metadata"]["name"]: item.get(key) for item in objects if item["kind"] == "ServiceAccount"}
     for pod in (pod for item in objects for pod in pods(item) if not pod.is_head):
         mounted = pod.spec.get(key, accounts.get(pod.spec.get("serviceAccountName", "default")))
-        if mounted or (mounted is None and pod.is_rays):
-            yield refuse("pod-security", f"{pod}: it has a token of the API server", f"say `{key}: false`")
+        if mounted or (mounted is None and pod.is_rays) or any(map(_is_for_the_api, dicts(pod.spec, "volumes"))):
+            remedy = f"say `{key}: false`, and give each projected token the `audience` that it is for"
+            yield refuse("pod-security", f"{pod}: it has a token of the API server", remedy)
+
+
+def _is_for_the_api(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume has a token of the API server, which is one for no other audience."""
+    tokens = [
+        found["serviceAccountToken"]
+        for found in dicts(volume, "projected", "sources")
+        if "serviceAccountToken" in found
+    ]
+    return not all(at(token, "audience") for token in tokens)
 
 
 def _fetched(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -191,7 +202,8 @@ def _http(objects: Sequence[Object], config: Mapping[str, Any]) -> Iterator[Find
             ports = {found.get("name"): found.get("containerPort") for found in dicts(container, "ports")}
             for name, (option, asked) in wanted.items():
                 if ports.get(name) != asked:
-                    there = f"the port `{name}` of {name_of(item)}, {group}, another one: {ports.get(name)}"
+                    port = f"the port `{name}` of {name_of(item)}, {group}"
+                    there = f"{port}, another one: {ports[name]}" if name in ports else f"{port}, is not said"
                     found = f"serve-config.yaml: {option}.port is {asked}, {there}"
                     yield refuse("http", found, "give both the same")
 

@@ -17,6 +17,8 @@ _SELECTORS = {
     "PodDisruptionBudget": ("spec", "selector"),
     "PodMonitor": ("spec", "selector"),
 }
+_OURS = ("app.kubernetes.io/", "ray.io/")
+"""How the labels begin that the pods of overlays have, or may have."""
 # The pods of `mergeline submit --target kubernetes`, which no overlay makes.
 _JOBS = ("training-head", "training-worker", "report-head")
 _JOB_LABELS = [
@@ -35,14 +37,14 @@ def refusals(objects: Sequence[Object]) -> Iterator[Finding]:
     policies = [item for item in objects if item["kind"] == "NetworkPolicy" and _is_for_ingress(item)]
     for pod in found:
         chosen = [item for item in policies if selects(at(item, *_SELECTORS[item["kind"]]), pod.labels, pod.is_rays)]
-        if pod.is_rays and not any(not at(item, "spec", "ingress") for item in chosen):
-            what = f"{pod}: no NetworkPolicy without rules selects these pods, which closes all of Ray's ports first"
+        if pod.is_rays and not any(map(_is_inner, chosen)):
+            what = f"{pod}: no NetworkPolicy selects these pods that closes all of Ray's ports to the outside first"
             yield refuse("network", what, "give the template the labels that gitops/base/network-policies.yaml selects")
         for item in chosen if pod.is_rays else ():
             if _is_open(item, pod):
                 what = f"{name_of(item)} lets everybody reach other ports than Serve's of {pod}"
                 yield refuse("network", what, "say in `from` who it is, or in `ports` that it is `serve`")
-        yield from _shut(pod, chosen)
+        yield from _shut(pod, chosen, found)
     leaving = [item for item in objects if item["kind"] == "NetworkPolicy" and _is_for_egress(item)]
     for pod in found if leaving else ():
         chosen = [item for item in leaving if selects(at(item, "spec", "podSelector"), pod.labels, pod.is_rays)]
@@ -79,6 +81,8 @@ def _references(objects: Sequence[Object], found: Sequence[Pod]) -> Iterator[Fin
         if way is None or at(item, "spec", "namespaceSelector"):
             continue
         selector = at(item, *way)
+        if _is_for_others(selector, found):
+            continue
         if not any(selects(selector, pod.labels, pod.is_rays) for pod in found) and not any(
             selects(selector, labels, is_rays=True) for labels in _JOB_LABELS
         ):
@@ -96,6 +100,13 @@ def _references(objects: Sequence[Object], found: Sequence[Pod]) -> Iterator[Fin
             yield refuse("reference", f"{pod}: there is no ServiceAccount {account}", remedy)
 
 
+def _is_for_others(selector: Any, found: Sequence[Pod]) -> bool:
+    """Whether it wants a label of some controller's own: of an issuer's or a gateway's pods, which no overlay has."""
+    keys = [*mapping(selector, "matchLabels"), *(str(one.get("key")) for one in dicts(selector, "matchExpressions"))]
+    others = {key for key in keys if "/" in key and not key.startswith(_OURS)}
+    return bool(others.difference(*(pod.labels for pod in found)))
+
+
 def _within(pod: Pod, containers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Of the pods of other kinds' objects the API server asks this only when they are made."""
     volumes = {volume.get("name") for volume in dicts(pod.spec, "volumes")}
@@ -109,17 +120,24 @@ def _within(pod: Pod, containers: Sequence[Mapping[str, Any]]) -> Iterator[Findi
         yield refuse("reference", f"{pod}: two containers are called {name}", "rename one")
 
 
-def _shut(pod: Pod, chosen: Sequence[Object]) -> Iterator[Finding]:
-    """KubeRay, which is in a namespace of its own, reaches the dashboard of a service's head."""
+def _shut(pod: Pod, chosen: Sequence[Object], found: Sequence[Pod]) -> Iterator[Finding]:
+    """KubeRay, which is in another namespace or beside what the overlay makes, reaches the dashboard of a head."""
     if not (pod.is_head and pod.owner.startswith("RayService ") and chosen):
         return
     for rule in (rule for item in chosen for rule in dicts(item, "spec", "ingress")):
         named, peers = dicts(rule, "ports"), dicts(rule, "from")
-        outside = not peers or any("namespaceSelector" in peer or "ipBlock" in peer for peer in peers)
-        if outside and (not named or any(map(_has_the_dashboard, named))):
+        if (not peers or any(_may_be_kuberay(peer, found) for peer in peers)) and (
+            not named or any(map(_has_the_dashboard, named))
+        ):
             return
     what = f"{pod}: no NetworkPolicy lets KubeRay reach the dashboard, by which it applies what is served"
     yield refuse("network", what, "take `ray-from-kuberay` of gitops/base/network-policies.yaml")
+
+
+def _may_be_kuberay(peer: Mapping[str, Any], found: Sequence[Pod]) -> bool:
+    """Whether a peer may be others than the overlay's pods."""
+    ours = any(selects(peer.get("podSelector"), pod.labels, pod.is_rays) for pod in found)
+    return "namespaceSelector" in peer or "ipBlock" in peer or not ours
 
 
 def _has_the_dashboard(port: Mapping[str, Any]) -> bool:
@@ -137,6 +155,14 @@ def _is_for_egress(policy: Object) -> bool:
 def _is_for_ingress(policy: Object) -> bool:
     kinds = at(policy, "spec", "policyTypes")
     return not kinds or "Ingress" in kinds
+
+
+def _is_inner(policy: Object) -> bool:
+    """Whether it lets nobody in but pods of its own namespace."""
+    rules = dicts(policy, "spec", "ingress")
+    return all(rule.get("from") for rule in rules) and all(
+        "podSelector" in peer and "namespaceSelector" not in peer for rule in rules for peer in dicts(rule, "from")
+    )
 
 
 def _is_open(policy: Object, pod: Pod) -> bool:

@@ -57,11 +57,15 @@ def read_crds(path: Path) -> dict[KindVersion, Schema]:
     """
     import yaml
 
+    class Loader(yaml.CSafeLoader):  # type: ignore[misc]  # the package has no types
+        """Takes the plain `=` of YAML 1.1 as a text, which it is in Alertmanager's definitions."""
+
+    Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
     files = sorted(file for file in path.rglob("*") if file.suffix in (".yaml", ".yml", ".json"))
     found: dict[KindVersion, Schema] = {}
     for file in files if path.is_dir() else [path]:
         try:
-            documents = list(yaml.load_all(file.read_text(), Loader=yaml.CSafeLoader))
+            documents = list(yaml.load_all(file.read_text(), Loader=Loader))
         except OSError as error:
             raise ContractError(f"cannot read {file}: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -558,6 +558,27 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "argocd",
         "takes every repository",
     ),
+    "every repository by https": (
+        ARGO_PROJECT,
+        "    - https://github.com/OWNER/REPOSITORY.git\n",
+        "    - https://github.com/OWNER/REPOSITORY.git\n    - https://**\n",
+        "argocd",
+        "takes every repository",
+    ),
+    "the system's namespaces": (
+        ARGO_PROJECT,
+        "      namespace: mergeline-*",
+        "      namespace: '*-*'",
+        "argocd",
+        "every namespace",
+    ),
+    "an operator in a range": (
+        ARGO_OPERATORS,
+        "targetRevision: 1.7.0",
+        "targetRevision: ^1.7.0",
+        "argocd",
+        "Application kuberay-operator: targetRevision '^1.7.0' is another one tomorrow",
+    ),
     "every namespace": (
         ARGO_PROJECT,
         "      namespace: mergeline-*",
@@ -585,6 +606,13 @@ BAD: dict[str, tuple[str, str, str, str, str]] = {
         "    - {group: rbac.authorization.k8s.io, kind: ClusterRoleBinding}\n",
         "argocd",
         "takes the kind ClusterRoleBinding, which no merge should bring",
+    ),
+    "every kind but quotas": (
+        ARGO_PROJECT,
+        "  namespaceResourceWhitelist:\n",
+        "  namespaceResourceBlacklist: [{group: '', kind: ResourceQuota}]\n  other:\n",
+        "argocd",
+        "AppProject mergeline: spec.namespaceResourceBlacklist takes the kind Secret, which no merge should bring",
     ),
     "a window that never opens": (
         ARGO_PROJECT,
@@ -848,6 +876,14 @@ APPLICATION = (
     "{{apiVersion: argoproj.io/v1alpha1, kind: {kind}, metadata: {{name: tools}}, spec: {spec}}}\n"  # of the team's own
 )
 TOOLS = "targetRevision: 1.2.0}], destination: {namespace: tools}, syncPolicy: {}"
+
+
+def _also(text: str) -> list[tuple[str, str]]:
+    """In the file with the budget, another object behind it."""
+    last = "      app.kubernetes.io/component: ray-worker\n"
+    return [(last, f"{last}---\n{text}")]
+
+
 ALLOWED = {
     "KubeRay let in by a range of ports": (
         {
@@ -1036,6 +1072,155 @@ ALLOWED = {
             ('jqPathExpressions: [".spec.workerGroupSpecs[].replicas"]', "jsonPointers: [/spec/replicas]"),
         ]
     },
+    "a certificate that a Gateway's controller finds": {
+        GATEWAY: [
+            (
+                "      tls: &tls\n        mode: Terminate\n        certificateRefs:\n"
+                '          - {group: "", kind: Secret, name: mergeline-tls}\n',
+                "",
+            ),
+            ("      tls: *tls\n", ""),
+        ]
+    },
+    "policies and budgets for what controllers make": {
+        BUDGET: _also(
+            "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: gateway}\nspec: {minAvailable: 1, "
+            "selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: mergeline}}}\n---\n"
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: solver}\nspec: {podSelector: "
+            "{matchLabels: {acme.cert-manager.io/http01-solver: 'true'}}, ingress: [{ports: [{port: 8089}]}]}\n"
+        )
+    },
+    "one policy that closes Ray and lets it reach itself": {
+        POLICIES: [
+            (
+                "metadata:\n  name: ray-closed\nspec:\n  podSelector:\n    matchLabels:\n"
+                "      app.kubernetes.io/part-of: mergeline\n",
+                "metadata:\n  name: ray-closed\nspec:\n  podSelector:\n    matchLabels:\n"
+                "      app.kubernetes.io/component: observer\n",
+            )
+        ]
+    },
+    "KubeRay in the same namespace": {
+        POLICIES: [
+            (
+                "namespaceSelector:\n            matchLabels:\n"
+                "              kubernetes.io/metadata.name: kuberay-operator",
+                "podSelector: {matchLabels: {app.kubernetes.io/name: kuberay-operator}}",
+            )
+        ]
+    },
+    "an Ingress of which AWS's controller redirects a part": {
+        OVERLAY: [
+            ("components/gateway", "components/ingress"),
+            ("target: {kind: Gateway, name: mergeline}", "target: {kind: Gateway}"),
+        ],
+        "gitops/components/ingress/ingress.yaml": [
+            (
+                "  name: mergeline\nspec",
+                "  name: mergeline\n  annotations:\n    alb.ingress.kubernetes.io/actions.ssl-redirect: "
+                '\'{"Type": "redirect", "RedirectConfig": {"Protocol": "HTTPS"}}\'\nspec',
+            ),
+            (
+                "        paths:\n",
+                "        paths:\n          - {path: /, pathType: Prefix, backend: "
+                "{service: {name: ssl-redirect, port: {name: use-annotation}}}}\n",
+            ),
+        ],
+    },
+    "windows in a bucket": {
+        SERVICE: [
+            (
+                "- {name: tmp, mountPath: /tmp}\n    #",
+                "- {name: tmp, mountPath: /tmp}\n        - {name: line, mountPath: /line}\n    #",
+            ),
+            (
+                "              emptyDir: {sizeLimit: 8Gi}\n",
+                "              emptyDir: {sizeLimit: 8Gi}\n            - {name: line, csi: "
+                "{driver: gcsfuse.csi.storage.gke.io, volumeAttributes: {bucketName: line}}}\n",
+            ),
+        ],
+        CONFIG: [("      threads: 2\n", "      threads: 2\n      windows: /line/windows\n")],
+    },
+    "Redis as it was said before there were options": {
+        SERVICE: [
+            ("spec:\n  upgrade", "  annotations: {ray.io/ft-enabled: 'true'}\nspec:\n  upgrade"),
+            (
+                "              env: &ray_environment\n",
+                "              env: &ray_environment\n"
+                "                - {name: RAY_REDIS_ADDRESS, value: 'redis:6379'}\n",
+            ),
+        ]
+    },
+    "Vault's agent, and what only says where a secret is": {
+        SERVICE: [
+            (
+                "              app.kubernetes.io/component: ray-worker\n          spec",
+                "              app.kubernetes.io/component: ray-worker\n            annotations:\n"
+                "              vault.hashicorp.com/agent-inject-secret-db-password: secret/data/line/db\n"
+                "          spec",
+            ),
+            (
+                "              env: &ray_environment\n",
+                "              env: &ray_environment\n"
+                "                - {name: GOOGLE_APPLICATION_CREDENTIALS, value: /gcp/key.json}\n"
+                "                - {name: AWS_KMS_KEY_ID, value: 1234abcd-12ab-34cd-56ef-1234567890ab}\n"
+                "                - {name: DB_SECRET, value: 'arn:aws:secretsmanager:eu-central-1:1:secret:db-AbCdEf'}\n"
+                "                - {name: DB_PASSWORD, value: 'vault:secret/data/line#password'}\n",
+            ),
+        ]
+    },
+    "kinds that a project refuses, in place of those that it takes": {
+        ARGO_PROJECT: [
+            (
+                "  namespaceResourceWhitelist:\n",
+                "  namespaceResourceBlacklist:\n    - {group: '', kind: Secret}\n    "
+                "- {group: rbac.authorization.k8s.io, kind: '*'}\n  other:\n",
+            )
+        ]
+    },
+    "environments that are rendered into branches": {
+        ARGO_SET: [
+            (
+                "      source:\n        repoURL: https://github.com/OWNER/REPOSITORY.git\n"
+                '        targetRevision: main\n        path: "{{ .path.path }}"\n',
+                "      sourceHydrator:\n        drySource: {repoURL: https://github.com/OWNER/REPOSITORY.git, "
+                "targetRevision: main, path: '{{ .path.path }}'}\n"
+                "        syncSource: {targetBranch: 'env/{{ .path.basename }}', path: '{{ .path.basename }}'}\n",
+            )
+        ],
+        ARGO: [("spec.template.spec.source.repoURL", "spec.template.spec.sourceHydrator.drySource.repoURL")],
+    },
+    "the default branch by its other name": {ARGO_SET: [("        revision: main", "        revision: HEAD")]},
+    "definitions that are replaced, as Ray's guide does": {
+        ARGO_OPERATORS: [
+            (
+                "    path: .\n    targetRevision: v0.93.0\n    kustomize:\n      namespace: monitoring\n",
+                "    path: example/prometheus-operator-crd\n    targetRevision: v0.93.0\n",
+            ),
+            (
+                "    namespace: monitoring\n  syncPolicy:\n    automated: {prune: true, selfHeal: true}\n"
+                "    syncOptions: [CreateNamespace=true, ServerSideApply=true]\n",
+                "    namespace: monitoring\n  syncPolicy: {syncOptions: [Replace=true]}\n",
+            ),
+        ]
+    },
+    "a project for each environment, by a template of one's own": {
+        ARGO_SET: [("project: mergeline\n", "project: 'line-{{ .env }}'\n")],
+        ARGO_PROJECT: [
+            ("name: mergeline\n", "name: line-production\n"),
+            (
+                "      manualSync: true\n",
+                "      manualSync: true\n---\napiVersion: argoproj.io/v1alpha1\nkind: AppProject\n"
+                "metadata: {name: operators}\nspec: {sourceRepos: ['*'], destinations: [{namespace: '*'}]}\n",
+            ),
+        ],
+        "gitops/argocd/monitoring.yaml": [("project: mergeline", "project: default")],
+    },
+    "a matcher of Alertmanager's, which is `=`": {
+        BUDGET: _also(
+            "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nmetadata: {name: a}\nspec: {matchType: =}\n"
+        )
+    },
     "names from a generator of another kind": {ARGO_SET: [(".path.basename", ".environment")]},
     "a label beside": {
         ARGO_SET: [
@@ -1202,6 +1387,36 @@ def test_a_patch_for_what_a_generator_makes_is_one(files: dict[str, str], name: 
     assert refusals(files | labelled) == []
 
 
+@pytest.mark.parametrize(("name", "is_there"), [("budget", True), ("eu-budget", True), ("budge", False)])
+def test_a_patch_may_be_for_a_name_before_a_prefix(files: dict[str, str], name: str, is_there: bool) -> None:
+    layer = "gitops/layers/eu"
+    budget = (
+        "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: budget}\nspec: {minAvailable: 1, "
+        "selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: mergeline}}}\n"
+    )
+    layered = {
+        OVERLAY: files[OVERLAY].replace("  - ../../base\n", "  - ../../base\n  - ../../layers/eu\n"),
+        f"{layer}/kustomization.yaml": "resources: [budget.yaml]\nnamePrefix: eu-\n",
+        f"{layer}/budget.yaml": budget,
+    }
+    change = "{op: add, path: /metadata/labels, value: {a: b}}"
+    found = refusals(files | layered | patched(layered, change, kind="PodDisruptionBudget", name=name))
+    assert [finding.key for finding in found] == ([] if is_there else ["overlay"]), found
+
+
+def test_an_environment_by_an_application_alone_does_not_wait_for_staging(files: dict[str, str]) -> None:
+    plain = APPLICATION.format(
+        kind="Application",
+        spec="{source: {repoURL: https://git.example.com/line, targetRevision: main, "
+        "path: gitops/environments/production}, "
+        "syncPolicy: {syncOptions: [ServerSideApply=true]}}",
+    )
+    (found,) = refusals(files | {ARGO: "resources: [more.yaml]\n", MORE: plain})
+    assert "Application tools: nothing keeps it behind staging" in found.reason
+    without = {path: text for path, text in files.items() if "/staging/" not in path}
+    assert refusals(without | {ARGO: "resources: [more.yaml]\n", MORE: plain}) == []
+
+
 def test_an_observer_with_a_container_beside_it_is_one(files: dict[str, str]) -> None:
     security = "securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}"
     beside = f"{{name: beside, image: '{OTHER}', {LIMITED}, {security}}}"
@@ -1315,7 +1530,7 @@ LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
             "{op: remove, path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
             "/app.kubernetes.io~1part-of}",
             "network",
-            "no NetworkPolicy without rules selects these pods",
+            "no NetworkPolicy selects these pods that closes",
         ),
         (f"{{op: replace, path: {WORKER}/serviceAccountName, value: admin}}", "reference", "no ServiceAccount admin"),
         (
@@ -1330,6 +1545,12 @@ LIMITED = 'resources: {limits: {cpu: "1", memory: 1Gi}}'
         ),
         (f"{{op: remove, path: {WORKER}/containers/0/volumeMounts/0}}", "folder", "Ray writes to /tmp, and no volume"),
         (f"{{op: replace, path: {WORKER}/automountServiceAccountToken, value: true}}", "pod-security", "has a token"),
+        (
+            f"{{op: add, path: {WORKER}/volumes/-, value: "
+            "{name: a, projected: {sources: [{serviceAccountToken: {path: token}}]}}}",
+            "pod-security",
+            "has a token",
+        ),
         (
             f"{{op: add, path: {WORKER}/securityContext/sysctls, value: [{{name: kernel.msgmax, value: '1'}}]}}",
             "pod-security",
@@ -1405,6 +1626,9 @@ def test_what_kuberay_would_refuse_is_refused_before(files: dict[str, str], oper
         ({"submissionMode": "K8sjobMode"}, "submissionMode is K8sjobMode, which is none of K8sJobMode"),
         ({"entrypoint": ""}, "it has no `entrypoint`"),
         ({"rayClusterSpec": None}, "neither `rayClusterSpec` nor `clusterSelector`"),
+        ({"clusterSelector": {"app": "ray"}}, "names no cluster, as `ray.io/cluster`"),
+        ({"clusterSelector": {"ray.io/cluster": "a"}}, None),
+        ({"clusterSelector": {"ray.io/cluster": "a"}, "submissionMode": "SidecarMode"}, "is not for SidecarMode"),
         ({"suspend": True}, "wants `shutdownAfterJobFinishes: true`"),
         ({"ttlSecondsAfterFinished": 60}, "wants `shutdownAfterJobFinishes: true`"),
         ({"backoffLimit": -1}, "backoffLimit is below 0"),
@@ -1444,7 +1668,7 @@ def test_a_group_that_no_network_policy_selects_is_refused(files: dict[str, str]
     labels = "/spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/labels"
     found = refusals(files | patched(files, f"{{op: replace, path: {labels}, value: {{a: b}}}}"))
     assert {finding.key for finding in found} == {"network", "reference", "disruption"}
-    said = "workerGroupSpecs.0.template: no NetworkPolicy without rules selects these pods"
+    said = "workerGroupSpecs.0.template: no NetworkPolicy selects these pods that closes"
     assert said in str(found)
     assert "PodDisruptionBudget ray-workers selects no pod that is there" in str(found)
 
@@ -1708,6 +1932,9 @@ def test_other_names_do_not(name: str) -> None:
         ("https://user:hunter2@mlflow.example.com", True),
         ("redis://:hunter2@redis:6379", True),
         ("s3://AKIA:abc@bucket/key?region=us-east-1", True),
+        ("https://hooks.slack.com/services/T0123ABCD/B0123ABCD/abcdefghijklmnop", True),
+        ("--pass-access-token=true", False),
+        ("--access-token=trueish", True),
         ("ray start --redis-password=hunter2", True),
         ("Bearer eyJhbGciOi", True),
         ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abc==", True),
@@ -1741,6 +1968,10 @@ def test_a_value_can_say_it_itself(value: str, is_secret: bool) -> None:
         ({"kind": "ConfigMap", "data": {"a.json": '{"title": "A, token: b", "expr": "x{token=\\"a\\"}"}'}}, 0),
         ({"kind": "ConfigMap", "data": {"a.json": '{"url": "https://me:hunter2@example.com"}'}}, 1),
         ({"kind": "ConfigMap", "data": {"a.ini": "max_tokens = -1"}}, 0),
+        ({"kind": "ConfigMap", "data": {"a.yaml": 'headers: {authorization: "Bearer ${env:TOKEN}"}\n'}}, 0),
+        ({"kind": "ConfigMap", "data": {"a.yaml": "passwordSecret: {name: creds, key: password}\n"}}, 0),
+        ({"kind": "Deployment", "env": [{"name": "TLS_PRIVATE_KEY", "value": "/certs/tls.key"}]}, 0),
+        ({"kind": "Deployment", "env": [{"name": "API_KEY", "value": "/bPxRfiCYEXAMPLEKEY"}]}, 1),
         (
             {
                 "kind": "Deployment",
