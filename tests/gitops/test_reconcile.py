@@ -22,8 +22,6 @@ from prometheus_client import CollectorRegistry
 
 from gitops import bundle
 from gitops.attempt import ReconcileSettings
-from gitops.contracts.model import BundleManifest, EvidenceGrid, Probe, ThresholdChoice
-from gitops.contracts.project import Preprocessing, Training
 from gitops.contracts.serving import ServedModel
 from gitops.difference import with_kept
 from gitops.environment import GRPC_SERVICER, Environment
@@ -42,6 +40,7 @@ from monitoring.exporter import ProcessMeters
 from monitoring.metrics import AttemptOutcome
 from ray_jobs.cluster import free_port
 from tests.conftest import RayCluster
+from tests.gitops.deployments import unsealed
 
 # Ray 2.60's ray.serve.config raises it when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
@@ -81,23 +80,7 @@ def make_model(folder: Path, version: str, *, answers: float = 0.25, **behaviour
     for name in ("probe.png", "engine.xml", "reference.json", "saved_model/weights"):
         (folder / name).write_text(f"stands for a file of version {version}")
     (folder / "behaviour.json").write_text(json.dumps({"answers": answers, **behaviour}))
-    manifest = BundleManifest(
-        name="tiny",
-        classes=("good", "defective"),
-        preprocessing=Preprocessing(),
-        threshold=ThresholdChoice(value=0.5, method="the middle"),
-        engine="openvino",
-        engine_file="engine.xml",
-        saved_model="saved_model",
-        reference="reference.json",
-        evidence=EvidenceGrid(stride=1, offset_x=0, offset_y=0),
-        probe=Probe(path="probe.png", score=0.25),
-        agreement=0.0,
-        dataset="0" * 64,
-        training=Training(),
-        frameworks={},
-        files=(),
-    )
+    manifest = unsealed().model_copy(update={"name": "tiny", "engine_file": "engine.xml"})
     sha256 = bundle.seal(folder, manifest)
     return ServedModel(name="tiny", version=version, uri=folder.resolve().as_uri(), sha256=sha256)
 

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
 
 from gitops.bundle import fetch
 from gitops.contracts.serving import ServedModel, Trial
-from gitops.status import Journal
+from gitops.status import Deployed, Journal
 from monitoring.metrics import Meters, Metric
 from serve.assembly import assemble
 from serve.endpoints import Endpoints, Limits
@@ -47,6 +48,23 @@ def open_bundle(model: ServedModel) -> Predictor:
     predictor = Predictor.load(fetch(model.uri, model.sha256, Path("unused")), threads=2)
     predictor.probe()
     return predictor
+
+
+def deployed(number: int, model: ServedModel | None, trial: Trial | None = None) -> Deployed:
+    """A line of a journal: what was deployed on that day of a month."""
+    at = datetime(2026, 5, number, tzinfo=UTC)
+    return Deployed(
+        id=number,
+        revision=str(number) * 40,
+        deploy_started_at=at,
+        deployed_at=at,
+        committed_at=at,
+        author="Ada <ada@example.com>",
+        subject=f"Commit {number}",
+        applications=(APPLICATION,),
+        models={APPLICATION: model},
+        trials={APPLICATION: trial} if trial else {},
+    )
 
 
 @contextmanager

@@ -7,15 +7,15 @@ import httpx
 import pytest
 
 from gitops import promotion
-from gitops.contracts.serving import Canary, ServedModel, Trial
+from gitops.contracts.serving import Canary, ServedModel
 from gitops.errors import ContractError
 from gitops.state import State, write_atomically
-from gitops.status import Deployed, Health, Journal, Status, Sync, now
+from gitops.status import Health, Journal, Status, Sync, now
 from gitops.turn import Turn
 from serve.served import ServedAnswer
 from tests.bundles import THRESHOLD, put_bundle
 from tests.gitops.deployments import make_version
-from tests.serve.site import APPLICATION, site
+from tests.serve.site import deployed, site
 
 
 @pytest.fixture
@@ -33,22 +33,6 @@ def model(state: State) -> ServedModel:
 
 def ask(url: str) -> ServedAnswer:
     return ServedAnswer.parse(httpx.get(f"{url}/served").json(), "the answer")
-
-
-def deployed(number: int, model: ServedModel | None, trial: Trial | None = None) -> Deployed:
-    at = datetime(2026, 5, number, tzinfo=UTC)
-    return Deployed(
-        id=number,
-        revision=str(number) * 40,
-        deploy_started_at=at,
-        deployed_at=at,
-        committed_at=at,
-        author="Ada <ada@example.com>",
-        subject=f"Commit {number}",
-        applications=(APPLICATION,),
-        models={APPLICATION: model},
-        trials={APPLICATION: trial} if trial else {},
-    )
 
 
 def test_a_replica_alone_knows_its_model(model: ServedModel, tmp_path: Path) -> None:
