@@ -11,6 +11,12 @@ SERVE_PORTS = ("serve", "serve-grpc")
 _SERVICE_PORTS = (*SERVE_PORTS, "8000", "9000")
 _OUTWARD = ("LoadBalancer", "NodePort")
 _ROUTES = ("Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+_OPENSHIFTS = "route.openshift.io"
+_ISTIOS = "networking.istio.io"
+_TRAEFIKS = ("traefik.io", "traefik.containo.us")
+_CONTOURS = "projectcontour.io"
+_ANY_PORT = ""
+"""Where a route names none, and its controller takes the one that the Service has."""
 
 
 def refusals(objects: Sequence[Object]) -> Iterator[Finding]:
@@ -30,13 +36,13 @@ def _ways_in(objects: Sequence[Object]) -> Iterator[Finding]:
     behind = {*_SERVICE_PORTS}.union(*(found for item in services for found in _serve_ports(item).items()))
     remedy = f"let it go to {', '.join(sorted(serving)) or 'the Service that KubeRay makes for Serve'}"
     for item in objects:
-        if item["kind"] in _ROUTES:
+        if item["kind"] in _ROUTES or group_of(item) in (_OPENSHIFTS, _ISTIOS, *_TRAEFIKS, _CONTOURS):
             for backend, port in sorted(set(_backends(item))):
                 if _is_answered(item, backend, port):
                     continue
                 if backend not in serving:
                     yield refuse("network", f"{name_of(item)} sends requests to {backend}, which is not Serve", remedy)
-                elif port not in serving[backend]:
+                elif port not in (_ANY_PORT, *serving[backend]):
                     found = f"{name_of(item)} sends requests to the port {port} of {backend}, which has none such"
                     yield refuse("network", found, f"take one of {', '.join(serving[backend])}")
         elif item["kind"] == "Service" and _opens_others(mapping(item, "spec"), behind):
@@ -151,10 +157,27 @@ def _is_gateway(item: Object) -> bool:
 
 def _backends(route: Object) -> Iterator[tuple[str, str]]:
     """The Services that an Ingress or a route sends requests to, and their ports, those that get a copy included."""
+    group = group_of(route)
+    if group == _OPENSHIFTS:
+        spec = mapping(route, "spec")
+        for to in (mapping(spec, "to"), *dicts(spec, "alternateBackends")):
+            yield str(to.get("name")), str(at(spec, "port", "targetPort") or _ANY_PORT)
+        return
     for path, found in mappings(route):
-        last = path.rpartition(".")[2]
-        within = last if not last.isdigit() else path.rpartition(".")[0].rpartition(".")[2]
-        if within in ("backendRefs", "backendRef") or path.endswith(("backend.service", "defaultBackend.service")):
-            port = found.get("port")
-            port = (port.get("number") or port.get("name")) if isinstance(port, dict) else port
-            yield str(found.get("name")), str(port)
+        *before, last = path.split(".")
+        within = before[-1] if last.isdigit() and before else last
+        if group == _ISTIOS:
+            if within in ("destination", "mirror") and "host" in found:
+                yield str(found["host"]).partition(".")[0], str(_port(found) or _ANY_PORT)
+        elif group in _TRAEFIKS or group == _CONTOURS:
+            # A TraefikService is no Service: it stands between, and what it sends is looked at there.
+            if within in ("services", "mirroring", "mirrors") and found.get("kind") != "TraefikService":
+                yield str(found.get("name")), str(_port(found))
+        elif within in ("backendRefs", "backendRef") or path.endswith(("backend.service", "defaultBackend.service")):
+            yield str(found.get("name")), str(_port(found))
+
+
+def _port(backend: Mapping[str, Any]) -> Any:
+    """A backend's port, by number or name; an Ingress and Istio say which of both it is."""
+    port = backend.get("port")
+    return (port.get("number") or port.get("name")) if isinstance(port, dict) else port

@@ -18,7 +18,9 @@ RUN_TAG = "mergeline.run"
 """Tag of an MLflow run: the id of the training run whose figures it holds."""
 FINISHED, FAILED = "FINISHED", "FAILED"
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
+# MLflow reads them when it is imported.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else it tells of each table of a new store
 
 
 def tracking_uri(state: State) -> str:

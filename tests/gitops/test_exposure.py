@@ -1,6 +1,7 @@
 """From outside there is a way to Serve only, by TLS where a Gateway is one."""
 
 import pytest
+import yaml
 
 from gitops import exposure
 from gitops.findings import Finding
@@ -189,6 +190,59 @@ def test_from_outside_there_is_a_way_to_serve_only(
     for text in (ingress, route):
         found = refusals(files | with_object(files, text))
         assert [finding.key for finding in found] == (["network"] if is_refused else [])
+
+
+SERVICE_OF_SERVE = {
+    "apiVersion": "ray.io/v1",
+    "kind": "RayService",
+    "metadata": {"name": "mergeline"},
+    "spec": yaml.safe_load(
+        "rayClusterConfig: {headGroupSpec: {template: {spec: {containers: "
+        "[{name: head, ports: [{name: serve, containerPort: 8000}, {name: dashboard, containerPort: 8265}]}]}}}}"
+    ),
+}
+TO_SERVE, TO_HEAD = "name: mergeline-serve-svc", "name: mergeline-head-svc"
+HOST, CLUSTER_HOST = "host: mergeline-serve-svc", "host: mergeline-serve-svc.mergeline-staging.svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        ("Route", f"to: {{kind: Service, {TO_SERVE}}}", None),
+        ("Route", f"to: {{kind: Service, {TO_SERVE}}}, port: {{targetPort: serve}}", None),
+        ("Route", f"to: {{kind: Service, {TO_SERVE}}}, port: {{targetPort: dashboard}}", "to the port dashboard of"),
+        ("Route", f"to: {{{TO_SERVE}}}, alternateBackends: [{{kind: Service, {TO_HEAD}}}]", "to mergeline-head-svc"),
+        ("VirtualService", f"http: [{{route: [{{destination: {{{HOST}}}}}]}}]", None),
+        ("VirtualService", f"http: [{{route: [{{destination: {{{CLUSTER_HOST}, port: {{number: 8000}}}}}}]}}]", None),
+        (
+            "VirtualService",
+            f"http: [{{route: [{{destination: {{{HOST}}}}}], mirror: {{host: mergeline-head-svc}}}}]",
+            "to mergeline-head-svc",
+        ),
+        (
+            "VirtualService",
+            f"tcp: [{{route: [{{destination: {{{HOST}, port: {{number: 6379}}}}}}]}}]",
+            "to the port 6379 of mergeline-serve-svc",
+        ),
+        ("IngressRoute", f"routes: [{{services: [{{{TO_SERVE}, port: 8000}}]}}]", None),
+        ("IngressRoute", f"routes: [{{services: [{{{TO_HEAD}, port: 8265}}]}}]", "to mergeline-head-svc"),
+        ("IngressRoute", "routes: [{services: [{name: both, kind: TraefikService}]}]", None),
+        ("TraefikService", f"mirroring: {{{TO_SERVE}, port: 8000, mirrors: [{{{TO_HEAD}}}]}}", "to mergeline-head-svc"),
+        ("HTTPProxy", f"routes: [{{services: [{{{TO_SERVE}, port: 8000}}]}}]", None),
+        ("HTTPProxy", f"tcpproxy: {{services: [{{{TO_HEAD}, port: 10001}}]}}", "to mergeline-head-svc"),
+    ],
+)
+def test_the_routes_of_other_controllers_lead_to_serve_only(kind: str, spec: str, words: str | None) -> None:
+    group = {"Route": "route.openshift.io", "VirtualService": "networking.istio.io", "HTTPProxy": "projectcontour.io"}
+    route = {
+        "apiVersion": f"{group.get(kind, 'traefik.io')}/v1",
+        "kind": kind,
+        "metadata": {"name": "a"},
+        "spec": yaml.safe_load(f"{{{spec}}}"),
+    }
+    found = [str(finding) for finding in exposure.refusals([SERVICE_OF_SERVE, route])]
+    assert len(found) == (words is not None)
+    assert all(f"{kind} a sends requests {words}" in text for text in found)
 
 
 def test_a_load_balancer_to_the_dashboard_is_refused() -> None:
