@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gitops.contracts.serving import ModelVersion, ServedModel
+from gitops.errors import ContractError
 
 _BLOCK_BYTES = 64 * 1024
 
@@ -118,9 +119,16 @@ class State:
         return self.root / "session"
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """The registered versions of a model, oldest first."""
-        files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
-        return [_read_version(path, path.stat().st_mtime_ns) for path in files]
+        """The registered versions of a model, oldest first.
+
+        Raises:
+            ContractError: one of them cannot be read, or a file there is not named like a version.
+        """
+        files = list((self.models / name).glob("*.yaml"))
+        if strange := [file for file in files if not file.stem.isdecimal()]:
+            raise ContractError(f"{strange[0]} is not named like a version, as 1.yaml: move it away")
+        files.sort(key=lambda file: int(file.stem))
+        return [_read_version(file, file.stat().st_mtime_ns) for file in files]
 
     def version_of(self, model: ServedModel) -> ModelVersion | None:
         """The registered version of this bundle; None where there is none, or another registry gave its number.
@@ -186,8 +194,10 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where it is
+            error.filename = str(path)
         raise
 
 

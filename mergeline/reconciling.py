@@ -167,9 +167,11 @@ def observe(
     Where Argo CD applies it, this says what it cannot see: whether every replica has loaded the model.
     """
     try:
-        wanted = ServedEnvironment.parse(config.read_text(), str(config))
+        wanted = ServedEnvironment.parse(config.read_text("utf-8"), str(config))
     except OSError as error:
         raise MergelineError(f"cannot read {config}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MergelineError(f"{config} is not UTF-8 text: {error}") from error
     api = ServeApi(dashboard_of(state, address), ray_token())
 
     def say_health(health: Health) -> None:

@@ -122,7 +122,8 @@ def _rows(
         }
         yield ComparisonRow("its like, out of fold", report.cross_validation.images, _figures(estimate))
     good = sum(report.confusion[manifest.classes[0]].values()) / report.images
-    chance = {"accuracy": good, "balanced_accuracy": 1 / len(manifest.classes), "auroc": 0.5, "recall": 0.0}
+    judged = sum(any(row.values()) for row in report.confusion.values())  # a class may have no held-out image
+    chance = {"accuracy": good, "balanced_accuracy": 1 / judged, "auroc": 0.5, "recall": 0.0}
     yield ComparisonRow("calling everything good", report.images, _figures(chance))
     for version in earlier[-2:]:
         same = "the same" if version.evaluation.dataset == report.dataset else "other"
