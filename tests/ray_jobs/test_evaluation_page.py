@@ -92,4 +92,5 @@ def test_what_guessing_reaches_is_that_of_the_classes_that_were_judged(drawn: tu
     for confusion in (two, three):
         rows = _rows(report.model_copy(update={"confusion": confusion}), unsealed(), [])
         guessing = next(row for row in rows if row.name == "calling everything good")
-        assert guessing.figures[:2] == (pytest.approx(20 / 30), 0.5)
+        accuracy, balanced, *_ = guessing.figures
+        assert (accuracy, balanced) == (20 / 30, 0.5)

@@ -1,43 +1,25 @@
 """Photographs are found, and what cannot be looked at is told."""
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gitops.errors import DataError
 from serve.photographs import images_below
-
-_NOBODY = 65534
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that everybody may look into: pytest's are for their owner only."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+from tests.rights import as_nobody, open_folder
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(folder: Path) -> None:
-    (folder / "a.png").write_text("")
-    (folder / "lost+found").mkdir(mode=0)
-    (folder / "bent").mkdir()
-    before = os.geteuid()
-    if before == 0:  # root may read everything
-        os.seteuid(_NOBODY)
-    try:
-        assert list(images_below(folder)) == ["a.png"]
-        os.seteuid(before)
+def test_a_folder_that_cannot_be_read_is_not_passed_over() -> None:
+    with open_folder() as folder:
+        (folder / "a.png").write_text("")
+        (folder / "lost+found").mkdir(mode=0)
+        (folder / "bent").mkdir()
+        with as_nobody():
+            assert list(images_below(folder)) == ["a.png"]
         (folder / "bent").chmod(0)
-        if before == 0:
-            os.seteuid(_NOBODY)
-        with pytest.raises(PermissionError, match="bent"):
+        with as_nobody(), pytest.raises(PermissionError, match="bent"):
             images_below(folder)
-    finally:
-        os.seteuid(before)
         (folder / "bent").chmod(0o755)
 
 
