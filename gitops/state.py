@@ -252,11 +252,15 @@ def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
 
 
 @contextmanager
-def folder_written_whole(target: Path) -> Iterator[Path]:
+def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target` that becomes `target` if the block succeeds, and vanishes if not.
 
-    All of it is on the disk then: whoever finds the folder after a power cut finds its files. A target that exists
-    already (another run was faster; its name says that its contents are the same) is kept.
+    All of it is on the disk then: whoever finds the folder after a power cut finds its files.
+
+    Args:
+        target: the folder. One that exists already is kept: another run was faster, and its name says that its contents
+            are the same.
+        replace: the name says no such thing: what is there gives way, but not before the new one is whole.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -266,6 +270,8 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         for path in (*temporary.rglob("*"), temporary):
             if not path.is_symlink():
                 _sync(path)
+        if replace:
+            shutil.rmtree(target, ignore_errors=True)
         try:
             temporary.rename(target)
         except OSError:

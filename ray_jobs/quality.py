@@ -38,11 +38,8 @@ def profile(
         ContractError: an assertion names a measure that there is not.
     """
     names = [str(row["filename"]) for row in rows]
-    labels = [manifest.classes[row["label"]] for row in rows]
-    samples = [
-        Sample(row["sha256"], row["phash"], row["dhash"], label, row["kind"])
-        for row, label in zip(rows, labels, strict=True)
-    ]
+    samples = [Sample.of(row, manifest.classes) for row in rows]
+    labels = [sample.label for sample in samples]
     groups = _members(groups_of_lookalikes(samples, manifest.lookalikes).tolist())
     balance = {name: labels.count(name) for name in manifest.classes}
     mixed = [group for group in groups if len({labels[index] for index in group}) > 1]

@@ -131,6 +131,22 @@ def test_of_two_that_write_a_folder_at_once_both_succeed(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["abc"]
 
 
+def test_a_folder_that_is_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    def write(text: str, error: type[BaseException] | None = None) -> None:
+        with folder_written_whole(tmp_path / "1-2", replace=True) as folder:
+            (folder / "file").write_text(text)
+            if error:
+                raise error
+
+    write("old")
+    with pytest.raises(OSError, match=r"^$"):  # a full disk, say
+        write("half", OSError)
+    assert (tmp_path / "1-2" / "file").read_text() == "old"
+    write("new")
+    assert (tmp_path / "1-2" / "file").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1-2"]
+
+
 def test_a_folder_whose_writing_fails_never_appears(tmp_path: Path) -> None:
     def write_half() -> None:
         with folder_written_whole(tmp_path / "abc") as folder:
