@@ -524,6 +524,21 @@ def test_only_one_way_to_try_is_taken() -> None:
     assert "take one of --canary, --shadow, --finish and --abort" in result.stderr
 
 
+def test_where_nothing_was_deployed_that_is_said(tmp_path: Path) -> None:
+    assert run("history", "--state", str(tmp_path)).stdout == "nothing was deployed yet\n"
+    assert json.loads(run("history", "--json", "--state", str(tmp_path)).stdout) == []
+
+
+def test_what_failed_before_there_was_a_commit_names_none(tmp_path: Path) -> None:
+    create_bare(
+        tmp_path / "line.git", {PROJECT_PATH: "", serve_config_path("local"): seed_environment("screw", "local")}, {}
+    )
+    options = ["--state", str(tmp_path), "--repo", str(tmp_path / "line.git"), "--address", "http://127.0.0.1:1"]
+    result = run("sync", *options)
+    assert result.returncode == 1
+    assert "Failed Ray's dashboard at http://127.0.0.1:1 does not answer" in result.stdout
+
+
 def test_what_is_tried_is_in_status_and_history(tmp_path: Path) -> None:
     state = State.at(tmp_path / "state")
     model, candidate = (make_version(tmp_path, number).model for number in "12")
