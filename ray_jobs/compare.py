@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from gitops import bundle
@@ -336,21 +335,11 @@ def _joined(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
 
 
 def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:
-    try:
-        return read_samples(state.datasets / dataset.digest, dataset, *splits)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(dataset, error) from error
+    return read_samples(state.datasets / dataset.digest, dataset, *splits)
 
 
 def _read_split(state: State, dataset: DatasetManifest, split: Split) -> SplitImages:
-    try:
-        return load_split(state.datasets / dataset.digest, dataset, split)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(dataset, error) from error
-
-
-def _unreadable(dataset: DatasetManifest, error: Exception) -> DataError:
-    return DataError(f"dataset {dataset.digest[:12]} cannot be read ({error}): remove its folder and run the ETL again")
+    return load_split(state.datasets / dataset.digest, dataset, split)
 
 
 def _check(labels: NDArray[np.int64], dataset: DatasetManifest, left_out: int) -> None:
