@@ -176,7 +176,7 @@ def test_odd_input_is_one_message(tmp_path: Path, arguments: list[str], said: st
     assert sorted(tmp_path.rglob("*")) == before, "nothing half-written"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no device that is always full")
 def test_a_full_disk_behind_the_output_is_one_message(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(

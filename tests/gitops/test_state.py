@@ -220,7 +220,7 @@ def test_a_mistake_of_ours_is_no_message() -> None:
     assert told(FileNotFoundError(2, "No such file or directory", "ours")) is None
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no device that is always full")
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary")))
