@@ -39,7 +39,10 @@ def list_files(folder: Path) -> tuple[BundleFile, ...]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise BundleError(f"bundle {folder}: {name} is a link or a special file; a bundle holds plain files only")
         if path.is_file() and name != MANIFEST:
-            files.append(BundleFile(path=name, sha256=_file_sha256(path), bytes=path.stat().st_size))
+            try:
+                files.append(BundleFile(path=name, sha256=_file_sha256(path), bytes=path.stat().st_size))
+            except OSError as error:
+                raise BundleError(f"bundle {folder}: {name} cannot be read ({error.strerror})") from error
     return tuple(files)
 
 

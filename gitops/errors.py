@@ -15,7 +15,25 @@ MergelineError              anything a user can mend: says which object, what wa
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+_FULL, _FORBIDDEN = "make room", "give this user the right to it, or name another place"
+_IN_THE_WAY = "something else lies there: name another place, or move it away"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "mend the symbolic link",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.EIO: "look after the disk",
+}
 
 
 class MergelineError(Exception):
@@ -64,6 +82,18 @@ class StalledError(ReconcileError):
 
 class WaitingError(ReconcileError):
     """Trying again later may help."""
+
+
+def told(error: OSError) -> str | None:
+    """An error of the operating system that a user can mend, in a line; None: it tells of a mistake of ours.
+
+    It may come up wherever something is read or written, so that whoever runs a program catches it once, at the top.
+    """
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    place = error.filename if error.filename2 is None else error.filename2  # of a renaming: where it goes
+    return f"{'' if place is None else f'{place}: '}{error.strerror}; {remedy}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gitops.contracts.serving import ModelVersion, ServedModel
+from gitops.errors import ContractError
 
 _BLOCK_BYTES = 64 * 1024
 
@@ -118,9 +119,16 @@ class State:
         return self.root / "session"
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """The registered versions of a model, oldest first."""
-        files = sorted((self.models / name).glob("*.yaml"), key=lambda path: int(path.stem))
-        return [_read_version(path, path.stat().st_mtime_ns) for path in files]
+        """The registered versions of a model, oldest first.
+
+        Raises:
+            ContractError: one of them cannot be read, or a file there is not named like a version.
+        """
+        files = list((self.models / name).glob("*.yaml"))
+        if strange := [file for file in files if not file.stem.isdecimal()]:
+            raise ContractError(f"{strange[0]} is not named like a version, as 1.yaml: move it away")
+        files.sort(key=lambda file: int(file.stem))
+        return [_read_version(file, file.stat().st_mtime_ns) for file in files]
 
     def version_of(self, model: ServedModel) -> ModelVersion | None:
         """The registered version of this bundle; None where there is none, or another registry gave its number.
@@ -186,8 +194,10 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where it is
+            error.filename = str(path)
         raise
 
 
@@ -242,11 +252,15 @@ def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
 
 
 @contextmanager
-def folder_written_whole(target: Path) -> Iterator[Path]:
+def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target` that becomes `target` if the block succeeds, and vanishes if not.
 
-    All of it is on the disk then: whoever finds the folder after a power cut finds its files. A target that exists
-    already (another run was faster; its name says that its contents are the same) is kept.
+    All of it is on the disk then: whoever finds the folder after a power cut finds its files.
+
+    Args:
+        target: the folder. One that exists already is kept: another run was faster, and its name says that its contents
+            are the same.
+        replace: the name says no such thing: what is there gives way, but not before the new one is whole.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -256,6 +270,8 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         for path in (*temporary.rglob("*"), temporary):
             if not path.is_symlink():
                 _sync(path)
+        if replace:
+            shutil.rmtree(target, ignore_errors=True)
         try:
             temporary.rename(target)
         except OSError:

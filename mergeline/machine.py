@@ -1,5 +1,6 @@
 """One machine: the line on it, and what it needs for that."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,15 +62,16 @@ def up(
         self_heal=self_heal,
     )
     served = local.up(stage, options, out)
-    for line in _what_next(served, state):
+    for line in _what_next(served, project, state):
         say(line)
 
 
-def _what_next(served: "Served", state: Path) -> Iterator[str]:
+def _what_next(served: "Served", project: Path, state: Path) -> Iterator[str]:
     command = Path(sys.argv[0]).absolute()
     typed = command.name == "mergeline" and command.is_relative_to(Path.cwd())
     name = str(command.relative_to(Path.cwd())) if typed else "mergeline"
-    flags = "" if state == STATE else f" --state {state}"
+    of_project = "" if project == PROJECT else f" --project {shlex.quote(str(project))}"
+    of_state = "" if state == STATE else f" --state {shlex.quote(str(state))}"
     metrics = served.version.evaluation.metrics
     yield ""
     yield f"{served.version.model.name} version {served.version.model.version} is served"
@@ -82,8 +84,8 @@ def _what_next(served: "Served", state: Path) -> Iterator[str]:
     yield ""
     yield "next"
     yield f"  curl --data-binary @part.png {served.url}/predict"
-    yield f"  {name} status{flags}"
-    yield f"  {name} down{flags}"
+    yield f"  {name} status{of_project}{of_state}"
+    yield f"  {name} down{of_state}"
 
 
 @app.command(name="serve")
@@ -156,5 +158,5 @@ def init(
     written = scope.propose(photographs, project, name=name, good=good or (), owner=owner or user_address())
     for line in scope.summary(written, project):
         say(line)
-    flag = "" if project == PROJECT else f" --project {project} --state .mergeline-{written.name}"
+    flag = "" if project == PROJECT else f" --project {shlex.quote(str(project))} --state .mergeline-{written.name}"
     say(f"next: mergeline up{flag}")

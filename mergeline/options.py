@@ -14,7 +14,7 @@ from gitops.state import State
 from ray_jobs.stage import Stage
 
 ProjectFile = Annotated[Path, typer.Option("--project", help="Project file.")]
-StateFolder = Annotated[Path, typer.Option("--state", help="State folder.")]
+StateFolder = Annotated[Path, typer.Option("--state", file_okay=False, help="State folder.")]
 Environment = Annotated[str | None, typer.Option("--env", help="Environment; the project's first if not given.")]
 Repo = Annotated[
     str | None, typer.Option("--repo", help="Deployments repository: a path or URL; the state folder's if not given.")
@@ -81,7 +81,7 @@ def version_of(state: State, name: str, number: str | None) -> ModelVersion:
     versions = {version.model.version: version for version in state.versions(name)}
     if not versions:
         raise MergelineError(f"{name} has no registered version in {state.root}: run `mergeline submit pipeline`")
-    number = number or list(versions)[-1]
+    number = list(versions)[-1] if number is None else number
     if number not in versions:
         raise MergelineError(f"{name} has no version {number!r}; it has {', '.join(versions)}")
     return versions[number]

@@ -50,8 +50,8 @@ def models(project: ProjectFile = PROJECT, state: StateFolder = STATE, as_json: 
         return
     rows = []
     for version in versions:
-        metrics = version.evaluation.metrics
-        figures = [f"{metrics[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "auroc")]
+        found = [version.evaluation.metrics.get(name) for name in ("accuracy", "balanced_accuracy", "auroc")]
+        figures = ["–" if value is None else f"{value:.3f}" for value in found]
         images = str(version.evaluation.images)
         rows.append((version.model.version, *figures, images, version.created, version.model.sha256[:12]))
     say_table("version", "accuracy", "balanced", "AUROC", "images", "created", "bundle", rows=rows)
@@ -234,6 +234,6 @@ def check_gates(
     elif markdown:
         print(change_markdown(findings, gates.brought(repository, into, change)), end="")
     else:
-        say(explain(findings))
+        say(explain(findings) or f"{head} changes nothing in {base} that a gate judges")
     if failed(findings):
         raise typer.Exit(1)

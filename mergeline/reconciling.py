@@ -167,9 +167,11 @@ def observe(
     Where Argo CD applies it, this says what it cannot see: whether every replica has loaded the model.
     """
     try:
-        wanted = ServedEnvironment.parse(config.read_text(), str(config))
+        wanted = ServedEnvironment.parse(config.read_text("utf-8"), str(config))
     except OSError as error:
         raise MergelineError(f"cannot read {config}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MergelineError(f"{config} is not UTF-8 text: {error}") from error
     api = ServeApi(dashboard_of(state, address), ray_token())
 
     def say_health(health: Health) -> None:
@@ -217,7 +219,7 @@ def _rows(found: Status, *, watched: bool) -> Iterator[tuple[str, str | Text]]:
     yield "health", _colored(found.health.status, found.health.message)
     if operation := found.operation_state:
         revision = operation.sync_result.revision
-        commit = "" if revision == found.sync.revision else f" at {revision[:12]}:"
+        commit = "" if revision in ("", found.sync.revision) else f" at {revision[:12]}:"
         yield "operation", f"{operation.phase}{commit} {operation.message}"
     for resource in found.resources:
         yield f"application {resource.name}", f"{_wanted(resource)}; served: {_served(resource)}"
@@ -267,6 +269,9 @@ def history(
     entries = Journal(State.at(state), environment_of(project, env)).history()
     if as_json:
         say_json([entry.as_words() for entry in entries])
+        return
+    if not entries:
+        say("nothing was deployed yet")
         return
     rows: list[Sequence[str]] = []
     for entry in entries:

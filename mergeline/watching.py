@@ -129,7 +129,12 @@ def drift(
     env: Environment = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="`args.windows` of the environment; the state folder's if not given."),
+        typer.Option(
+            "--folder",
+            exists=True,
+            file_okay=False,
+            help="`args.windows` of the environment; the state folder's if not given.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Windows to list, the latest ones.")] = 20,
     project: ProjectFile = PROJECT,

@@ -30,7 +30,9 @@ SCORE, CONFIDENCE = "score", "confidence"
 NOT_GOOD, EMBEDDING = "not_good", "embedding"
 """Names of the features that have no column."""
 _LEAST_ROWS = 20  # of a label, on both sides: fewer say nothing of a distribution
-_PERMUTATIONS = 4999
+_PERMUTATIONS, _PERMUTATIONS_OF_A_LABEL = 4999, 1250
+"""At least so many, and more where so many labels are compared that even the smallest p value, one in all of them,
+would not be small any more once it is corrected for the labels and the kinds."""
 _LEAST_VARIANCE = 0.05  # of the mean over the axes: else those in which nothing varies would shout down all others
 
 
@@ -175,11 +177,12 @@ def _of_embeddings(
         return
     whiten = _Whitening.of(reference.embeddings[known])
     rng = np.random.default_rng(seed)
+    permutations = max(_PERMUTATIONS, _PERMUTATIONS_OF_A_LABEL * len(labels) - 1)
     for label in labels:
         expected = whiten(reference.embeddings[known & (reference.labels == label)])
         shown = whiten(window.embeddings[measured & (window.labels == label)])
         if len(expected) >= _LEAST_ROWS and len(shown) >= _LEAST_ROWS:
-            value, p_value = mmd(expected, shown, rng)
+            value, p_value = mmd(expected, shown, rng, permutations)
             yield Finding(DriftKind.EMBEDDING, EMBEDDING, "mmd", value, p_value, label=label)
 
 
@@ -201,7 +204,12 @@ class _Whitening:
         return (embeddings - self.center) @ self.axes
 
 
-def mmd(reference: NDArray[np.float64], window: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+def mmd(
+    reference: NDArray[np.float64],
+    window: NDArray[np.float64],
+    rng: np.random.Generator,
+    permutations: int = _PERMUTATIONS,
+) -> tuple[float, float]:
     """Squared maximum mean discrepancy of two samples, and how likely it is as large by chance.
 
     The unbiased estimate of Gretton et al. (2012, "A Kernel Two-Sample Test"), with a Gaussian kernel as wide as the
@@ -211,6 +219,7 @@ def mmd(reference: NDArray[np.float64], window: NDArray[np.float64], rng: np.ran
         reference: (n, dimensions), n ≥ 2.
         window: (m, dimensions), m ≥ 2.
         rng: draws the permutations.
+        permutations: how many; the smallest p value is one in one more.
 
     Returns:
         The estimate; and its p value, 1 where the estimate is at most `TOLERATED_EMBEDDING`.
@@ -226,9 +235,9 @@ def mmd(reference: NDArray[np.float64], window: NDArray[np.float64], rng: np.ran
     (value,) = _discrepancies(kernel, of_window, len(window))
     if value <= TOLERATED_EMBEDDING:
         return float(value), 1.0
-    shuffled = rng.permuted(np.repeat(of_window, _PERMUTATIONS, axis=0), axis=1)
+    shuffled = rng.permuted(np.repeat(of_window, permutations, axis=0), axis=1)
     as_large = np.count_nonzero(_discrepancies(kernel, shuffled, len(window)) >= value)
-    return float(value), float((1 + as_large) / (1 + _PERMUTATIONS))
+    return float(value), float((1 + as_large) / (1 + permutations))
 
 
 def _discrepancies(kernel: NDArray[np.float64], of_window: NDArray[np.bool_], size: int) -> NDArray[np.float64]:

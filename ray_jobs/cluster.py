@@ -18,7 +18,7 @@ from pydantic import Field
 
 from gitops.contracts.base import Contract
 from gitops.errors import MergelineError
-from gitops.state import State, usable_cores, write_atomically
+from gitops.state import State, locked, usable_cores, write_atomically
 from monitoring.configuration import targets
 from ray_jobs import ingress, processes
 
@@ -113,19 +113,27 @@ def start(state: State, *, dashboard_port: int | None = None, variables: Mapping
     Raises:
         ClusterError: Ray did not come up.
     """
-    session = session_of(state)
-    if session and session.is_running():
-        return session
-    if session:
-        stop(state)
-    attempt = 1
-    while True:
-        try:
-            return _launch(state, dashboard_port or free_port(8265), dict(variables or {}))
-        except ClusterError:
-            if attempt == _ATTEMPTS:
-                raise
-            attempt += 1
+    return start_or_join(state, dashboard_port, variables)[0]
+
+
+def start_or_join(
+    state: State, dashboard_port: int | None = None, variables: Mapping[str, str] | None = None
+) -> tuple[Session, bool]:
+    """What `start` does, and whether it was this call that started the session: who did is to end it, and nobody else.
+
+    Of two commands at once the second waits for what the first starts. Each with a session of its own, one would be in
+    no file, and nothing would ever end it.
+    """
+    with locked(state.session / "lock"):
+        session = session_of(state)
+        if session and session.is_running():
+            return session, False
+        if session:
+            stop(state)
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(ClusterError):
+                return _launch(state, dashboard_port or free_port(8265), dict(variables or {})), True
+        return _launch(state, dashboard_port or free_port(8265), dict(variables or {})), True
 
 
 def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Session:
@@ -143,7 +151,11 @@ def _launch(state: State, dashboard_port: int, variables: dict[str, str]) -> Ses
         folder=folder,
         without_haproxy=ingress.obstacle(Path(folder)),
     )
-    write_atomically(state.session / "session.json", session.to_json())
+    try:
+        write_atomically(state.session / "session.json", session.to_json())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # what no file names, nobody would ever remove
+        raise
     command = [
         *[sys.executable, "-m", _HEAD_NODE, "start", "--head", "--block", "--disable-usage-stats"],
         *[f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],

@@ -1,14 +1,11 @@
 """Compare: two versions judge the same held-out images, each through the code that serves it."""
 
-import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from gitops import bundle
@@ -22,7 +19,7 @@ from gitops.state import State, folder_written_whole, usable_cores
 from ray_jobs import compare_picture, paired
 from ray_jobs import split as splitting
 from ray_jobs.cross_validate import result_of
-from ray_jobs.dataset import read_listing
+from ray_jobs.dataset import read_listing, read_photograph
 from ray_jobs.decision import calibrated_probabilities
 from ray_jobs.decoded import SplitImages, load_split, read_samples
 from ray_jobs.paired import Opinion
@@ -117,8 +114,7 @@ def save(state: State, comparison: Comparison, judged: Judged) -> Path:
     figure = compare_picture.draw(
         comparison, judged.labels != GOOD, judged.of_a.scores, judged.of_b.scores, judged.dataset.classes
     )
-    shutil.rmtree(target, ignore_errors=True)
-    with folder_written_whole(target) as folder:
+    with folder_written_whole(target, replace=True) as folder:
         (folder / REPORT).write_text(comparison.to_json())
         compare_picture.save(figure, folder / PICTURE)
     return target
@@ -208,23 +204,13 @@ def _judge_photographs(stage: Stage, predictor: Predictor, digests: Sequence[str
         )
 
     def probabilities(digest: str) -> list[float]:
-        found = predictor.judge([_read_photograph(places[digest], digest)])[0]
+        found = predictor.judge([read_photograph(places[digest], digest)])[0]
         if isinstance(found, ImageError):
             raise DataError(f"bundle {predictor.digest[:12]} cannot use the photograph {places[digest]}: {found}")
         return list(found.probabilities.values())
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         return np.array(list(pool.map(probabilities, digests)), np.float32)
-
-
-def _read_photograph(path: Path, digest: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"the photograph {path} cannot be read ({error.strerror}): put it back") from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise DataError(f"the photograph {path} is not the one of the dataset: run the dataset stage and the ETL again")
-    return data
 
 
 # --- what a version has seen ------------------------------------------------------------------------------------------
@@ -349,21 +335,11 @@ def _joined(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
 
 
 def _samples(state: State, dataset: DatasetManifest, splits: Sequence[Split]) -> list[Sample]:
-    try:
-        return read_samples(state.datasets / dataset.digest, dataset, *splits)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(dataset, error) from error
+    return read_samples(state.datasets / dataset.digest, dataset, *splits)
 
 
 def _read_split(state: State, dataset: DatasetManifest, split: Split) -> SplitImages:
-    try:
-        return load_split(state.datasets / dataset.digest, dataset, split)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(dataset, error) from error
-
-
-def _unreadable(dataset: DatasetManifest, error: Exception) -> DataError:
-    return DataError(f"dataset {dataset.digest[:12]} cannot be read ({error}): remove its folder and run the ETL again")
+    return load_split(state.datasets / dataset.digest, dataset, split)
 
 
 def _check(labels: NDArray[np.int64], dataset: DatasetManifest, left_out: int) -> None:

@@ -97,6 +97,21 @@ def read_listing(stage: Stage) -> Listing:
     return Listing.read(listing_file(stage))
 
 
+def read_photograph(path: Path, sha256: str) -> bytes:
+    """The bytes of a photograph that a dataset was made of.
+
+    Raises:
+        DataError: it cannot be read, or is another one by now.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the photograph {path} cannot be read ({error.strerror}): put it back") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"the photograph {path} is not the one of the dataset: run the dataset stage and the ETL again")
+    return data
+
+
 @recorded("dataset")
 def extract(stage: Stage, data: str | None = None) -> Listing:
     """Fetch and list the photographs.

@@ -10,12 +10,15 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -56,18 +59,20 @@ def load_split(dataset_folder: Path, manifest: DatasetManifest, split: Split) ->
         split: which part of it.
 
     Raises:
-        DataError: the dataset has no shard of that split, or there is no room for the decoded images.
+        DataError: the dataset has no shard of that split or cannot be read, or there is no room for the decoded images.
     """
     shards = [dataset_folder / name for name in manifest.shards if name.startswith(f"{split}-")]
     if not shards:
         raise DataError(f"dataset {manifest.digest[:12]} in {dataset_folder} has no {split} split: run the ETL again")
     columns = ["label", "kind", "filename", "sha256"]
-    rows = [pq.read_table(shard, columns=columns) for shard in shards]
-    labels = np.concatenate([np.asarray(part["label"].to_numpy(), np.int64) for part in rows])
-    inputs = manifest.preprocessing
-    shape = len(labels), inputs.height, inputs.width, inputs.channels
+    with _readable(dataset_folder, manifest):
+        rows = [pq.read_table(shard, columns=columns) for shard in shards]
+        labels = np.concatenate([np.asarray(part["label"].to_numpy(), np.int64) for part in rows])
+        inputs = manifest.preprocessing
+        shape = len(labels), inputs.height, inputs.width, inputs.channels
+        images = _mapped(dataset_folder / FOLDER / f"{split}.npy", shards, shape)
     return SplitImages(
-        images=_mapped(dataset_folder / FOLDER / f"{split}.npy", shards, shape),
+        images=images,
         labels=labels,
         kinds=tuple(kind for part in rows for kind in part["kind"].to_pylist()),
         filenames=tuple(name for part in rows for name in part["filename"].to_pylist()),
@@ -76,11 +81,39 @@ def load_split(dataset_folder: Path, manifest: DatasetManifest, split: Split) ->
 
 
 def read_samples(dataset_folder: Path, manifest: DatasetManifest, *splits: Split) -> list[Sample]:
-    """The images of some splits as splitting sees them, each in the order of `load_split`."""
-    shards = [name for split in splits for name in manifest.shards if name.startswith(f"{split}-")]
+    """The images of some splits as splitting sees them, each in the order of `load_split`.
+
+    Raises:
+        DataError: the dataset cannot be read.
+    """
     columns = ["sha256", "phash", "dhash", "label", "kind"]
-    tables = [pq.read_table(dataset_folder / name, columns=columns) for name in shards]
-    return [Sample.of(row, manifest.classes) for table in tables for row in table.to_pylist()]
+    return [Sample.of(row, manifest.classes) for row in read_rows(dataset_folder, manifest, columns, *splits)]
+
+
+def read_rows(
+    dataset_folder: Path, manifest: DatasetManifest, columns: Sequence[str], *splits: Split
+) -> list[dict[str, Any]]:
+    """Some columns of the rows of some splits; of all rows, in the order of the shards, if none is named.
+
+    Raises:
+        DataError: the dataset cannot be read.
+    """
+    named = [name for split in splits for name in manifest.shards if name.startswith(f"{split}-")]
+    with _readable(dataset_folder, manifest):
+        tables = [
+            pq.read_table(dataset_folder / name, columns=columns) for name in (named if splits else manifest.shards)
+        ]
+        return [row for table in tables for row in table.to_pylist()]
+
+
+@contextmanager
+def _readable(dataset_folder: Path, manifest: DatasetManifest) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"dataset {manifest.digest[:12]} cannot be read ({error}): remove {dataset_folder} and run the ETL again"
+        ) from error
 
 
 def discard_old(datasets: Path) -> None:

@@ -3,7 +3,6 @@
 python -m ray_jobs.drift --project project.yaml --state .mergeline --hours 24
 """
 
-import argparse
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,9 +13,7 @@ from gitops.status import now
 from ray_jobs import drift_page
 from ray_jobs.drift_page import Report
 from ray_jobs.drift_summary import reference_of, sum_up
-from ray_jobs.stage import Stage, arguments, open_stage, recorded, run_main
-
-_MOST_HOURS = 10 * 366 * 24
+from ray_jobs.stage import Stage, arguments, as_hours, open_stage, recorded, run_main
 
 
 @recorded("drift")
@@ -61,7 +58,7 @@ def main() -> None:
     parser = arguments("Sum up the windows of the served line that were judged lately: what drifted, on a page.")
     place = "`args.windows` of the environment (the state folder's, of the project's first environment)"
     parser.add_argument("--windows", type=Path, metavar="FOLDER", help=place)
-    parser.add_argument("--hours", type=_hours, default=24.0, help="that a window may be old (%(default)g)")
+    parser.add_argument("--hours", type=as_hours, default=24.0, help="that a window may be old (%(default)g)")
     options = parser.parse_args()
     stage = open_stage(options)
     usual = stage.state.windows / stage.project.environments[0]
@@ -69,16 +66,6 @@ def main() -> None:
         print(f"no window of photographs lies in {usual} yet: it takes traffic, and args.windows")
         return
     run(stage, options.windows or usual, options.hours)
-
-
-def _hours(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= _MOST_HOURS:
-        raise argparse.ArgumentTypeError(f"must be a number of hours above 0, and ten years at most, not {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 python -m ray_jobs.evaluate [--project project.yaml] [--state .mergeline]
 """
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from gitops.evidence import wilson
 from gitops.state import folder_written_whole, usable_cores, write_atomically
 from ray_jobs import evaluation_page, pictures, robustness, tracking
 from ray_jobs.cross_validate import result_of
-from ray_jobs.dataset import read_listing
+from ray_jobs.dataset import read_listing, read_photograph
 from ray_jobs.decision import calibrated_probabilities
 from ray_jobs.decoded import SplitImages, load_split
 from ray_jobs.stage import Run, Stage, arguments, open_stage, recorded, report_progress, run_main
@@ -84,8 +82,7 @@ def evaluate(stage: Stage) -> EvaluationReport:
     report = report.model_copy(update={"robustness": _robustness(stage, predictor, test)})
     report_progress(2, 3, "drawing")
     details = run.folder / DETAILS
-    shutil.rmtree(details, ignore_errors=True)  # of another bundle, or of an evaluation that was stopped
-    with folder_written_whole(details) as folder:
+    with folder_written_whole(details, replace=True) as folder:  # there may be one of another bundle
         predictions = _predictions(report, predictor, test, probabilities)
         (folder / PREDICTIONS).write_text("".join(line.model_dump_json() + "\n" for line in predictions))
         pictures.save(report, predictions, test.images, run.dataset.classes, folder)
@@ -317,7 +314,7 @@ def _robustness(stage: Stage, predictor: Predictor, test: SplitImages) -> tuple[
         rows = drawn_evenly(test.labels, VARIED_IMAGES)
         data = [_photograph(paths, test.sha256[row]) for row in rows]
         return tuple(robustness.measure(predictor, data, test.labels[rows]))
-    except (ContractError, DataError, OSError, ImageError) as error:
+    except (ContractError, DataError, ImageError) as error:
         print(f"evaluate: without robustness, as a photograph cannot be read any more: {error}", flush=True)
         return ()
 
@@ -325,10 +322,7 @@ def _robustness(stage: Stage, predictor: Predictor, test: SplitImages) -> tuple[
 def _photograph(paths: Mapping[str, Path], sha256: str) -> bytes:
     if sha256 not in paths:
         raise DataError(f"the photograph {sha256[:12]} is not in the source any more")
-    data = paths[sha256].read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{paths[sha256]} is not the file any more that the dataset was made of")
-    return data
+    return read_photograph(paths[sha256], sha256)
 
 
 def drawn_evenly(labels: Labels, most: int) -> NDArray[np.intp]:

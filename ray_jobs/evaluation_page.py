@@ -14,6 +14,7 @@ from gitops.contracts.serving import ModelVersion
 from gitops.evidence import describe, meets, wilson
 from ray_jobs import page
 from ray_jobs.page import Thumbnail
+from ray_jobs.pictures import worst
 from serve.heatmap import show
 from serve.predictor import Predictor
 from serve.preprocess import Aligned, Pixels
@@ -26,7 +27,7 @@ PICTURES = {
     "confusion": "Confusion matrix",
 }
 """Pictures of ray_jobs.pictures that the page shows, and what they are."""
-_SHOWN, _WIDTH = 12, 640
+_WIDTH = 640
 _COMPARED = ("accuracy", "balanced_accuracy", "auroc", "recall", "precision")
 
 
@@ -86,7 +87,7 @@ def render(
         pictures: folder with the pictures that `ray_jobs.pictures` drew.
         earlier: registered versions to compare with, oldest first.
     """
-    shown, wrong = _shown(report, predictions)
+    shown, wrong = worst(report, predictions)
     return page.render(
         TEMPLATE,
         project=project,
@@ -122,7 +123,8 @@ def _rows(
         }
         yield ComparisonRow("its like, out of fold", report.cross_validation.images, _figures(estimate))
     good = sum(report.confusion[manifest.classes[0]].values()) / report.images
-    chance = {"accuracy": good, "balanced_accuracy": 1 / len(manifest.classes), "auroc": 0.5, "recall": 0.0}
+    judged = sum(any(row.values()) for row in report.confusion.values())  # a class may have no held-out image
+    chance = {"accuracy": good, "balanced_accuracy": 1 / judged, "auroc": 0.5, "recall": 0.0}
     yield ComparisonRow("calling everything good", report.images, _figures(chance))
     for version in earlier[-2:]:
         same = "the same" if version.evaluation.dataset == report.dataset else "other"
@@ -151,14 +153,6 @@ def _recall(found: Mapping[str, float] | None) -> str:
 def _interval(right: int, images: int) -> str:
     low, high = wilson(right, images)
     return f"{low:.2f}–{high:.2f}"
-
-
-def _shown(report: EvaluationReport, predictions: Sequence[Prediction]) -> tuple[list[int], int]:
-    """The mistakes, farthest from the threshold first, without any the closest calls; and how many there are."""
-    distance = np.abs([item.score - report.threshold.value for item in predictions])
-    closest = np.argsort(distance, kind="stable").tolist()
-    wrong = [row for row in reversed(closest) if predictions[row].label != predictions[row].predicted]
-    return (wrong or closest)[:_SHOWN], len(wrong)
 
 
 def _mistake(predictor: Predictor, prediction: Prediction, image: Pixels) -> Mistake:

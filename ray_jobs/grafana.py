@@ -55,7 +55,7 @@ def publish(url: str, token: str, prometheus: str) -> list[str]:
             return [*_folder(api), *_data_source(api, prometheus), *_dashboards(api)]
     except httpx.HTTPStatusError as error:
         raise PublishError(f"Grafana at {url} refused: {_reason(error.response)}") from error
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise PublishError(f"Grafana at {url} cannot be reached: {error}") from error
 
 

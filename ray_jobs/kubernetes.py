@@ -8,7 +8,7 @@ import copy
 import hashlib
 import importlib.resources
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -19,6 +19,7 @@ from ruamel.yaml.scalarstring import walk_tree
 from gitops import cron, policies
 from gitops.contracts.project import Project
 from gitops.kuberay import LONGEST_NAMES
+from ray_jobs.stage import as_count, as_hours
 from ray_jobs.submit import SubmissionError, entrypoint
 
 PROJECT_FOLDER = "/etc/mergeline"
@@ -40,6 +41,8 @@ OPTIONS = {
     "drift": ("--hours",),
 }
 """What a stage takes beside what the job itself gives it: project, state folder and windows."""
+_TYPES: dict[str, Callable[[str], object]] = {"--workers": as_count, "--hours": as_hours}
+"""As the stages read them."""
 _LIMITS = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "24Gi"}
 _LIMITS_OF_A_REPORT = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "4Gi"}
 _REPORT = "drift"
@@ -138,7 +141,7 @@ def _options(stage: str, arguments: Sequence[str], project: Project) -> argparse
         if option == "--use-gpu":
             parser.add_argument(option, action="store_true")
         else:
-            parser.add_argument(option, type=int if option == "--workers" else str)
+            parser.add_argument(option, type=_TYPES.get(option, str))
     parser.set_defaults(workers=project.training.workers, use_gpu=False)
     try:
         options, unknown = parser.parse_known_args(arguments)
@@ -147,8 +150,6 @@ def _options(stage: str, arguments: Sequence[str], project: Project) -> argparse
     if unknown:
         known = ", ".join(OPTIONS.get(stage, ())) or "none"
         raise SubmissionError(f"{stage} on Kubernetes has no option {unknown[0]}; those that it has: {known}")
-    if options.workers < 1:
-        raise SubmissionError(f"{stage} needs one worker at least, not {options.workers}")
     return options
 
 

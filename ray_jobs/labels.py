@@ -95,10 +95,13 @@ def table_rows(table: Path) -> Iterator[tuple[int, str, str]]:
     missing = {"filename", "anomaly"} - set(reader.fieldnames or ())
     if missing:
         raise DataError(f"{table} has no column {' and '.join(sorted(missing))}: it needs filename,anomaly")
-    for row in reader:
-        name, value = (row["filename"] or "").strip(), (row["anomaly"] or "").strip()
-        if name or value:
-            yield reader.line_num, name.removeprefix("train/"), value
+    try:
+        for row in reader:
+            name, value = (row["filename"] or "").strip(), (row["anomaly"] or "").strip()
+            if name or value:
+                yield reader.line_num, name.removeprefix("train/"), value
+    except csv.Error as error:
+        raise DataError(f"{table}, line {reader.line_num}: {error}; is a quotation mark missing?") from error
 
 
 def read_label_studio(path: Path, classes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -268,8 +271,12 @@ def file_meant(reference: str, by_name: dict[str, list[str]], source: str) -> st
     Raises:
         DataError: it may mean several files.
     """
-    parts = urlsplit(reference)
-    path = PurePosixPath(parse_qs(parts.query).get("d", [unquote(parts.path)])[0])
+    try:
+        parts = urlsplit(reference)
+    except ValueError:  # a plain name that begins like an address
+        path = PurePosixPath(reference)
+    else:
+        path = PurePosixPath(parse_qs(parts.query).get("d", [unquote(parts.path)])[0])
     for name in (path.name, _UPLOAD_PREFIX.sub("", path.name)):
         found = by_name.get(name, [])
         fitting = [item for item in found if path.as_posix().endswith(item)] or found

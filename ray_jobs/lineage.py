@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from gitops.contracts.base import Split
 from gitops.contracts.dataset import ChangedFiles, DatasetChanges, DatasetManifest
 from gitops.contracts.project import SplitShares
+from ray_jobs.decoded import read_rows
 from ray_jobs.stage import Stage
 
 NAMED_FILES = 50
@@ -47,6 +46,7 @@ def parent_of(stage: Stage) -> Parent | None:
 
     Raises:
         ContractError: its manifest is no manifest.
+        DataError: it cannot be read.
     """
     pointer = stage.dataset_pointer
     if not pointer.exists():
@@ -64,7 +64,7 @@ def changes_since(stage: Stage, digest: str) -> DatasetChanges | None:
     """What the project's current dataset has, and an earlier one has not; None if that one is gone.
 
     Raises:
-        DataError: the project has no dataset.
+        DataError: the project has no dataset, or one of the two cannot be read.
     """
     current = stage.dataset()
     folder = stage.state.datasets / digest
@@ -77,8 +77,7 @@ def changes_since(stage: Stage, digest: str) -> DatasetChanges | None:
 
 
 def _rows(folder: Path, manifest: DatasetManifest, *more: str) -> list[dict[str, Any]]:
-    columns = ["filename", "sha256", "label", *more]
-    return [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
+    return read_rows(folder, manifest, ["filename", "sha256", "label", *more])
 
 
 def images_of(rows: Iterable[dict[str, Any]], classes: tuple[str, ...]) -> tuple[Image, ...]:

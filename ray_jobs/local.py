@@ -89,9 +89,7 @@ def serve(stage: Stage, options: Options, repository: Repository, console: Conso
     """
     running = cluster.session_of(stage.state)
     if running and running.is_running():
-        raise ClusterError(
-            f"something runs for {stage.state.root} already: `mergeline status` says what, `mergeline down` ends it"
-        )
+        raise _runs_already(stage)
     wanted = _wanted(repository, options.environment)
     if doctor.in_use(wanted.http_port):
         raise ClusterError(
@@ -99,8 +97,10 @@ def serve(stage: Stage, options: Options, repository: Repository, console: Conso
         )
     begun = status.now()
     console.print(f"serving {options.environment} of {repository.location} at http://127.0.0.1:{wanted.http_port}/")
+    session, ours = cluster.start_or_join(stage.state)
+    if not ours:  # another command has begun meanwhile
+        raise _runs_already(stage)
     try:
-        session = cluster.start(stage.state)
         os.environ.update(session.environment())
         grace: float = processes.STOP_SECONDS
         try:
@@ -112,6 +112,12 @@ def serve(stage: Stage, options: Options, repository: Repository, console: Conso
             processes.end(session.id, session.folder, grace=grace)
     finally:
         cluster.stop(stage.state)
+
+
+def _runs_already(stage: Stage) -> ClusterError:
+    return ClusterError(
+        f"something runs for {stage.state.root} already: `mergeline status` says what, `mergeline down` ends it"
+    )
 
 
 def _wanted(repository: Repository, name: str) -> environment.Environment:
@@ -179,10 +185,10 @@ def _started(stage: Stage, options: Options, console: Console) -> Iterator[Sessi
     if fresh and doctor.in_use(port := _port(stage, options)):
         given = "choose another with `mergeline up --port`" if port == options.port else "change it in its serve-config"
         raise ClusterError(f"port {port} of {options.environment} is in use by another program: end that, or {given}")
+    if fresh:
+        console.print("starting Ray")
+    session, fresh = cluster.start_or_join(stage.state)
     try:
-        if fresh:
-            console.print("starting Ray")
-        session = cluster.start(stage.state)
         if fresh and session.without_haproxy:
             console.print(f"mind: requests take Ray Serve's own, slower proxy: {session.without_haproxy}")
         yield session

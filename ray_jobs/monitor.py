@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import Field
 from gitops.contracts.base import Contract
 from gitops.errors import MergelineError
 from gitops.monitor import Monitor, monitor_file, monitor_of
-from gitops.state import State, write_atomically
+from gitops.state import State, locked, write_atomically
 from monitoring import configuration
 from ray_jobs import processes
 from ray_jobs.cluster import free_port
@@ -67,7 +68,11 @@ def configurations(state: State, alertmanager: str, webhook: str | None) -> dict
         state: the state folder.
         alertmanager: its address, as 127.0.0.1:9093.
         webhook: URL that alerts are sent to; None: they are only shown.
+
+    Raises:
+        MonitorError: the webhook is no URL.
     """
+    _check_webhook(webhook)
     rules = configuration.rule_files()
     return {
         "prometheus.yml": configuration.prometheus(state.targets, alertmanager=alertmanager, rules=rules),
@@ -88,6 +93,15 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
     Raises:
         MonitorError: a program is not installed, or does not come up.
     """
+    if not _DURATION.fullmatch(retention):
+        raise MonitorError(f"{retention!r} is no duration: write how long samples are kept as 12h or 15d")
+    _check_webhook(webhook)
+    programs = {name: _program(name) for name in (PROMETHEUS, ALERTMANAGER)}
+    with locked(state.monitoring / "lock"):  # of two commands at once one would start what is in no file
+        return _up(state, programs, webhook, retention, port)
+
+
+def _up(state: State, programs: Mapping[str, str], webhook: str | None, retention: str, port: int) -> Monitor:
     running = monitor_of(state)
     if webhook is None and running:  # also where a reboot has ended them
         webhook = running.webhook
@@ -98,9 +112,6 @@ def up(state: State, *, webhook: str | None = None, retention: str = RETENTION, 
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGHUP)
         return running
-    if not _DURATION.fullmatch(retention):
-        raise MonitorError(f"{retention!r} is no duration: write how long samples are kept as 12h or 15d")
-    programs = {name: _program(name) for name in (PROMETHEUS, ALERTMANAGER)}
     down(state)
     monitor = Monitor(
         id=os.urandom(8).hex(),
@@ -209,6 +220,15 @@ def _complaint(log: Path) -> str:
     """The last line that tells of an error; else the last."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "nothing")
+
+
+def _check_webhook(url: str | None) -> None:
+    try:
+        parsed = httpx.URL(url or "")
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if url and not (parsed.scheme in ("http", "https") and parsed.host):
+        raise MonitorError(f"{url!r} is no URL to send alerts to: write it as http://127.0.0.1:9095/alerts")
 
 
 def _program(name: str) -> str:

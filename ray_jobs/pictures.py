@@ -131,11 +131,7 @@ def calibration(report: EvaluationReport) -> "Figure":
 def mistakes(report: EvaluationReport, predictions: Sequence[Prediction], images: Pixels) -> "Figure":
     """Contact sheet of the mistakes, the farthest from the threshold first; without any, of the closest calls."""
     threshold = report.threshold.value
-    wrong = [row for row, item in enumerate(predictions) if item.label != item.predicted]
-    distances = np.abs([item.score - threshold for item in predictions])
-    order = np.argsort(distances, kind="stable")  # the closest calls first
-    shown = [row for row in order[::-1] if row in wrong] if wrong else list(order)
-    shown = shown[:SHOWN_MISTAKES]
+    shown, wrong = worst(report, predictions)
     height, width = images.shape[1:3]
     columns = min(len(shown), max(1, round(math.sqrt(len(shown) * 1.5 * height / width))))
     rows = math.ceil(len(shown) / columns)
@@ -143,10 +139,18 @@ def mistakes(report: EvaluationReport, predictions: Sequence[Prediction], images
     figure = _figure((12, rows * (cell * height / width + 0.3) + 0.5))
     for place, row in enumerate(shown, start=1):
         _thumbnail(figure.add_subplot(rows, columns, place), images[row], predictions[row])
-    count = f"mistakes: {len(wrong)}" if wrong else "no mistakes"
+    count = f"mistakes: {wrong}" if wrong else "no mistakes"
     order_of = "the farthest from" if wrong else "the nearest to"
     figure.suptitle(f"{report.images} held-out images, {count}; {order_of} the threshold {threshold:.3f} first")
     return figure
+
+
+def worst(report: EvaluationReport, predictions: Sequence[Prediction]) -> tuple[list[int], int]:
+    """Rows of the mistakes, farthest from the threshold first, without any of the closest calls; how many there are."""
+    distances = np.abs([item.score - report.threshold.value for item in predictions])
+    closest = np.argsort(distances, kind="stable").tolist()
+    wrong = [row for row in reversed(closest) if predictions[row].label != predictions[row].predicted]
+    return (wrong or closest)[:SHOWN_MISTAKES], len(wrong)
 
 
 def _thumbnail(axes: "Axes", image: Pixels, prediction: Prediction) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gitops.contracts.serving import ModelVersion
 from ray_jobs import cross_validate, dataset, etl, evaluate, export, quality, register, train
-from ray_jobs.stage import Stage, arguments, open_stage, run_main
+from ray_jobs.stage import Stage, arguments, as_count, open_stage, run_main
 
 
 def run(stage: Stage, *, data: str | None = None, workers: int | None = None, use_gpu: bool = False) -> ModelVersion:
@@ -39,7 +39,7 @@ def main() -> None:
     """Run the pipeline as a program."""
     parser = arguments("Run all stages of the line in order.")
     parser.add_argument("--data", help="rendered, kaggle, or a folder, instead of the project's source")
-    parser.add_argument("--workers", type=int, help="Ray Train workers, instead of the project's number")
+    parser.add_argument("--workers", type=as_count, help="Ray Train workers, instead of the project's number")
     parser.add_argument("--use-gpu", action="store_true", help="train on GPUs")
     options = parser.parse_args()
     run(open_stage(options), data=options.data, workers=options.workers, use_gpu=options.use_gpu)

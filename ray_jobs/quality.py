@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gitops.contracts.dataset import DatasetManifest, ImageFinding, QualityReport
 from gitops.contracts.project import Assertion
 from gitops.errors import ContractError, StageError, did_you_mean
 from gitops.state import write_atomically
 from ray_jobs import quality_page
+from ray_jobs.decoded import read_rows
 from ray_jobs.measures import DatasetMeasures
 from ray_jobs.quality_page import describe
 from ray_jobs.split import Sample, groups_of_lookalikes
@@ -38,11 +38,8 @@ def profile(
         ContractError: an assertion names a measure that there is not.
     """
     names = [str(row["filename"]) for row in rows]
-    labels = [manifest.classes[row["label"]] for row in rows]
-    samples = [
-        Sample(row["sha256"], row["phash"], row["dhash"], label, row["kind"])
-        for row, label in zip(rows, labels, strict=True)
-    ]
+    samples = [Sample.of(row, manifest.classes) for row in rows]
+    labels = [sample.label for sample in samples]
     groups = _members(groups_of_lookalikes(samples, manifest.lookalikes).tolist())
     balance = {name: labels.count(name) for name in manifest.classes}
     mixed = [group for group in groups if len({labels[index] for index in group}) > 1]
@@ -108,13 +105,13 @@ def run(stage: Stage) -> QualityReport:
     """Profile the current dataset, write `quality.json` and `quality.html` beside it, and check its assertions.
 
     Raises:
-        StageError: an assertion fails.
+        StageError: an assertion fails, or the dataset cannot be read.
         ContractError: an assertion names a measure that there is not.
     """
     manifest = stage.dataset()
     folder = stage.state.datasets / manifest.digest
     columns = ["filename", "label", "kind", "sha256", "phash", "dhash", "split", *Measures.model_fields]
-    rows = [row for name in manifest.shards for row in pq.read_table(folder / name, columns=columns).to_pylist()]
+    rows = read_rows(folder, manifest, columns)
     report = profile(rows, manifest, stage.project.quality)
     page, figures = folder / "quality.html", folder / "quality.json"
     inputs = quality_page.fingerprint(report, manifest, stage.project)

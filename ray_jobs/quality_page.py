@@ -69,7 +69,7 @@ class Check:
 
 
 def describe(assertion: Assertion) -> str:
-    """An assertion in words: `sharpness ≥ 20 for 95 % of the images`."""
+    """An assertion in words: `sharpness ≥ 20 for 0.95 of the images`."""
     bounds = [f"≥ {assertion.min:g}"] if assertion.min is not None else []
     bounds += [f"≤ {assertion.max:g}"] if assertion.max is not None else []
     text = f"{assertion.measure} {' and '.join(bounds) or 'is anything'}"

@@ -103,6 +103,8 @@ def labels_of_folder(folder: Path, good: Sequence[str] = ()) -> Labels:
     if not images:
         raise DataError(f"{folder} holds no PNG, JPEG, BMP or TIFF file: name the folder with the photographs")
     if (folder / TABLE).is_file():
+        if good:
+            raise DataError(f"{folder / TABLE} says which photographs are good: leave out --good, or move it away")
         return _labels_of_table(folder, images)
     left_out = {part for path in files_below(folder) for part in _parts(folder, path) if _slug(part) in _ANSWERS}
     placed = {path: parts for path in images.values() if not left_out & set(parts := _parts(folder, path))}
@@ -284,7 +286,8 @@ def propose(
     if project_file.exists():
         raise DataError(f"{project_file} exists and is left as it is: name another file with --project")
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist: name the one with the photographs")
+        found = "is a file, and must be a folder" if folder.exists() else "does not exist"
+        raise DataError(f"the folder {folder} {found}: name the one with the photographs")
     labels = labels_of_folder(folder, good)
     view = view_of([path for paths in labels.images.values() for path in _spread(paths)])
     text = _text(folder.resolve(), _slug(name or folder.resolve().name) or "parts", owner, labels, view)

@@ -196,9 +196,9 @@ def _dealt_by_class(
     for index, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(index)
     parts: list[_Part] = [next(iter(wanted))] * len(samples)
+    # A group that holds several classes counts for the class of its first image by content.
+    keys = {group: min(indices, key=lambda index: samples[index].sha256) for group, indices in members.items()}
     for name in classes:
-        # A group that holds several classes counts for the class of its first image by content.
-        keys = {group: min(indices, key=lambda index: samples[index].sha256) for group, indices in members.items()}
         own = [group for group, key in keys.items() if samples[key].label == name]
         own.sort(key=lambda group: _position(samples[keys[group]], seed))
         if len(own) < len(wanted):

@@ -17,7 +17,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from gitops import interrupt
 from gitops.contracts.dataset import DatasetManifest
 from gitops.contracts.project import Project
-from gitops.errors import DataError, MergelineError, StageError
+from gitops.errors import DataError, MergelineError, StageError, told
 from gitops.stage_record import StageRecorder
 from gitops.state import State, stable_json, write_atomically
 from monitoring import metrics
@@ -30,6 +30,7 @@ PROGRESS_MARK = "::progress "
 
 _RECORD_SECONDS = 10.0
 """Progress is told many times a second, and written down once in so many seconds."""
+_MOST_HOURS = 10 * 366 * 24
 _ATTEMPTS = 3  # Ray gives its processes 30 s to come up, which a busy machine exceeds
 
 
@@ -122,6 +123,25 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--project", type=Path, default=Path("project.yaml"), help="project file (%(default)s)")
     parser.add_argument("--state", type=Path, default=Path(".mergeline"), help="state folder (%(default)s)")
     return parser
+
+
+def as_count(text: str) -> int:
+    """A whole number above 0, as an option has it."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
+    return value
+
+
+def as_hours(text: str) -> float:
+    """A number of hours, as an option has it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"must be a number of hours above 0, and ten years at most, not {text}")
+    return value
 
 
 def open_stage(options: argparse.Namespace) -> Stage:
@@ -219,6 +239,10 @@ def run_main(main: Callable[[], None]) -> None:
         main()
     except MergelineError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if (text := told(error)) is None:
+            raise
+        sys.exit(f"error: {text}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(interrupt.STATUS)

@@ -102,6 +102,9 @@ def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient
 
     Returns:
         The client, and the submission id.
+
+    Raises:
+        SubmissionError: there is no Ray at the address, or it did not take the job.
     """
     from ray.job_submission import JobSubmissionClient
 
@@ -122,8 +125,10 @@ def submit(address: str, command: str, stage: str) -> "tuple[JobSubmissionClient
                 time.sleep(_POLL_SECONDS)
             else:
                 return client, submission
-    except (ConnectionError, RuntimeError) as error:
-        raise SubmissionError(f"Ray at {address} did not take the job: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # the last where it is no address at all
+        raise SubmissionError(
+            f"Ray at {address} did not take the job: {error}; name it as http://127.0.0.1:8265"
+        ) from error
 
 
 def follow(client: "JobSubmissionClient", submission: str, console: Console) -> int:

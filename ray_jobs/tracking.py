@@ -4,10 +4,12 @@ By default a SQLite database and a folder under the state folder; `MLFLOW_TRACKI
 """
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitops.contracts.model import EpochMetrics
+from gitops.errors import StageError
 from gitops.state import State, locked
 from ray_jobs.stage import Run, Stage
 
@@ -29,14 +31,25 @@ def tracking_uri(state: State) -> str:
 
 
 def client(state: State) -> "MlflowClient":
-    """A client of the tracking server and the registry; its database exists when this returns."""
+    """A client of the tracking server and the registry; its database exists when this returns.
+
+    Raises:
+        StageError: there is no such server or database, or it does not answer.
+    """
     from mlflow import MlflowClient
 
     uri = tracking_uri(state)
     with locked(state.mlflow / "lock"):  # two processes that make the tables at once break the database
-        made = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        made.search_experiments(max_results=1)
-        made.search_registered_models(max_results=1)
+        try:
+            made = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            made.search_experiments(max_results=1)
+            made.search_registered_models(max_results=1)
+        except Exception as error:  # its own, SQLAlchemy's, or that a database's driver is not installed
+            place = re.sub(r"//[^/@]*@", "//…@", uri)  # whose password it is nobody else is to read
+            raise StageError(
+                f"MLflow at {place} cannot be used: {str(error).partition(chr(10))[0]}; set MLFLOW_TRACKING_URI to a "
+                "server or database that answers, or not at all for one in the state folder, which needs room there"
+            ) from error
     return made
 
 

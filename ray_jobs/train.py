@@ -22,7 +22,7 @@ from ray_jobs import tracking
 from ray_jobs.decoded import read_samples
 from ray_jobs.learner import BEST_MODEL, LEAST_REMEMBERED, PROGRESS_FILE, Assignment, Progress, learn
 from ray_jobs.split import Sample, assign_folds, groups_of_lookalikes
-from ray_jobs.stage import Run, Stage, arguments, open_stage, ray_session, recorded, report_progress, run_main
+from ray_jobs.stage import Run, Stage, arguments, as_count, open_stage, ray_session, recorded, report_progress, run_main
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -294,7 +294,7 @@ def _text(figures: EpochMetrics) -> str:
 def main() -> None:
     """Read the options, and train."""
     parser = arguments("Train the model on the project's current dataset.")
-    parser.add_argument("--workers", type=int, help="Ray Train workers (the project's number)")
+    parser.add_argument("--workers", type=as_count, help="Ray Train workers (the project's number)")
     parser.add_argument("--use-gpu", action="store_true", help="one GPU for each worker")
     options = parser.parse_args()
     train(open_stage(options), options.workers, options.use_gpu)

@@ -24,8 +24,11 @@ from gitops.seed import seed_environment
 from gitops.state import State, write_atomically
 from gitops.status import Deployed, Health, Journal, Resource, Status, Sync, now
 from gitops.turn import Turn
+from mergeline.machine import _what_next
+from mergeline.options import PROJECT, STATE
 from mergeline.verbs import app
 from monitoring.metrics import DriftKind, WindowOutcome
+from ray_jobs.local import Served
 from ray_jobs.stage import STAGES, Stage
 from tests.bundles import put_bundle
 from tests.gitops.deployments import git, make_version
@@ -132,6 +135,81 @@ def test_a_number_out_of_range_is_refused(arguments: list[str]) -> None:
     assert result.returncode == 2
     assert "Invalid value for" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["monitor", "dashboards", "file"], "error: file: File exists; something else lies there: name another place"),
+        (["monitor", "dashboards", "file/below"], "error: file/below: Not a directory; something else lies there"),
+        (["models", "--state", "file"], "'file' is a file"),
+        (["drift", "--folder", "nowhere"], "'nowhere' does not exist"),
+        (["observe", "binary"], "binary is not UTF-8 text"),
+        (["init", "file", "--project", "new.yaml"], "the folder file is a file, and must be a folder"),
+        (
+            ["submit", "etl", "--address", "foo"],
+            "Ray at foo did not take the job: Invalid address format: foo; name it as",
+        ),
+        (["submit", "etl", "--address", "http://[oops"], "Ray at http://[oops did not take the job"),
+        (["promote", ""], "screw has no registered version"),
+        (["monitor", "up", "--print-config", "--webhook", "not a url"], "'not a url' is no URL to send alerts to"),
+        (["python -m ray_jobs.train", "--workers", "-1"], "--workers: must be a whole number above 0, not -1"),
+        (["python -m ray_jobs.dataset", "--state", "file", "--data", "."], "file"),
+    ],
+)
+def test_odd_input_is_one_message(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "project.yaml").write_text((ROOT / "project.yaml").read_text())
+    (tmp_path / "file").write_text("")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train.csv").write_text("filename,anomaly\na.png,0\n")
+    (tmp_path / "train" / "a.png").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    module, *rest = arguments
+    command = [*module.split()[1:]] if module.startswith("python ") else ["-m", "mergeline", module]
+    result = subprocess.run(
+        [sys.executable, *command, *rest], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode in (1, 2)
+    assert said in " ".join(result.stderr.replace("│", "").split())
+    assert "Traceback" not in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before, "nothing half-written"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no device that is always full")
+def test_a_full_disk_behind_the_output_is_one_message(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mergeline", "models", "--state", str(tmp_path)],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "error: No space left on device; make room\n")
+
+
+def test_what_to_type_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/elsewhere/bin/mergeline"])
+    served = Served(make_version(tmp_path, "1"), "http://127.0.0.1:8000", "http://127.0.0.1:8265", "line.git")
+    *_, status, down = _what_next(served, Path("two parts.yaml"), Path("a state"))
+    assert status == "  mergeline status --project 'two parts.yaml' --state 'a state'"
+    assert down == "  mergeline down --state 'a state'"
+    *_, status, down = _what_next(served, PROJECT, STATE)
+    assert (status, down) == ("  mergeline status", "  mergeline down")
+
+
+def test_a_terminal_of_another_alphabet_gets_every_line(tmp_path: Path) -> None:
+    arguments = ["models", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path / "Öfen")]
+    result = subprocess.run(
+        [sys.executable, "-m", "mergeline", *arguments],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert r"/\xd6fen yet: `mergeline up` makes one" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -291,6 +369,21 @@ def test_a_promotion_goes_on_where_nothing_can_be_compared(
     assert "against" not in message(stage, "promote/local/screw-2")
 
 
+def test_an_empty_version_is_not_the_newest(compared: tuple[Stage, list[str]]) -> None:
+    result = run("promote", "", *compared[1])
+    assert (result.returncode, result.stderr) == (1, "error: screw has no version ''; it has 1, 2\n")
+
+
+def test_a_version_without_a_figure_is_listed_without_it(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
+    shown = runner.invoke(app, ["models", *compared[1]], catch_exceptions=False).output
+    assert shown.splitlines()[1].split()[:4] == ["1", "0.980", "–", "–"]
+
+
+def test_a_change_that_no_gate_judges_is_said(runner: CliRunner, compared: tuple[Stage, list[str]]) -> None:
+    shown = runner.invoke(app, ["gates", "--state", str(compared[0].state.root)], catch_exceptions=False).output
+    assert shown == "HEAD changes nothing in main that a gate judges\n"
+
+
 def test_where_there_are_no_versions_that_is_said(runner: CliRunner, tmp_path: Path) -> None:
     options = ["models", "--project", str(ROOT / "project.yaml"), "--state", str(tmp_path)]
     assert "screw has no registered version" in runner.invoke(app, options, catch_exceptions=False).output
@@ -429,6 +522,21 @@ def test_only_one_way_to_try_is_taken() -> None:
     result = run("promote", "--canary", "10", "--shadow")
     assert result.returncode == 2
     assert "take one of --canary, --shadow, --finish and --abort" in result.stderr
+
+
+def test_where_nothing_was_deployed_that_is_said(tmp_path: Path) -> None:
+    assert run("history", "--state", str(tmp_path)).stdout == "nothing was deployed yet\n"
+    assert json.loads(run("history", "--json", "--state", str(tmp_path)).stdout) == []
+
+
+def test_what_failed_before_there_was_a_commit_names_none(tmp_path: Path) -> None:
+    create_bare(
+        tmp_path / "line.git", {PROJECT_PATH: "", serve_config_path("local"): seed_environment("screw", "local")}, {}
+    )
+    options = ["--state", str(tmp_path), "--repo", str(tmp_path / "line.git"), "--address", "http://127.0.0.1:1"]
+    result = run("sync", *options)
+    assert result.returncode == 1
+    assert "Failed Ray's dashboard at http://127.0.0.1:1 does not answer" in result.stdout
 
 
 def test_what_is_tried_is_in_status_and_history(tmp_path: Path) -> None:

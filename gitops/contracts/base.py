@@ -60,7 +60,7 @@ class Contract(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read a YAML or JSON file."""
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8")
         except OSError as error:
             raise ContractError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

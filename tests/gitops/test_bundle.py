@@ -10,6 +10,7 @@ from gitops import bundle
 from gitops.contracts.model import BundleFile
 from gitops.errors import BundleError
 from tests.gitops.deployments import make_bundle, unsealed
+from tests.rights import as_nobody, open_folder
 
 
 @pytest.fixture
@@ -21,6 +22,14 @@ def sealed(tmp_path: Path) -> tuple[Path, str]:
 def test_the_digest_depends_on_contents_only(tmp_path: Path) -> None:
     assert make_bundle(tmp_path / "one") == make_bundle(tmp_path / "two") == bundle.digest(tmp_path / "one")
     assert make_bundle(tmp_path / "three", "other") != bundle.digest(tmp_path / "one")
+
+
+def test_a_file_that_cannot_be_read_is_told() -> None:
+    with open_folder() as place:
+        digest = make_bundle(folder := place / "bundle")
+        (folder / "model.bin").chmod(0)
+        with as_nobody(), pytest.raises(BundleError, match=r"model\.bin cannot be read \(Permission denied\)"):
+            bundle.verify(folder, digest)
 
 
 def test_every_file_but_the_manifest_is_listed(sealed: tuple[Path, str]) -> None:

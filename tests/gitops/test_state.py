@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gitops.errors import ContractError, told
 from gitops.promotion import to_yaml
 from gitops.state import (
     State,
@@ -130,6 +131,22 @@ def test_of_two_that_write_a_folder_at_once_both_succeed(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["abc"]
 
 
+def test_a_folder_that_is_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    def write(text: str, error: type[BaseException] | None = None) -> None:
+        with folder_written_whole(tmp_path / "1-2", replace=True) as folder:
+            (folder / "file").write_text(text)
+            if error:
+                raise error
+
+    write("old")
+    with pytest.raises(OSError, match=r"^$"):  # a full disk, say
+        write("half", OSError)
+    assert (tmp_path / "1-2" / "file").read_text() == "old"
+    write("new")
+    assert (tmp_path / "1-2" / "file").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1-2"]
+
+
 def test_a_folder_whose_writing_fails_never_appears(tmp_path: Path) -> None:
     def write_half() -> None:
         with folder_written_whole(tmp_path / "abc") as folder:
@@ -173,3 +190,40 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_file_that_is_named_like_no_version_is_told(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "models" / "screw" / "notes.yaml", "x")
+    with pytest.raises(ContractError, match=r"notes\.yaml is not named like a version, as 1\.yaml: move it away"):
+        State.at(tmp_path).versions("screw")
+
+
+def test_what_cannot_be_written_is_told_with_its_place_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for place, named, said in (
+        ("file/x", tmp_path / "file", "File exists; something else lies there"),
+        ("file/x/y", tmp_path / "file/x", "Not a directory; something else lies there"),
+        ("folder", tmp_path / "folder", "Is a directory; something else lies there"),
+        ("n" * 256, tmp_path / f".{'n' * 256}", "File name too long; choose a shorter name"),
+    ):
+        with pytest.raises(OSError, match="Errno") as caught:
+            write_atomically(tmp_path / place, "text")
+        line = told(caught.value)
+        assert line is not None
+        assert line.startswith(str(named))
+        assert said in line
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"], "nothing is half-written"
+
+
+def test_a_mistake_of_ours_is_no_message() -> None:
+    assert told(FileNotFoundError(2, "No such file or directory", "ours")) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no device that is always full")
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary")))
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "page.html", "text")
+    assert told(caught.value) == f"{tmp_path / 'page.html'}: No space left on device; make room"

@@ -159,3 +159,18 @@ def test_the_discrepancy_of_two_samples_is_that_of_its_definition() -> None:
     value, p_value = mmd(reference, window, np.random.default_rng(0))
     assert value == pytest.approx(sum(among) - 2 * kernel(reference, window).mean())
     assert p_value == pytest.approx(1 / 5000)
+
+
+@pytest.mark.parametrize("others", [1, 11])
+def test_what_the_network_sees_of_one_label_is_seen_however_many_there_are(others: int) -> None:
+    """The smallest p value of the permutations must stay small when it is corrected for all the labels."""
+    classes = tuple(f"class-{number}" for number in range(others + 1))
+    labels = np.repeat(np.array(classes), 21)
+
+    def seen(seed: int, moved: float) -> Observations:
+        embeddings = np.random.default_rng(seed).normal(0, 1, (len(labels), DIMENSIONS))
+        embeddings[labels == classes[-1]] += moved
+        return Observations(labels, {}, embeddings)
+
+    (finding,) = judge(seen(0, 0.0), seen(1, 5.0), classes, None)
+    assert (finding.feature, finding.label, finding.drifted) == (drift.EMBEDDING, classes[-1], True)

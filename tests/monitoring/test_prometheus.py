@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,25 @@ def test_a_retention_that_is_no_duration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MonitorError, match="'long' is no duration: write"):
         monitor.up(State.at(tmp_path / "state"), retention="long")
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("webhook", ["nowhere", "ftp://h/a", "http://", "http://a:b:c"])
+def test_a_webhook_that_is_no_url_is_refused(tmp_path: Path, webhook: str) -> None:
+    with pytest.raises(MonitorError, match=f"'{webhook}' is no URL to send alerts to"):
+        monitor.up(State.at(tmp_path / "state"), webhook=webhook)
+    assert not (tmp_path / "state").exists()
+
+
+@needs_prometheus
+def test_of_two_commands_at_once_one_starts_it_and_nothing_is_left_over(tmp_path: Path) -> None:
+    state = State.at(tmp_path / "state")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            one, other = pool.map(lambda _: monitor.up(state), range(2))
+        assert one == other == monitor_of(state)
+        assert len(processes.of(one.id)) == 2
+    finally:
+        monitor.down(state)
 
 
 @needs_prometheus

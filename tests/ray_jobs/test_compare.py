@@ -285,5 +285,5 @@ def test_a_bundle_that_is_gone_is_named(stage: Stage) -> None:
 
 def test_a_damaged_dataset_is_named(stage: Stage) -> None:
     (stage.state.datasets / stage.dataset().digest / "test-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"dataset .* cannot be read .*: remove its folder and run the ETL again"):
+    with pytest.raises(DataError, match=r"dataset .* cannot be read .*: remove .*/datasets/.* and run the ETL again"):
         compare(stage, put(stage, "1"), put(stage, "2", SHIFT))

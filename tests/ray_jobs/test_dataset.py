@@ -83,6 +83,10 @@ def test_what_has_no_usable_label_or_file_is_set_aside(tmp_path: Path) -> None:
             {"train/a.png": "", "train.csv": "filename,anomaly\nb.png,1\n"},
             "no labelled image(.|\n)*a.png: it has no label",
         ),
+        (
+            {"train/a.png": "", "train.csv": f'filename,anomaly\n"a.png,1\n{"b.png,0" * 20_000}\n'},
+            r"train\.csv, line \d+: field larger than field limit .*is a quotation mark missing\?",
+        ),
         ({"readme": ""}, "is empty"),
         ({"good/.hidden": ""}, "is empty"),
         ({"fine/a.png": "", "defective/b.png": ""}, "'fine', which is no class.*need a folder 'good'"),
@@ -201,6 +205,13 @@ def test_a_wrong_export_is_a_clear_error(tmp_path: Path, text: str, message: str
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(DataError, match=message):
         list_folder(folder, "", CLASSES, labels=tmp_path / "labels.json")
+
+
+def test_a_reference_that_begins_like_an_address_and_is_none_is_a_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data", {"a.png": "a"})
+    (tmp_path / "labels.json").write_text('[{"image": "//[x/a.png", "choice": "good"}]')
+    (photograph,) = list_folder(folder, "", CLASSES, labels=tmp_path / "labels.json").photographs
+    assert (photograph.filename, photograph.label) == ("a.png", "good")
 
 
 @pytest.mark.parametrize(("pattern", "message"), [("(", "no regular expression"), ("^a", "no group named kind")])

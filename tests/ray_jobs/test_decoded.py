@@ -12,7 +12,9 @@ import pytest
 
 from gitops.contracts.base import Split
 from gitops.errors import DataError
+from ray_jobs import quality
 from ray_jobs.decoded import FOLDER, SplitImages, discard_old, load_split, read_samples
+from ray_jobs.lineage import parent_of
 from ray_jobs.stage import Stage
 from tests.stages import HEIGHT, SIZES, WIDTH, make_stage
 
@@ -92,6 +94,25 @@ def test_a_dataset_without_a_split_is_a_clear_error(stage: Stage) -> None:
 def _sum_of(stage: Stage) -> tuple[int, int]:
     images = load(stage).images
     return int(images.sum()), (folder_of(stage) / FOLDER / "train.npy").stat().st_ino
+
+
+@pytest.mark.parametrize("cut", [0, 300])
+def test_a_damaged_dataset_is_a_clear_error(stage: Stage, cut: int) -> None:
+    shard = folder_of(stage) / "train-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:cut])
+    said = r"dataset .* cannot be read \(.*\): remove .*/datasets/.* and run the ETL again"
+    for read in (
+        lambda: load(stage),
+        lambda: read_samples(folder_of(stage), stage.dataset(), "train"),
+        lambda: parent_of(stage),
+        lambda: quality.run(stage),
+    ):
+        with pytest.raises(DataError, match=said):
+            read()
+    shard.unlink()
+    with pytest.raises(DataError, match=said):
+        load(stage)
+    assert read_samples(folder_of(stage), stage.dataset(), "test"), "the other splits can be read"
 
 
 def test_processes_that_ask_at_once_share_one_file(stage: Stage) -> None:

@@ -9,7 +9,9 @@ from gitops.contracts.model import CrossValidationResult, EvaluationReport, OutO
 from gitops.contracts.project import CrossValidation, Gate
 from ray_jobs import robustness, tracking
 from ray_jobs.evaluate import PAGE, evaluate
+from ray_jobs.evaluation_page import _rows
 from tests.bundles import put_bundle
+from tests.gitops.deployments import unsealed
 from tests.stages import finish_training, make_stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -79,3 +81,16 @@ def test_every_variation_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names))
     assert names[0] == robustness.UNCHANGED
     assert set(RobustnessSlice.model_fields) == {"variation", "images", "accuracy", "auroc", "parts_found"}
+
+
+def test_what_guessing_reaches_is_that_of_the_classes_that_were_judged(drawn: tuple[str, EvaluationReport]) -> None:
+    _, report = drawn
+    two = report.confusion
+    three = {truth: {**row, "scratch": 0} for truth, row in two.items()} | {
+        "scratch": dict.fromkeys([*two, "scratch"], 0)
+    }
+    for confusion in (two, three):
+        rows = _rows(report.model_copy(update={"confusion": confusion}), unsealed(), [])
+        guessing = next(row for row in rows if row.name == "calling everything good")
+        accuracy, balanced, *_ = guessing.figures
+        assert (accuracy, balanced) == (20 / 30, 0.5)

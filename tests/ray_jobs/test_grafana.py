@@ -153,6 +153,7 @@ def test_only_its_own_are_removed(grafana: Grafana) -> None:
         (None, "", "set GRAFANA_TOKEN"),
         ("http://127.0.0.1:9", TOKEN, "cannot be reached"),
         ("grafana.example.com", TOKEN, "is no address of a Grafana"),
+        ("http://a:b:c", TOKEN, "cannot be reached: Invalid port"),
     ],
 )
 def test_what_cannot_be_published_says_why(grafana: Grafana, url: str | None, token: str, said: str) -> None:

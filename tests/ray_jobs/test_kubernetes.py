@@ -117,8 +117,9 @@ def test_kuberay_takes_the_name_of_what_is_scheduled_however_long_the_projects_n
 @pytest.mark.parametrize(
     ("stage", "arguments", "said"),
     [
-        ("train", ("--workers", "0"), "train needs one worker at least, not 0"),
-        ("train", ("--workers", "many"), "train cannot be run like this: argument --workers: invalid int value"),
+        ("train", ("--workers", "0"), "argument --workers: must be a whole number above 0, not 0"),
+        ("train", ("--workers", "many"), "train cannot be run like this: argument --workers: must be a whole number"),
+        ("drift", ("--hours", "day"), "drift cannot be run like this: argument --hours: must be a number of hours"),
         ("train", ("--workers",), "argument --workers: expected one argument"),
         ("train", ("--use-g",), "has no option --use-g; those that it has: --workers, --use-gpu"),
         ("etl", ("--workers", "3"), "etl on Kubernetes has no option --workers; those that it has: none"),

@@ -4,6 +4,7 @@ import io
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +157,20 @@ def test_serving_that_another_command_ends_is_no_failure(stage: Stage, monkeypat
         threading.Timer(1.5, file.unlink).start()
         _tell(stage, Options("local"), running, Repository(stage.state.repository), Console(), now())
     assert not file.exists()
+
+
+def test_whoever_joins_a_ray_that_another_command_started_does_not_end_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands have seen that nothing ran; only the one that started it is to end it."""
+    other = session(stage.state.root)
+    monkeypatch.setattr(cluster, "start_or_join", lambda _: (other, False))
+    monkeypatch.setattr(cluster, "stop", lambda _: pytest.fail("it is not ours"))
+    options = Options("local", port=free_port(0))
+    with suppress(GateError), _started(stage, options, Console(file=io.StringIO())) as joined:
+        assert joined == other
+        raise GateError("refused")
+    text = seed_environment("screw", "local", options.port)
+    Repository(stage.state.repository).commit(MAIN, MAIN, {serve_config_path("local"): text}, "Another port\n")
+    with pytest.raises(ClusterError, match="something runs for"):
+        local.serve(stage, options, Repository(stage.state.repository), Console(file=io.StringIO()))

@@ -15,6 +15,7 @@ from ray_jobs import scope
 from ray_jobs.dataset import list_folder
 from ray_jobs.learner import LEAST_REMEMBERED
 from ray_jobs.split import Sample, assign_folds, assign_splits
+from tests.photographs import write_folder
 
 
 def bar(seed: int, *, color: bool = False, size: tuple[int, int] = (240, 320)) -> NDArray[np.uint8]:
@@ -216,6 +217,12 @@ def test_good_can_be_said_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has only 'a', 'b'"):
         proposed(folder, good=("c",))
     assert proposed(folder, good=("b",)).classes == ("b", "a")
+
+
+def test_a_table_that_says_which_are_good_is_not_overruled_in_silence(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photographs", good=6, defective=6)
+    with pytest.raises(DataError, match=r"train\.csv says which photographs are good: leave out --good"):
+        scope.propose(tmp_path / "photographs", tmp_path / "parts.yaml", good=("ok",), owner="a@example.com")
 
 
 def test_a_project_file_is_never_overwritten(tmp_path: Path) -> None:

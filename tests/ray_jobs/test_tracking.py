@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from gitops.contracts.model import EpochMetrics
+from gitops.errors import StageError
 from gitops.state import State
 from ray_jobs import tracking
 from tests.stages import make_stage
@@ -19,6 +20,26 @@ def test_the_database_lies_in_the_state_folder_unless_told_otherwise(monkeypatch
     assert tracking.tracking_uri(state) == "sqlite:////somewhere/mlflow/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
     assert tracking.tracking_uri(state) == "https://mlflow.example.com"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgresql+nothing://ada:secret@127.0.0.1:1/mlflow", "MLflow at postgresql+nothing://…@127.0.0.1:1/mlflow "),
+        ("http://[x", "MLflow at http://[x cannot be used: "),
+        ("sqlite:////dev/null/mlflow.db", "MLflow at sqlite:////dev/null/mlflow.db cannot be used: "),
+    ],
+)
+def test_a_server_that_cannot_be_had_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, said: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StageError) as caught:
+        tracking.client(State.at(tmp_path))
+    assert str(caught.value).startswith(said)
+    assert "set MLFLOW_TRACKING_URI to a server or database that answers" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
