@@ -63,6 +63,10 @@ export class Item {
     this.part.placeholder.textContent = this.undrawable ? this.unseen : "The heat-map cannot be drawn.";
   }
 
+  get retriable() {
+    return this.state === "failed" && this.passes;
+  }
+
   /** Why there is no picture of it, and whether there will be one. */
   get unseen() {
     if (this.state === "failed" && !this.passes) return "The browser cannot draw this file, and as it cannot be judged, there is no heat-map of it either.";
@@ -151,7 +155,7 @@ export class Item {
     part.version.title = answer ? `${answer.model_name} version ${answer.model_version}, ${answer.model_digest}` : "";
     part.heat.hidden = part.wrong.hidden = !answer;
     if (this.undrawable) part.placeholder.textContent = this.unseen;
-    part.again.hidden = this.state !== "failed" || !this.passes;
+    part.again.hidden = !this.retriable;
     if (answer) {
       part.meter.firstChild.style.width = `${100 * answer.score}%`;
       part.meter.lastChild.style.left = `${100 * threshold}%`;

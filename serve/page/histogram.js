@@ -1,6 +1,6 @@
 // How scores are spread, as bars above the threshold's slider.
 
-const BARS = 60;
+import { BARS } from "./tally.js";
 
 const svg = document.getElementById("histogram");
 for (let place = 0; place < BARS; place++) {
@@ -10,9 +10,8 @@ for (let place = 0; place < BARS; place++) {
   svg.append(bar);
 }
 
-export function draw(scores, threshold) {
-  const counts = new Array(BARS).fill(0);
-  for (const score of scores) counts[Math.min(BARS - 1, Math.floor(score * BARS))]++;
+/** @param {number[]} counts how many scores are in each bar */
+export function draw(counts, threshold) {
   const highest = Math.max(1, ...counts);
   counts.forEach((count, place) => {
     // The root, because most scores are near 0 or 1 and the few between are what matters.
