@@ -2,6 +2,7 @@
 
 import { figure, isGood, labelAt } from "./judgement.js";
 import { heatmap } from "./service.js";
+import * as thumbnail from "./thumbnail.js";
 
 const template = document.getElementById("card").content.firstElementChild;
 
@@ -28,7 +29,8 @@ export class Item {
     this.heat = false;
     this.heatBlob = null;
     this.near = false;
-    this.urls = {};
+    this.urls = new Map(); // what is drawn → its address
+    this.waits = false; // whether its small picture is being made
     this.undrawable = false;
     this.card = template.cloneNode(true);
     this.card.item = this;
@@ -50,8 +52,8 @@ export class Item {
 
   /** Takes the service's answer; the heat-map of an older one goes with that. */
   take(answer) {
+    this.#free(this.heatBlob);
     Object.assign(this, { answer, at: new Date(), state: "judged", error: null, note: null, heatBlob: null, checked: false });
-    this.free();
     this.drawPicture();
     if (this.heat) this.setHeat(true);
   }
@@ -73,37 +75,48 @@ export class Item {
     return `The browser cannot draw this kind of file; ${this.answer ? "" : "once it is judged, "}its heat-map can be shown.`;
   }
 
-  url(kind) {
-    const blob = kind === "heat" ? this.heatBlob : this.file;
-    return (this.urls[kind] ??= URL.createObjectURL(blob));
-  }
-
   /** Loads the picture when the card comes near the screen, and frees it when it has gone. */
   setNear(near) {
     this.near = near;
     if (!near) {
       this.image.hidden = true;
       this.image.removeAttribute("src");
-      this.free();
+      for (const blob of this.urls.keys()) this.#free(blob);
     }
     this.drawPicture();
   }
 
-  drawPicture() {
+  /** @param {Blob | undefined} plain what is drawn where it is not the heat-map; undefined: it is to be made */
+  drawPicture(plain = thumbnail.found(this.file)) {
     if (!this.near) return;
     const heat = this.heat && this.heatBlob !== null;
     if (!heat && this.undrawable) {
       this.image.hidden = true;
       return;
     }
-    const url = this.url(heat ? "heat" : "plain");
+    const blob = heat ? this.heatBlob : plain;
+    if (!blob) {
+      this.#makeSmall();
+      return;
+    }
+    if (!this.urls.has(blob)) this.urls.set(blob, URL.createObjectURL(blob));
+    const url = this.urls.get(blob);
     if (this.image.getAttribute("src") !== url) this.image.src = url;
     this.image.classList.toggle("heated", heat);
   }
 
-  free() {
-    for (const url of Object.values(this.urls)) URL.revokeObjectURL(url);
-    this.urls = {};
+  #makeSmall() {
+    if (this.waits) return;
+    this.waits = true;
+    thumbnail.make(this.file, () => this.near, () => {
+      this.waits = false;
+      this.drawPicture();
+    });
+  }
+
+  #free(blob) {
+    URL.revokeObjectURL(this.urls.get(blob));
+    this.urls.delete(blob);
   }
 
   /** The heat-map, asked for if there is none yet. */
