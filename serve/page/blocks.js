@@ -7,41 +7,36 @@ const list = document.getElementById("cards");
 
 /** Lays the cards out, and tells which of them are near the screen. */
 export class Blocks {
-  #rows = 0; // of a block, all of which are full
-  #columns = 0;
+  #columns = 0; // cards that stand side by side; 0: not known yet
   #shown = new Set();
   #watched = new IntersectionObserver((entries) => entries.forEach((entry) => this.#turn(entry.target, entry.isIntersecting)), { rootMargin: "800px" });
   #cards;
+  #tall;
 
-  /** @param {(item: Item, near: boolean) => void} onNear told when a card comes near the screen, or has gone */
-  constructor(onNear) {
+  /**
+   * @param {(item: Item, near: boolean) => void} onNear told when a card comes near the screen, or has gone
+   * @param {() => void} onOther told when another number of cards stands side by side: they are to be arranged anew
+   */
+  constructor(onNear, onOther) {
     this.onNear = onNear;
     this.#cards = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => this.onNear(target.item, isIntersecting)), { rootMargin: "400px" });
     // What a block far away is taken to be as tall as: so the scroll bar tells the truth before all were seen.
     this.#tall = new ResizeObserver(([{ target, contentRect }]) => {
-      const rows = Math.ceil(target.children.length / this.#columns);
+      const rows = Math.ceil(target.children.length / (this.#columns || 1));
       if (rows) list.style.setProperty("--row", `${contentRect.height / rows}px`);
     });
-  }
-  #tall;
-
-  /** How many cards stand side by side; asks the browser, so it costs a layout. */
-  #sideBySide() {
-    const probe = list.firstElementChild ?? this.#add();
-    return getComputedStyle(probe).gridTemplateColumns.split(" ").length;
-  }
-
-  /** Whether a row holds another number of cards than it did: then the blocks' last rows have gaps. */
-  get isOld() {
-    return this.#shown.size > 0 && !list.closest("[hidden]") && this.#sideBySide() !== this.#columns;
+    new ResizeObserver(() => {
+      if (this.#shown.size && this.#measure()) onOther();
+    }).observe(list);
   }
 
   /** Shows these items in this order, and no others. Moves as few cards as it can: moving costs time and the focus. */
   arrange(items) {
     const focused = document.activeElement;
     this.#takeOff(items);
-    this.#measure();
-    const most = this.#rows * this.#columns;
+    if (!this.#columns) this.#measure();
+    const columns = this.#columns || 1;
+    const most = Math.ceil(LEAST / columns) * columns; // else there were gaps in its last row
     let place = 0;
     for (let start = 0; start < items.length; start += most) {
       this.#fill(list.children[place++] ?? this.#add(), items.slice(start, start + most));
@@ -60,12 +55,14 @@ export class Blocks {
     this.#shown = wanted;
   }
 
+  /** Asks the browser how many cards stand side by side, which costs a layout; gives whether they are others than before. */
   #measure() {
-    const columns = list.closest("[hidden]") ? this.#columns || 1 : this.#sideBySide();
-    if (columns === this.#columns) return;
+    if (list.closest("[hidden]")) return false;
+    const columns = getComputedStyle(list.firstElementChild ?? this.#add()).gridTemplateColumns.split(" ").length;
+    if (columns === this.#columns) return false;
     this.#columns = columns;
-    this.#rows = Math.ceil(LEAST / columns);
     while (list.firstElementChild) this.#drop(list.firstElementChild); // they remember heights that are no more
+    return true;
   }
 
   #fill(block, items) {
@@ -83,7 +80,7 @@ export class Blocks {
       if (block.near) this.#cards.observe(card);
       else this.#leave(card);
     }
-    block.style.setProperty("--rows", Math.ceil(items.length / this.#columns));
+    block.style.setProperty("--rows", Math.ceil(items.length / (this.#columns || 1)));
   }
 
   #add() {

@@ -4,6 +4,11 @@ import { figure, isGood, labelAt } from "./judgement.js";
 import { heatmap } from "./service.js";
 import * as thumbnail from "./thumbnail.js";
 
+/** Says it, unless it is said already: what is written anew is laid out anew. */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 const template = document.getElementById("card").content.firstElementChild;
 
 /** An item of the list: a file, and all that became of it. */
@@ -161,10 +166,10 @@ export class Item {
     card.dataset.state = this.state;
     card.dataset.verdict = good === null ? "" : good ? "good" : "bad";
     const words = { waiting: "waiting", judging: "judging …", failed: "not judged" };
-    part.label.textContent = answer ? labelAt(answer, threshold) : words[this.state];
-    part.verdict.textContent = good === null ? (this.state === "failed" ? "!" : "") : good ? "✓" : "✕";
-    part.score.textContent = answer ? figure(answer.score) : "";
-    part.version.textContent = answer ? `v${answer.model_version}` : "";
+    write(part.label, answer ? labelAt(answer, threshold) : words[this.state]);
+    write(part.verdict, good === null ? (this.state === "failed" ? "!" : "") : good ? "✓" : "✕");
+    write(part.score, answer ? figure(answer.score) : "");
+    write(part.version, answer ? `v${answer.model_version}` : "");
     part.version.title = answer ? `${answer.model_name} version ${answer.model_version}, ${answer.model_digest}` : "";
     part.heat.hidden = part.wrong.hidden = !answer;
     if (this.undrawable) part.placeholder.textContent = this.unseen;
@@ -173,9 +178,9 @@ export class Item {
       part.meter.firstChild.style.width = `${100 * answer.score}%`;
       part.meter.lastChild.style.left = `${100 * threshold}%`;
     }
-    part.said.textContent = this.#said();
+    write(part.said, this.#said());
     part.said.classList.toggle("error", this.state === "failed");
-    part.wrong.textContent = this.report ? "Reported ✓" : "This is wrong";
+    write(part.wrong, this.report ? "Reported ✓" : "This is wrong");
     part.wrong.setAttribute("aria-label", `${part.wrong.textContent}: ${this.name}`);
     return good;
   }

@@ -144,7 +144,7 @@ const blocks = new Blocks((item, near) => {
   if (!near) return;
   drawCard(item);
   heatIfWanted(item);
-});
+}, arrange);
 
 const visible = (item) => filter === "all" || filter === kindOf(item);
 const listed = () => items.filter(visible).sort(sorter($("sort").value, thresholdOf));
@@ -199,9 +199,6 @@ function arrange() {
   blocks.arrange(shown);
   $("nothing").hidden = items.length === 0 || shown.length > 0;
 }
-
-// Another width of the window, or another size: other cards stand side by side.
-new ResizeObserver(() => blocks.isOld && arrange()).observe($("cards"));
 
 function drawFilter(counts) {
   const classes = facts?.model?.classes ?? ["good", "not good"];
