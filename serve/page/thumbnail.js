@@ -4,10 +4,12 @@ const LARGE_BYTES = 150_000; // a smaller file is drawn as it is
 const MOST_KEPT = 500; // some tens of kilobytes each
 const SIDE = Math.ceil(420 * Math.min(2, devicePixelRatio)); // as wide as the widest card
 
+const AT_ONCE = 3; // so that the one that makes them need not wait for a page that is busy
+
 const made = new Map(); // file → its small picture, the one that was used last at the end
 const waiting = [];
+const making = []; // in the order in which they will be there
 let maker = null;
-let making = null;
 
 /** What is drawn on a card; undefined: it is to be made first. */
 export function found(file) {
@@ -26,32 +28,34 @@ export function make(file, isWanted, onEnd) {
 }
 
 function next() {
-  if (making) return;
-  while (waiting.length && !making) {
-    const first = waiting.shift();
-    if (first.isWanted() && !found(first.file)) making = first;
-    else first.onEnd();
+  while (waiting.length && making.length < AT_ONCE) {
+    const job = waiting.shift();
+    if (job.isWanted() && !found(job.file)) {
+      making.push(job);
+      maker ??= begin();
+      maker.postMessage({ file: job.file, side: SIDE });
+    } else {
+      job.onEnd();
+    }
   }
-  if (!making) return;
-  maker ??= begin();
-  maker.postMessage({ file: making.file, side: SIDE });
 }
 
 function begin() {
   const worker = new Worker(new URL("thumbnailer.js", import.meta.url));
-  worker.addEventListener("message", ({ data }) => end(data ?? making.file));
+  worker.addEventListener("message", ({ data }) => {
+    end(making.shift(), data);
+    next();
+  });
   worker.addEventListener("error", () => {
     maker = null; // one that could not be loaded never answers
-    end(making.file);
+    for (const job of making.splice(0)) end(job, null);
+    next();
   });
   return worker;
 }
 
-function end(small) {
-  const { file, onEnd } = making;
-  making = null;
-  made.set(file, small);
+function end({ file, onEnd }, small) {
+  made.set(file, small ?? file);
   if (made.size > MOST_KEPT) made.delete(made.keys().next().value);
   onEnd();
-  next();
 }
