@@ -8,6 +8,7 @@ const list = document.getElementById("cards");
 /** Lays the cards out, and tells which of them are near the screen. */
 export class Blocks {
   #columns = 0; // cards that stand side by side; 0: not known yet
+  #isOther = false; // whether it was another number when they were arranged last
   #shown = new Set();
   #watched = new IntersectionObserver((entries) => entries.forEach((entry) => this.#turn(entry.target, entry.isIntersecting)), { rootMargin: "800px" });
   #cards;
@@ -35,6 +36,8 @@ export class Blocks {
     const focused = document.activeElement;
     this.#takeOff(items);
     if (!this.#columns) this.#measure();
+    if (this.#isOther) while (list.firstElementChild) this.#drop(list.firstElementChild); // they remember heights that are no more
+    this.#isOther = false;
     const columns = this.#columns || 1;
     const most = Math.ceil(LEAST / columns) * columns; // else there were gaps in its last row
     let place = 0;
@@ -61,7 +64,7 @@ export class Blocks {
     const columns = getComputedStyle(list.firstElementChild ?? this.#add()).gridTemplateColumns.split(" ").length;
     if (columns === this.#columns) return false;
     this.#columns = columns;
-    while (list.firstElementChild) this.#drop(list.firstElementChild); // they remember heights that are no more
+    this.#isOther = true;
     return true;
   }
 

@@ -80,15 +80,15 @@ export class Item {
     return `The browser cannot draw this kind of file; ${this.answer ? "" : "once it is judged, "}its heat-map can be shown.`;
   }
 
-  /** Loads the picture when the card comes near the screen, and frees it when it has gone. */
-  setNear(near) {
+  /** Loads the picture, or this one, when the card comes near the screen, and frees it when it has gone. */
+  setNear(near, plain) {
     this.near = near;
     if (!near) {
       this.image.hidden = true;
       this.image.removeAttribute("src");
       for (const blob of this.urls.keys()) this.#free(blob);
     }
-    this.drawPicture();
+    this.drawPicture(plain);
   }
 
   /** @param {Blob | undefined} plain what is drawn where it is not the heat-map; undefined: it is to be made */

@@ -621,10 +621,7 @@ let printed = [];
 addEventListener("beforeprint", () => {
   drawRest(Infinity);
   printed = items.filter((item) => !item.near);
-  for (const item of printed) {
-    item.setNear(true);
-    item.drawPicture(item.file); // nobody waits until it is small
-  }
+  for (const item of printed) item.setNear(true, item.file); // nobody waits until it is small
 });
 addEventListener("afterprint", () => {
   for (const item of printed.splice(0)) item.setNear(false);

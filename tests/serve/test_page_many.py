@@ -160,6 +160,15 @@ def test_the_keyboard_goes_on_where_a_block_ends(page: Page) -> None:
     assert page.evaluate(NAMES) == [f"{number}.png" for number in range(MANY)]
 
 
+def test_another_width_keeps_the_focus(page: Page) -> None:
+    take_in(page, drawn(MANY))
+    page.locator(".card .photo").nth(40).focus()
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_timeout(200)
+    expect_full_rows(page, MANY)
+    assert page.evaluate("document.activeElement.closest('.card')?.item.name") == "40.png"
+
+
 def test_pictures_far_from_the_screen_are_let_go_and_cards_are_one_list(page: Page) -> None:
     take_in(page, drawn(MANY))
     expect(page.get_by_role("list", name="Photographs").get_by_role("listitem")).to_have_count(MANY)
