@@ -77,7 +77,9 @@ def test_an_answer_touches_its_own_card_alone(page: Page) -> None:
         held.append(route)
 
     page.route("**/predict", hold)
-    page.set_input_files("#files", [{**drawn(1)[0], "name": "late.png"}])
+    (late,) = drawn(1)
+    late["name"] = "late.png"
+    page.set_input_files("#files", late)
     while not held:
         page.wait_for_timeout(20)
     page.evaluate("""() => {
