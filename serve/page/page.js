@@ -16,6 +16,7 @@ import { Viewer } from "./viewer.js";
 import * as views from "./views.js";
 
 const $ = (id) => document.getElementById(id);
+const ASKED_AT_ONCE = 250; // files about which the system is asked
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
 const SERVED_EVERY_MS = 15_000;
 const FOLLOW_AFTER_MS = 3_000;
@@ -139,8 +140,13 @@ function changed(item) {
 
 // --- all of them ------------------------------------------------------------------------------------------------------
 
+let onPaper = null; // while it is printed: what is far from the screen, and loaded all the same
 const blocks = new Blocks((item, near) => {
-  item.setNear(near);
+  if (onPaper) {
+    if (near) onPaper.delete(item);
+    else onPaper.add(item);
+  }
+  item.setNear(near || onPaper !== null);
   if (!near) return;
   drawCard(item);
   heatIfWanted(item);
@@ -292,18 +298,29 @@ function say(text) {
 
 const keyOf = ({ file, path }) => `${path}\n${file.size}\n${file.lastModified}`;
 
+const frame = () => new Promise(requestAnimationFrame);
+
+/** The browser asks the system about each file, and waits for it; then it knows. So of many, some in each frame. */
+async function known(photographs) {
+  for (let start = ASKED_AT_ONCE; start < photographs.length; start += ASKED_AT_ONCE) {
+    await frame();
+    photographs.slice(start, start + ASKED_AT_ONCE).forEach(keyOf);
+  }
+}
+
 /** Adds what came in, but for what is here already; gives what it has made of it. */
 async function take(came) {
-  const known = new Set([...items, ...coming].map((item) => item.key));
+  if (came.photographs.length > ASKED_AT_ONCE) await known(came.photographs);
+  const here = new Set([...items, ...coming].map((item) => item.key));
   const fresh = [];
   for (const photograph of came.photographs) {
     const key = keyOf(photograph);
-    if (known.has(key)) continue;
-    known.add(key);
+    if (here.has(key)) continue;
+    here.add(key);
     fresh.push(Object.assign(new Item(photograph, added++, heatChanged), { key }));
   }
-  const here = came.photographs.length - fresh.length;
-  const words = [came.words(), here ? `${here} ${here > 1 ? "were" : "was"} here already.` : ""].filter(Boolean).join(" ");
+  const doubles = came.photographs.length - fresh.length;
+  const words = [came.words(), doubles ? `${doubles} ${doubles > 1 ? "were" : "was"} here already.` : ""].filter(Boolean).join(" ");
   $("left-out").hidden = !words;
   $("left-out").textContent = words;
   if (!fresh.length) return fresh;
@@ -322,7 +339,7 @@ async function take(came) {
     if (stopper === current) queue.add(batch);
     else for (const item of batch) fail(item, "stopped");
     overview();
-    await new Promise(requestAnimationFrame);
+    await frame();
   }
   return fresh;
 }
@@ -617,14 +634,15 @@ async function look() {
 // --- paper, leaving, and the start ------------------------------------------------------------------------------------
 
 // What is not near the screen is not loaded; paper shows all of it.
-let printed = [];
 addEventListener("beforeprint", () => {
   drawRest(Infinity);
-  printed = items.filter((item) => !item.near);
-  for (const item of printed) item.setNear(true, item.file); // nobody waits until it is small
+  onPaper = new Set(items.filter((item) => !item.near));
+  for (const item of onPaper) item.setNear(true, item.file); // nobody waits until it is small
 });
 addEventListener("afterprint", () => {
-  for (const item of printed.splice(0)) item.setNear(false);
+  const far = onPaper ?? [];
+  onPaper = null;
+  for (const item of far) item.setNear(false);
 });
 
 addEventListener("beforeunload", (event) => {

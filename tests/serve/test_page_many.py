@@ -171,6 +171,17 @@ def test_another_width_keeps_the_focus(page: Page) -> None:
     assert page.evaluate("document.activeElement.closest('.card')?.item.name") == "40.png"
 
 
+def test_what_is_on_paper_stays_until_it_is_printed(page: Page) -> None:
+    take_in(page, drawn(MANY))
+    loaded = "document.querySelectorAll('.card img[src]').length"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.locator("#size").fill("420")  # as a browser may lay the page out anew for it
+    page.wait_for_timeout(300)
+    assert page.evaluate(loaded) == MANY
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(loaded) < MANY / 2
+
+
 def test_pictures_far_from_the_screen_are_let_go_and_cards_are_one_list(page: Page) -> None:
     take_in(page, drawn(MANY))
     expect(page.get_by_role("list", name="Photographs").get_by_role("listitem")).to_have_count(MANY)
