@@ -39,7 +39,9 @@ def assemble(
     app = application(endpoints)
     add_page(app)
     add_served(app, Served(endpoints, name, journal, feedback=feedback is not None))
-    add_figures(app, ServiceFigures(labels or {"application": name}, endpoints.counting.recent, journal, prometheus))
+    counting = endpoints.counting
+    known_by = labels or {"application": name}
+    add_figures(app, ServiceFigures(known_by, counting.recent, counting.compared, journal, prometheus))
     add_windows(app, Windows(windows))
     add_feedback(app, endpoints, feedback)
     return app

@@ -11,7 +11,7 @@ from monitoring.metrics import Meters, Outcome
 from serve.predictor import Judgement
 from serve.preprocess import ImageError
 from serve.protocol import RequestError
-from serve.recent import Recent
+from serve.recent import Recent, RecentComparisons
 from serve.sampling import Sampler
 from serve.shadow import ShadowJudge
 from serve.slot import Chosen, ModelSlot
@@ -35,6 +35,8 @@ class Counting:
         self._sampler = sampler
         self.recent = Recent()
         """What became of the latest requests."""
+        self.compared: RecentComparisons = shadow.recent
+        """What a shadow made of the latest photographs."""
 
     def measured(self, trace: Trace) -> AbstractContextManager[None]:
         """Measure a request to judge that does not come over HTTP, where the answer's status says how it ended."""
@@ -44,7 +46,7 @@ class Counting:
         """Measure a request to judge whose answer begins, or for whose answer nobody waits any more."""
         loaded, seconds = self._slot.loaded, trace.elapsed()
         version = trace.version or (loaded.model.version if loaded else "none")
-        self.recent.add(outcome, seconds)
+        self.recent.add(outcome, seconds, version)
         self._meters.count(metrics.REQUESTS, outcome, version)
         if outcome is Outcome.ANSWERED:
             self._meters.observe(metrics.REQUEST_SECONDS, seconds, version)

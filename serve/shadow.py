@@ -10,6 +10,7 @@ from typing import TypeVar
 from monitoring import metrics
 from monitoring.metrics import Meters
 from serve.predictor import Judgement
+from serve.recent import RecentComparisons
 from serve.slot import Loaded
 
 MOST_WAITING = 4
@@ -33,6 +34,8 @@ class ShadowJudge:
         self._meters = meters
         self._threads = threads
         self._max_pixels = max_pixels
+        self.recent = RecentComparisons()
+        """What became of the latest photographs."""
         self.requests = 0
         """That are judged now, or wait for it."""
         self._counting = threading.Lock()
@@ -86,4 +89,5 @@ class ShadowJudge:
         self._count(shadow, metrics.ShadowOutcome.AGREED if agreed else metrics.ShadowOutcome.DIFFERED)
 
     def _count(self, shadow: Loaded, outcome: metrics.ShadowOutcome) -> None:
+        self.recent.add(shadow.model.version, outcome)
         self._meters.count(metrics.SHADOW_PHOTOGRAPHS, shadow.model.version, outcome)

@@ -2,6 +2,12 @@
 
 import { figure, isGood, labelAt } from "./judgement.js";
 import { heatmap } from "./service.js";
+import * as thumbnail from "./thumbnail.js";
+
+/** Says it, unless it is said already: what is written anew is laid out anew. */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
 
 const template = document.getElementById("card").content.firstElementChild;
 
@@ -28,7 +34,8 @@ export class Item {
     this.heat = false;
     this.heatBlob = null;
     this.near = false;
-    this.urls = {};
+    this.urls = new Map(); // what is drawn → its address
+    this.waits = false; // whether its small picture is being made
     this.undrawable = false;
     this.card = template.cloneNode(true);
     this.card.item = this;
@@ -50,8 +57,8 @@ export class Item {
 
   /** Takes the service's answer; the heat-map of an older one goes with that. */
   take(answer) {
+    this.#free(this.heatBlob);
     Object.assign(this, { answer, at: new Date(), state: "judged", error: null, note: null, heatBlob: null, checked: false });
-    this.free();
     this.drawPicture();
     if (this.heat) this.setHeat(true);
   }
@@ -63,43 +70,58 @@ export class Item {
     this.part.placeholder.textContent = this.undrawable ? this.unseen : "The heat-map cannot be drawn.";
   }
 
+  get retriable() {
+    return this.state === "failed" && this.passes;
+  }
+
   /** Why there is no picture of it, and whether there will be one. */
   get unseen() {
     if (this.state === "failed" && !this.passes) return "The browser cannot draw this file, and as it cannot be judged, there is no heat-map of it either.";
     return `The browser cannot draw this kind of file; ${this.answer ? "" : "once it is judged, "}its heat-map can be shown.`;
   }
 
-  url(kind) {
-    const blob = kind === "heat" ? this.heatBlob : this.file;
-    return (this.urls[kind] ??= URL.createObjectURL(blob));
-  }
-
-  /** Loads the picture when the card comes near the screen, and frees it when it has gone. */
-  setNear(near) {
+  /** Loads the picture, or this one, when the card comes near the screen, and frees it when it has gone. */
+  setNear(near, plain) {
     this.near = near;
     if (!near) {
       this.image.hidden = true;
       this.image.removeAttribute("src");
-      this.free();
+      for (const blob of this.urls.keys()) this.#free(blob);
     }
-    this.drawPicture();
+    this.drawPicture(plain);
   }
 
-  drawPicture() {
+  /** @param {Blob | undefined} plain what is drawn where it is not the heat-map; undefined: it is to be made */
+  drawPicture(plain = thumbnail.found(this.file)) {
     if (!this.near) return;
     const heat = this.heat && this.heatBlob !== null;
     if (!heat && this.undrawable) {
       this.image.hidden = true;
       return;
     }
-    const url = this.url(heat ? "heat" : "plain");
+    const blob = heat ? this.heatBlob : plain;
+    if (!blob) {
+      this.#makeSmall();
+      return;
+    }
+    if (!this.urls.has(blob)) this.urls.set(blob, URL.createObjectURL(blob));
+    const url = this.urls.get(blob);
     if (this.image.getAttribute("src") !== url) this.image.src = url;
     this.image.classList.toggle("heated", heat);
   }
 
-  free() {
-    for (const url of Object.values(this.urls)) URL.revokeObjectURL(url);
-    this.urls = {};
+  #makeSmall() {
+    if (this.waits) return;
+    this.waits = true;
+    thumbnail.make(this.file, () => this.near, () => {
+      this.waits = false;
+      this.drawPicture();
+    });
+  }
+
+  #free(blob) {
+    URL.revokeObjectURL(this.urls.get(blob));
+    this.urls.delete(blob);
   }
 
   /** The heat-map, asked for if there is none yet. */
@@ -144,21 +166,21 @@ export class Item {
     card.dataset.state = this.state;
     card.dataset.verdict = good === null ? "" : good ? "good" : "bad";
     const words = { waiting: "waiting", judging: "judging …", failed: "not judged" };
-    part.label.textContent = answer ? labelAt(answer, threshold) : words[this.state];
-    part.verdict.textContent = good === null ? (this.state === "failed" ? "!" : "") : good ? "✓" : "✕";
-    part.score.textContent = answer ? figure(answer.score) : "";
-    part.version.textContent = answer ? `v${answer.model_version}` : "";
+    write(part.label, answer ? labelAt(answer, threshold) : words[this.state]);
+    write(part.verdict, good === null ? (this.state === "failed" ? "!" : "") : good ? "✓" : "✕");
+    write(part.score, answer ? figure(answer.score) : "");
+    write(part.version, answer ? `v${answer.model_version}` : "");
     part.version.title = answer ? `${answer.model_name} version ${answer.model_version}, ${answer.model_digest}` : "";
     part.heat.hidden = part.wrong.hidden = !answer;
     if (this.undrawable) part.placeholder.textContent = this.unseen;
-    part.again.hidden = this.state !== "failed" || !this.passes;
+    part.again.hidden = !this.retriable;
     if (answer) {
       part.meter.firstChild.style.width = `${100 * answer.score}%`;
       part.meter.lastChild.style.left = `${100 * threshold}%`;
     }
-    part.said.textContent = this.#said();
+    write(part.said, this.#said());
     part.said.classList.toggle("error", this.state === "failed");
-    part.wrong.textContent = this.report ? "Reported ✓" : "This is wrong";
+    write(part.wrong, this.report ? "Reported ✓" : "This is wrong");
     part.wrong.setAttribute("aria-label", `${part.wrong.textContent}: ${this.name}`);
     return good;
   }

@@ -1,5 +1,6 @@
 // What is picked or dropped: photographs with the paths by which they are known, in order, and what was left out.
 
+const NAMES = new Intl.Collator(undefined, { numeric: true });
 const SUFFIX = /\.(png|jpe?g|jpe|jfif|bmp|tiff?)$/i;
 
 /**
@@ -17,7 +18,7 @@ class Intake {
   }
 
   inOrder() {
-    this.photographs.sort((a, b) => a.path.localeCompare(b.path, undefined, { numeric: true }));
+    this.photographs.sort((a, b) => NAMES.compare(a.path, b.path));
     return this;
   }
 

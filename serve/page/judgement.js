@@ -12,6 +12,8 @@ export function isGood(answer, threshold) {
   return answer.score < threshold;
 }
 
+const NAMES = new Intl.Collator(undefined, { numeric: true }); // many times as fast as localeCompare
+
 /**
  * Orders by name; items without an answer come last, in the order in which they were added.
  * @param {(answer: object) => number} thresholdOf the threshold that an answer is judged at
@@ -22,7 +24,7 @@ export function sorter(order, thresholdOf) {
     best: (item) => item.answer.score,
     close: (item) => Math.abs(item.answer.score - thresholdOf(item.answer)),
   };
-  if (order === "name") return (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }) || a.index - b.index;
+  if (order === "name") return (a, b) => NAMES.compare(a.name, b.name) || a.index - b.index;
   const key = keys[order];
   if (!key) return (a, b) => a.index - b.index;
   return (a, b) => {

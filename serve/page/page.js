@@ -1,5 +1,6 @@
 // The page: takes photographs in, has them judged, and shows what came of it.
 
+import { Blocks } from "./blocks.js";
 import * as camera from "./camera.js";
 import { Item } from "./card.js";
 import * as histogram from "./histogram.js";
@@ -10,16 +11,19 @@ import { ask } from "./report.js";
 import * as servedView from "./served.js";
 import { figures, judge, Queue, served, windows } from "./service.js";
 import * as spot from "./spot.js";
+import { Tally } from "./tally.js";
 import { Viewer } from "./viewer.js";
 import * as views from "./views.js";
 
 const $ = (id) => document.getElementById(id);
+const ASKED_AT_ONCE = 250; // files about which the system is asked
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
 const SERVED_EVERY_MS = 15_000;
 const FOLLOW_AFTER_MS = 3_000;
 const UNDO_MS = 10_000;
 const THRESHOLD = `threshold of ${location.pathname}`; // each model of a fleet has its own page
 const ARRANGE_EVERY_MS = 1_000;
+const SLICE_MS = 5; // of a frame, for cards that nobody sees
 const POINTER = matchMedia("(hover: hover)"); // a finger leaves the last card that it touched hovered
 
 let items = [];
@@ -34,15 +38,30 @@ let stopper = new AbortController();
 let round = null; // since the queue was empty last: when it began, how many there are
 
 const thresholdOf = (answer) => (moved ? threshold : answer.threshold);
+const kindOf = (item) => (item.answer ? (isGood(item.answer, thresholdOf(item.answer)) ? "good" : "bad") : item.state === "failed" ? "failed" : "waiting");
+const tally = new Tally(kindOf);
+
 function draw(item) {
-  item.draw(item.answer ? thresholdOf(item.answer) : threshold);
+  if (tally.has(item)) tally.count(item);
+  drawCard(item);
   viewer.follow(item);
   camera.follow(item);
 }
 
+function drawCard(item) {
+  item.draw(item.answer ? thresholdOf(item.answer) : threshold);
+}
+
 // --- one photograph ---------------------------------------------------------------------------------------------------
 
+const asking = new Set(); // what the service is asked about now
 const queue = new Queue(async (item) => {
+  asking.add(item);
+  await work(item);
+  asking.delete(item);
+});
+
+async function work(item) {
   item.state = "judging";
   item.error = item.note = null;
   draw(item);
@@ -67,10 +86,10 @@ const queue = new Queue(async (item) => {
     changed(item);
   } catch (error) {
     if (error.name !== "AbortError") lose(item, error);
-    else if (items.includes(item)) fail(item, "stopped");
+    else if (tally.has(item)) fail(item, "stopped");
     else item.state = "waiting"; // taken out with all the others: if it comes back, it is judged
   }
-});
+}
 
 /** What was judged before keeps its judgement; `passes`: whether it may go otherwise when it is tried again. */
 function fail(item, reason, passes = true) {
@@ -88,6 +107,7 @@ function lose(item, { message, passes = true }) {
 
 /** The service answers: what it was away for has another turn, but only one, as one photograph may be what ends it. */
 function retryLost() {
+  if (!lost.size) return;
   const some = items.filter((item) => lost.has(item) && item.state === "failed");
   lost.clear();
   for (const item of some) item.retried = true;
@@ -120,19 +140,20 @@ function changed(item) {
 
 // --- all of them ------------------------------------------------------------------------------------------------------
 
-const observer = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      target.item.setNear(isIntersecting);
-      if (isIntersecting) heatIfWanted(target.item);
-    }
-  },
-  { rootMargin: "400px" },
-);
+let onPaper = null; // while it is printed: what is far from the screen, and loaded all the same
+const blocks = new Blocks((item, near) => {
+  if (onPaper) {
+    if (near) onPaper.delete(item);
+    else onPaper.add(item);
+  }
+  item.setNear(near || onPaper !== null);
+  if (!near) return;
+  drawCard(item);
+  heatIfWanted(item);
+}, arrange);
 
-const kindOf = (item) => (item.answer ? (isGood(item.answer, thresholdOf(item.answer)) ? "good" : "bad") : item.state === "failed" ? "failed" : "waiting");
 const visible = (item) => filter === "all" || filter === kindOf(item);
-const listed = () => [...items].sort(sorter($("sort").value, thresholdOf)).filter(visible);
+const listed = () => items.filter(visible).sort(sorter($("sort").value, thresholdOf));
 
 let scheduled = false;
 /** Draws the counts with the next frame, however often it is asked, and the cards' order a little later. */
@@ -151,19 +172,13 @@ function overview() {
   arrange();
 }
 
-function countsNow() {
-  const counts = { all: items.length, good: 0, bad: 0, failed: 0, waiting: 0 };
-  for (const item of items) counts[kindOf(item)]++;
-  return counts;
-}
-
 function drawCounts() {
-  const counts = countsNow();
+  const counts = tally.kinds;
   drawFilter(counts);
-  histogram.draw(items.filter((item) => item.answer).map((item) => item.answer.score), threshold);
+  histogram.draw(tally.bars, threshold);
   drawProgress(counts);
   drawOutdated();
-  $("heat-words").hidden = !items.some((item) => item.heat);
+  $("heat-words").hidden = !tally.heated;
   $("work").hidden = items.length === 0;
   $("drop").classList.toggle("small", items.length > 0);
   $("spot-check").disabled = counts.good + counts.bad === 0;
@@ -184,19 +199,11 @@ function arrangeLater() {
   }, Math.max(0, arrangedAt + ARRANGE_EVERY_MS - Date.now()));
 }
 
-/** Puts the cards in order; moves as few as it can, because moving costs time and a card's focus. */
 function arrange() {
   arrangedAt = Date.now();
-  const cards = $("cards");
-  const focused = document.activeElement;
-  let next = cards.firstElementChild;
-  for (const item of [...items].sort(sorter($("sort").value, thresholdOf))) {
-    item.card.hidden = !visible(item);
-    if (item.card === next) next = next.nextElementSibling;
-    else cards.insertBefore(item.card, next);
-  }
-  if (focused !== document.activeElement && cards.contains(focused)) focused.focus({ preventScroll: true });
-  $("nothing").hidden = items.length === 0 || items.some(visible);
+  const shown = listed();
+  blocks.arrange(shown);
+  $("nothing").hidden = items.length === 0 || shown.length > 0;
 }
 
 function drawFilter(counts) {
@@ -226,12 +233,12 @@ function drawProgress(counts) {
   const busy = queue.busy > 0;
   $("progress").hidden = !busy && counts.failed === 0;
   $("stop").hidden = $("bar").hidden = !busy;
-  $("retry").hidden = busy || !items.some(canBeRetried);
+  $("retry").hidden = busy || !tally.retriable;
   const failed = counts.failed ? `, ${counts.failed} could not be judged` : "";
   if (busy && round) {
     $("bar").max = round.total;
     $("bar").value = round.done;
-    const waits = items.find((item) => item.state === "judging" && item.note); // its card may be far from what is on the screen
+    const waits = [...asking].find((item) => item.note); // its card may be far from what is on the screen
     const left = round.done > 4 ? ((Date.now() - round.began) / round.done) * (round.total - round.done) : 0;
     const more = waits ? `; ${waits.note}` : left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : "";
     $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${more}`;
@@ -244,43 +251,76 @@ function drawProgress(counts) {
   }
 }
 
-const outdated = () => items.filter((item) => item.state === "judged" && !isServed(item.answer));
+const isOutdated = (item) => item.state === "judged" && !isServed(item.answer);
 /** Says how many judgements are those of a version that is not served any more. */
 function drawOutdated() {
-  const old = facts?.model ? outdated() : [];
+  const old = facts?.model ? [...tally.judges.values()].filter(({ answer }) => !isServed(answer)) : [];
   $("outdated").hidden = old.length === 0;
   if (!old.length) return;
-  const versions = [...new Set(old.map((item) => item.answer.model_version))].sort((a, b) => a - b);
+  const count = old.reduce((sum, judge) => sum + judge.count, 0);
+  const versions = [...new Set(old.map(({ answer }) => answer.model_version))].sort((a, b) => a - b);
   const [which, own] = versions.length > 1 ? [`versions ${versions.join(" and ")}`, "their own thresholds"] : [`version ${versions[0]}`, "its own threshold"];
-  $("outdated-text").textContent = `${old.length} ${old.length > 1 ? "were" : "was"} judged by ${which}${moved ? "" : `, at ${own}`}.`;
+  $("outdated-text").textContent = `${count} ${count > 1 ? "were" : "was"} judged by ${which}${moved ? "" : `, at ${own}`}.`;
   $("rejudge").textContent = `Judge again with version ${facts.model.version}`;
+}
+
+let rest = null; // cards that are far from the screen, and still show an older threshold
+
+/** Judges all of them anew: the counts and what is near the screen at once, the other cards a few in each frame. */
+function redraw() {
+  for (const item of items) {
+    tally.count(item);
+    if (item.near) drawCard(item);
+  }
+  viewer.draw();
+  overview();
+  const isDrawing = rest !== null;
+  rest = items.values();
+  if (!isDrawing) requestAnimationFrame(() => drawRest(SLICE_MS));
+}
+
+function drawRest(milliseconds) {
+  const until = performance.now() + milliseconds;
+  for (let next = rest?.next(); next && !next.done; next = rest.next()) {
+    if (!next.value.near) drawCard(next.value);
+    if (performance.now() < until) continue;
+    requestAnimationFrame(() => drawRest(SLICE_MS));
+    return;
+  }
+  rest = null;
 }
 
 function say(text) {
   $("live").textContent = text;
 }
 
-function redraw() {
-  for (const item of items) draw(item);
-  overview();
-}
-
 // --- taking photographs in --------------------------------------------------------------------------------------------
 
 const keyOf = ({ file, path }) => `${path}\n${file.size}\n${file.lastModified}`;
 
+const frame = () => new Promise(requestAnimationFrame);
+
+/** The browser asks the system about each file, and waits for it; then it knows. So of many, some in each frame. */
+async function known(photographs) {
+  for (let start = ASKED_AT_ONCE; start < photographs.length; start += ASKED_AT_ONCE) {
+    await frame();
+    photographs.slice(start, start + ASKED_AT_ONCE).forEach(keyOf);
+  }
+}
+
 /** Adds what came in, but for what is here already; gives what it has made of it. */
 async function take(came) {
-  const known = new Set([...items, ...coming].map((item) => item.key));
+  if (came.photographs.length > ASKED_AT_ONCE) await known(came.photographs);
+  const here = new Set([...items, ...coming].map((item) => item.key));
   const fresh = [];
   for (const photograph of came.photographs) {
     const key = keyOf(photograph);
-    if (known.has(key)) continue;
-    known.add(key);
+    if (here.has(key)) continue;
+    here.add(key);
     fresh.push(Object.assign(new Item(photograph, added++, heatChanged), { key }));
   }
-  const here = came.photographs.length - fresh.length;
-  const words = [came.words(), here ? `${here} ${here > 1 ? "were" : "was"} here already.` : ""].filter(Boolean).join(" ");
+  const doubles = came.photographs.length - fresh.length;
+  const words = [came.words(), doubles ? `${doubles} ${doubles > 1 ? "were" : "was"} here already.` : ""].filter(Boolean).join(" ");
   $("left-out").hidden = !words;
   $("left-out").textContent = words;
   if (!fresh.length) return fresh;
@@ -293,14 +333,13 @@ async function take(came) {
     if (!batch.length) break;
     items.push(...batch);
     for (const item of batch) {
+      tally.count(item);
       draw(item);
-      observer.observe(item.card);
     }
-    $("cards").append(...batch.map((item) => item.card));
     if (stopper === current) queue.add(batch);
     else for (const item of batch) fail(item, "stopped");
     overview();
-    await new Promise(requestAnimationFrame);
+    await frame();
   }
   return fresh;
 }
@@ -365,7 +404,7 @@ $("threshold-number").addEventListener("input", () => {
 for (const input of [$("threshold"), $("threshold-number")]) {
   input.addEventListener("change", () => {
     $("threshold-number").value = threshold.toFixed(3);
-    const { good, bad } = countsNow();
+    const { good, bad } = tally.kinds;
     say(`Threshold ${threshold.toFixed(3)}: ${good} good, ${bad} not good.`);
   });
 }
@@ -439,9 +478,8 @@ function halt() {
   return queue.drain();
 }
 $("stop").addEventListener("click", () => halt().forEach((item) => fail(item, "stopped")));
-const canBeRetried = (item) => item.state === "failed" && item.passes;
-$("retry").addEventListener("click", () => again(items.filter(canBeRetried)));
-$("rejudge").addEventListener("click", () => again(outdated()));
+$("retry").addEventListener("click", () => again(items.filter((item) => item.retriable)));
+$("rejudge").addEventListener("click", () => again(items.filter(isOutdated)));
 $("clear").addEventListener("click", () => {
   const rest = [...coming];
   coming.clear();
@@ -465,11 +503,7 @@ function takeOut(some) {
   items = items.filter((item) => !gone.has(item));
   const unasked = queue.drain(gone); // they shall not count as some of the line
   if (round) round.total -= unasked.length;
-  for (const item of some) {
-    observer.unobserve(item.card);
-    item.card.remove();
-    item.setNear(false);
-  }
+  for (const item of some) tally.discount(item);
   unsaved &&= items.length > 0;
   $("undo-text").textContent = together.length > 1 ? `${together.length} photographs were removed.` : `${some[0].name} was removed.`;
   placeUndo();
@@ -496,7 +530,7 @@ function undo() {
   items = [...back, ...items].sort((a, b) => a.index - b.index);
   unsaved ||= out.unsaved;
   for (const item of back) {
-    observer.observe(item.card);
+    tally.count(item);
     draw(item);
   }
   forget();
@@ -518,9 +552,12 @@ addEventListener("keydown", (event) => {
 
 function again(some) {
   expected(some.length);
-  for (const item of some) Object.assign(item, { state: "waiting", error: null });
+  for (const item of some) {
+    Object.assign(item, { state: "waiting", error: null });
+    draw(item);
+  }
   queue.add(some);
-  redraw();
+  overview();
 }
 
 const wrong = (item) => ask(item, thresholdOf(item.answer), () => {
@@ -597,13 +634,15 @@ async function look() {
 // --- paper, leaving, and the start ------------------------------------------------------------------------------------
 
 // What is not near the screen is not loaded; paper shows all of it.
-let printed = [];
 addEventListener("beforeprint", () => {
-  printed = items.filter((item) => !item.near);
-  for (const item of printed) item.setNear(true);
+  drawRest(Infinity);
+  onPaper = new Set(items.filter((item) => !item.near));
+  for (const item of onPaper) item.setNear(true, item.file); // nobody waits until it is small
 });
 addEventListener("afterprint", () => {
-  for (const item of printed.splice(0)) item.setNear(false);
+  const far = onPaper ?? [];
+  onPaper = null;
+  for (const item of far) item.setNear(false);
 });
 
 addEventListener("beforeunload", (event) => {

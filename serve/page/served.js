@@ -107,8 +107,37 @@ function evaluationBox(found) {
 const milliseconds = (seconds) => (seconds === null || seconds === undefined ? "–" : `${(1000 * seconds).toFixed(seconds < 0.1 ? 1 : 0)} ms`);
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(value && value < 0.01 ? 2 : 1)} %`);
 
+/** The same by version, where there are two: those that were asked lately, and those that are there to be asked. */
+function versionsTable(found, { model, trial }) {
+  const { versions = {}, shadows = {} } = found; // an older replica has no such figures
+  const here = [model?.version, trial?.loaded && trial.version].filter(Boolean);
+  const names = [...new Set([...Object.keys(versions), ...Object.keys(shadows), ...here])].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  if (names.length < 2) return null;
+  const roles = { [trial?.version]: trial?.kind, [model?.version]: "served" };
+  const rows = names.map((name) => {
+    const figures = versions[name];
+    const answers = [figures ? `${figures.requests_per_second.toFixed(1)}/s` : "–", milliseconds(figures?.p50_seconds), milliseconds(figures?.p99_seconds), percent(figures?.error_share)];
+    return element(
+      "tr",
+      "",
+      element("th", "", name === "none" ? "no model" : `version ${name}`, element("span", "soft", roles[name] ? ` ${roles[name]}` : "")),
+      ...(shadows[name] && !figures ? [Object.assign(element("td", "wrap", comparison(shadows[name])), { colSpan: answers.length })] : answers.map((text) => element("td", "number", text))),
+    );
+  });
+  const head = element("tr", "", ...["", "requests", "half within", "99 % within", "errors"].map((name) => element("th", name && "number", name)));
+  return element("div", "scroll versions", element("table", "", element("thead", "", head), element("tbody", "", ...rows)));
+}
+
+/** What a shadow made of the photographs, which others answered. */
+function comparison({ agreed, differed, failed, dropped }) {
+  const judged = agreed + differed;
+  const others = [failed && `${Math.round(failed)} it could not judge`, dropped && `for ${Math.round(dropped)} there was no time`].filter(Boolean);
+  const words = judged ? `judged ${Math.round(judged)} ${Math.round(judged) === 1 ? "photograph" : "photographs"} afterwards, ${percent(differed / judged)} otherwise` : "judged no photograph afterwards";
+  return [words, ...others].join("; ");
+}
+
 /** How the service does lately; null: it is not known. */
-function latelyBox(found) {
+function latelyBox(found, facts) {
   if (!found) return null;
   const { drift } = found;
   const span = `over ${Math.round(found.figures.seconds / 60) || 1} min`;
@@ -120,7 +149,7 @@ function latelyBox(found) {
     ...(drift ? [tile("drift", drift.any ? "yes" : "no", drifted.length ? drifted.join(", ") : "nothing has changed")] : []),
   ];
   const source = found.source === "prometheus" ? "By Prometheus, of all replicas." : `Of this replica alone${found.problem ? `: ${found.problem}` : ""}.`;
-  return element("section", "box wide", element("h2", "", "Lately"), element("div", "tiles", ...tiles), element("p", "soft", source));
+  return element("section", "box wide", element("h2", "", "Lately"), element("div", "tiles", ...tiles), versionsTable(found, facts), element("p", "soft", source));
 }
 
 /** What the monitor found in the latest windows of photographs; null: there is no monitor. */
@@ -202,7 +231,7 @@ export function draw(found, lately, drift) {
   );
   error.hidden = true;
   settle(head, [hero, problem && element("p", "notice", problem), model && trialLine(found.trial, model)]);
-  settle(grid, [latelyBox(lately), driftBox(drift, model), evaluationBox(found), environmentBox(found), model && modelBox(model), historyBox(found.environment, model?.sha256)]);
+  settle(grid, [latelyBox(lately, found), driftBox(drift, model), evaluationBox(found), environmentBox(found), model && modelBox(model), historyBox(found.environment, model?.sha256)]);
 }
 
 /** Puts nodes in the place of those that differ: where nothing has changed, focus and scroll position stay. */
