@@ -57,8 +57,11 @@ function drawCard(item) {
 const asking = new Set(); // what the service is asked about now
 const queue = new Queue(async (item) => {
   asking.add(item);
-  await work(item);
-  asking.delete(item);
+  try {
+    await work(item);
+  } finally {
+    asking.delete(item);
+  }
 });
 
 async function work(item) {

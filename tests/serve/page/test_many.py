@@ -1,48 +1,18 @@
 """The page with many photographs: what is near the screen is drawn, and all of it is right."""
 
-import csv
-import io
-from collections.abc import Iterator
-from pathlib import Path
+import time
 
 import cv2
 import numpy as np
-import pytest
-from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+from playwright.sync_api import FilePayload, Page, expect
 
-from gitops.contracts.serving import ServedModel
-from tests.bundles import make_bundle
-from tests.serve.site import site
+from tests.serve.page.conftest import await_requests, exported, hold
 
 MANY = 230
 
 NAMES = "[...document.querySelectorAll('.card .name')].map((name) => name.textContent)"
 BLOCKS = "[...document.querySelectorAll('.block')].map((block) => block.children.length)"
 COLUMNS = "getComputedStyle(document.querySelector('.block')).gridTemplateColumns.split(' ').length"
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service that calls good what is bright."""
-    folder = tmp_path_factory.mktemp("many")
-    bundle = folder / "bundle"
-    model = ServedModel(name="screw", version="7", sha256=make_bundle(bundle, align="none"), uri=bundle.as_uri())
-    with site(model, folder) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if "Security Policy" in message.text else None)
-    page.goto(url)
-    expect(page.locator("#model")).to_have_text("screw · v7")
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def drawn(count: int) -> list[FilePayload]:
@@ -60,28 +30,26 @@ def take_in(page: Page, files: list[FilePayload]) -> None:
 
 
 def expect_full_rows(page: Page, count: int) -> None:
-    """No gaps but at the very end, and no card twice or not at all."""
-    columns = page.evaluate(COLUMNS)
-    *full, last = page.evaluate(BLOCKS)
-    assert sum(full) + last == count
-    assert len(set(full)) == 1
-    assert full[0] % columns == 0
-    assert len(set(page.evaluate(NAMES))) == count
+    """No gaps but at the very end, and no card twice or not at all; a frame or two after what was done."""
+    deadline = time.monotonic() + 10
+    while not _are_full(page, count):
+        assert time.monotonic() < deadline, page.evaluate(BLOCKS)
+        page.wait_for_timeout(50)
+
+
+def _are_full(page: Page, count: int) -> bool:
+    columns, (*full, last) = page.evaluate(COLUMNS), page.evaluate(BLOCKS)
+    has_gaps = len(set(full)) != 1 or full[0] % columns
+    return not has_gaps and sum(full) + last == count == len(set(page.evaluate(NAMES)))
 
 
 def test_an_answer_touches_its_own_card_alone(page: Page) -> None:
-    held: list[Route] = []
     take_in(page, drawn(MANY))
-
-    def hold(route: Route) -> None:
-        held.append(route)
-
-    page.route("**/predict", hold)
+    held = hold(page, "**/predict")
     (late,) = drawn(1)
     late["name"] = "late.png"
     page.set_input_files("#files", late)
-    while not held:
-        page.wait_for_timeout(20)
+    await_requests(page, held, 1)
     page.evaluate("""() => {
         window.touched = new Set();
         const seen = (records) => records.forEach(({ target }) => {
@@ -131,18 +99,13 @@ def test_blocks_have_no_gaps_however_they_are_arranged(page: Page) -> None:
     assert page.evaluate(NAMES) == even
     expect_full_rows(page, len(even))
     page.set_viewport_size({"width": 900, "height": 900})
-    page.wait_for_timeout(200)
     expect_full_rows(page, len(even))
     page.locator("#size").fill("130")
-    page.wait_for_timeout(200)
     expect_full_rows(page, len(even))
     page.click("#filter [data-kind=all]")
     page.select_option("#sort", "added")
     assert page.evaluate(NAMES) == [f"{number}.png" for number in range(MANY)]
-    with page.expect_download() as download:
-        page.click("#export")
-    lines = csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")))
-    assert [line["filename"] for line in lines] == [f"{number}.png" for number in range(MANY)]
+    assert [line["filename"] for line in exported(page)] == [f"{number}.png" for number in range(MANY)]
 
 
 def test_the_keyboard_goes_on_where_a_block_ends(page: Page) -> None:
@@ -153,9 +116,8 @@ def test_the_keyboard_goes_on_where_a_block_ends(page: Page) -> None:
     page.keyboard.press("Delete")
     assert page.evaluate(focused) == f"{last + 1}.png"  # which was the first of the next block
     expect_full_rows(page, MANY - 1)
-    page.keyboard.press("Tab")  # Heat-map, where feedback is off
-    page.keyboard.press("Tab")  # Remove
-    page.keyboard.press("Tab")
+    for _ in ("Heat-map", "This is wrong", "Remove", "the next card"):
+        page.keyboard.press("Tab")
     assert page.evaluate(focused) == f"{last + 2}.png"
     page.keyboard.press("Control+z")
     expect_full_rows(page, MANY)
@@ -166,7 +128,6 @@ def test_another_width_keeps_the_focus(page: Page) -> None:
     take_in(page, drawn(MANY))
     page.locator(".card .photo").nth(40).focus()
     page.set_viewport_size({"width": 700, "height": 900})
-    page.wait_for_timeout(200)
     expect_full_rows(page, MANY)
     assert page.evaluate("document.activeElement.closest('.card')?.item.name") == "40.png"
 
@@ -176,10 +137,9 @@ def test_what_is_on_paper_stays_until_it_is_printed(page: Page) -> None:
     loaded = "document.querySelectorAll('.card img[src]').length"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.locator("#size").fill("420")  # as a browser may lay the page out anew for it
-    page.wait_for_timeout(300)
-    assert page.evaluate(loaded) == MANY
+    page.wait_for_function(f"{loaded} === {MANY}")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate(loaded) < MANY / 2
+    page.wait_for_function(f"{loaded} < {MANY / 2}")
 
 
 def test_pictures_far_from_the_screen_are_let_go_and_cards_are_one_list(page: Page) -> None:
