@@ -42,6 +42,12 @@ _TOLD = ("serveConfigV2", "rayClusterConfig")
 # What KubeRay leaves out of its comparison, of worker groups and of all pods.
 _MUTED_GROUP = ("replicas", "minReplicas", "maxReplicas")
 _MUTED_POD = ("tolerations", "schedulingGates")
+# What the API server lets nobody change once it is set: rules in CEL of KubeRay's definition.
+_FIXED = (
+    ("managedBy",),
+    ("rayClusterConfig", "managedBy"),
+    ("rayClusterConfig", "gcsFaultToleranceOptions", "backend"),
+)
 
 
 class Upgrade(StrEnum):
@@ -55,6 +61,7 @@ class Upgrade(StrEnum):
     NEW_CLUSTER = "new cluster"
     INCREMENTAL = "new cluster, step by step"
     REMOVED = "removed"
+    REFUSED = "refused"
 
 
 _MEANING = {
@@ -63,6 +70,7 @@ _MEANING = {
     Upgrade.RESTART: "replicas are replaced, those that answer last",
     Upgrade.APPLIED: "Argo CD applies it beside the cluster; whether requests still come through is not foretold",
     Upgrade.REMOVED: "it stops answering",
+    Upgrade.REFUSED: "the API server takes nothing of this RayService; a value that is set there stays as it is",
     Upgrade.NOT_APPLIED: "accepted, and without effect by itself: a new cluster takes it",
     Upgrade.NEW_CLUSTER: "KubeRay starts a second cluster, moves requests when it answers, and deletes the first",
     Upgrade.INCREMENTAL: "KubeRay starts a second cluster, and moves requests to it in steps",
@@ -148,6 +156,9 @@ def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[F
             yield ForecastChange(upgrade=upgrade, where=f"{name} is removed{_whence('from', key[2])}")
         elif key not in old:
             yield ForecastChange(upgrade=Upgrade.APPLIED, where=f"{name} is added{_whence('to', key[2])}")
+        elif is_service and (fixed := _fixed(old[key], new[key])):
+            for path in fixed:
+                yield ForecastChange(upgrade=Upgrade.REFUSED, where=path)
         else:
             if is_service:
                 yield from _of_cluster(old[key], new[key])
@@ -155,6 +166,16 @@ def _of_objects(before: Sequence[Object], after: Sequence[Object]) -> Iterator[F
                 suspended = is_service and path == ".spec.suspend" and at(new[key], "spec", "suspend")
                 upgrade = Upgrade.REMOVED if suspended else Upgrade.APPLIED
                 yield ForecastChange(upgrade=upgrade, where=f"{name}: {path.removeprefix('.')}")
+
+
+def _fixed(before: Object, after: Object) -> list[str]:
+    """What of a RayService is changed although it can't be."""
+    changed = []
+    for path in _FIXED:
+        old, new = at(before, "spec", *path), at(after, "spec", *path)
+        if None not in (old, new) and old != new:
+            changed.append(".".join(path))
+    return changed
 
 
 def _whence(word: str, namespace: str) -> str:

@@ -272,6 +272,18 @@ def test_what_argo_cd_applies_beside_the_cluster_is_said(
     assert (found.upgrade, [change.where for change in found.changes]) == (upgrade, where)
 
 
+@pytest.mark.parametrize(
+    "way",
+    [("managedBy",), ("rayClusterConfig", "managedBy"), ("rayClusterConfig", "gcsFaultToleranceOptions", "backend")],
+)
+def test_what_the_api_server_lets_nobody_change_is_said_to_be_refused(way: tuple[str, ...]) -> None:
+    one, other = (changed(service(), "spec", *way, to=value) for value in ("one", "other"))
+    found = forecast("production", (config(), config()), ([one], [changed(other, "spec", "suspend", to=True)]))
+    assert (found.upgrade, [change.where for change in found.changes]) == (Upgrade.REFUSED, [".".join(way)])
+    for before, after in ((service(), one), (one, service())):  # set at first, and taken away
+        assert forecast("production", (config(), config()), ([before], [after])).upgrade is not Upgrade.REFUSED
+
+
 def test_what_the_observer_looks_for_is_said_once() -> None:
     template = {"metadata": {"annotations": {"serve-config": "a"}}, "spec": {}}
     one = policy("observer", template=template) | {"kind": "Deployment"}
