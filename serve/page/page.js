@@ -407,8 +407,10 @@ $("threshold-number").addEventListener("input", () => {
 for (const input of [$("threshold"), $("threshold-number")]) {
   input.addEventListener("change", () => {
     $("threshold-number").value = threshold.toFixed(3);
-    const { good, bad } = tally.kinds;
-    say(`Threshold ${threshold.toFixed(3)}: ${good} good, ${bad} not good.`);
+    requestAnimationFrame(() => { // after the one that judges them at it
+      const { good, bad } = tally.kinds;
+      say(`Threshold ${threshold.toFixed(3)}: ${good} good, ${bad} not good.`);
+    });
   });
 }
 $("reset").addEventListener("click", () => {

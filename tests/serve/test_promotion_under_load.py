@@ -171,11 +171,11 @@ def test_no_request_waits_for_a_slow_store(
     service.put(second)
     if replicas == 1:
         service.wait(lambda answer: answer["wanted"]["version"] == "2" and answer["version"] == "1")
-    else:  # one after the other loads, and Serve sends that one no requests until it has
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while len(service.running()) == replicas:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    # One that is alone goes on taking requests; of two one loads, and Serve sends that one none until it has.
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(service.running()) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert {reply.version for reply in load.wait_for_more()} == {"1"}
     assert len(service.running()) == 1
     held.close()
