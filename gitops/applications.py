@@ -42,6 +42,8 @@ _HARMFUL = {
 _RESPECTFUL = "RespectIgnoreDifferences=true"
 _INTO_A_LIST = re.compile(r"\[|/\d+(/|$)")
 """In a path of `ignoreDifferences`, as jq or JSON Pointer writes it."""
+_MADE = ("ray.io", "RayCluster")
+"""What KubeRay makes of a RayService, and Argo CD does not apply."""
 _MOVING = re.compile(r"(HEAD|main|master)?\Z|.*[*^~<>]")
 """Revisions that are another one tomorrow; ranges of versions among them."""
 _ALL = re.compile(r"(\w+://|git@)?[*/:]*\*[*/:]*\Z")
@@ -155,7 +157,7 @@ def _of_set(item: Object, projects: Mapping[str, Object], environment: str, *, s
         are_said = not any(one in ("HEAD", "None") or "{{" in one for one in (str(revision), *applied))
         if revision and are_said and str(revision) not in applied:
             yield f"it looks for environments at {revision}, and applies {', '.join(applied)}"
-    for path in _ignored(spec):
+    for _, path in _ignored(spec):
         if not path.endswith("replicas"):
             yield f"`ignoreDifferences` leaves out {path}, so that a commit that changes it counts as synced"
     makes = "CreateNamespace=true" in (at(spec, "syncPolicy", "syncOptions") or ())
@@ -184,7 +186,8 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
     for option in options:
         if option in _HARMFUL and (is_own or option != _REPLACING):
             yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
-    if _RESPECTFUL in options and (path := next(filter(_INTO_A_LIST.search, _ignored(spec)), None)):
+    lists = (path for kind, path in _ignored(spec) if kind != _MADE and _INTO_A_LIST.search(path))
+    if _RESPECTFUL in options and (path := next(lists, None)):
         whole = "takes the whole list from what runs, so that no change of it comes (argo-cd#17694)"
         yield f"`syncOptions` has {_RESPECTFUL}, and `ignoreDifferences` has {path}: Argo CD {whole}"
     for source in sources_of(spec):
@@ -196,10 +199,11 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
             yield f"its {name_of(project)} does not take the repository {url}: Argo CD would apply nothing of it"
 
 
-def _ignored(spec: Mapping[str, Any]) -> Iterator[str]:
-    """The paths in which an Application may differ from what Git says."""
+def _ignored(spec: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, Any], str]]:
+    """The paths in which an Application may differ from what Git says, each with the group and kind that it is for."""
     for entry in dicts(spec, "ignoreDifferences"):
-        yield from map(str, (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())))
+        for path in (*(entry.get("jqPathExpressions") or ()), *(entry.get("jsonPointers") or ())):
+            yield (entry.get("group"), entry.get("kind")), str(path)
 
 
 def _takes(project: Object, url: str) -> bool:

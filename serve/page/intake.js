@@ -1,5 +1,8 @@
 // What is picked or dropped: photographs with the paths by which they are known, in order, and what was left out.
 
+import * as camera from "./camera.js";
+
+const at = (id) => document.getElementById(id);
 const NAMES = new Intl.Collator(undefined, { numeric: true });
 const SUFFIX = /\.(png|jpe?g|jpe|jfif|bmp|tiff?)$/i;
 
@@ -32,22 +35,47 @@ class Intake {
   }
 }
 
+/** Hands on all that is chosen, dropped, pasted or taken; `take` gives what it has made of it. */
+export function begin(take) {
+  for (const [input, read] of [["files", chosen], ["folder", ofFolder], ["shot", chosen]]) {
+    at(input).addEventListener("change", () => {
+      take(read(at(input).files));
+      at(input).value = "";
+    });
+  }
+  at("pick").addEventListener("click", () => at("files").click());
+  at("pick-folder").addEventListener("click", () => at("folder").click());
+  at("pick-folder").hidden = !("webkitdirectory" in at("folder"));
+  at("camera").addEventListener("click", () => (camera.live ? camera.open((file) => take(chosen([file]))) : at("shot").click()));
+  let over = 0;
+  addEventListener("dragenter", () => at("drop").classList.toggle("over", ++over > 0));
+  addEventListener("dragleave", () => at("drop").classList.toggle("over", --over > 0));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", async (event) => {
+    event.preventDefault();
+    over = 0;
+    at("drop").classList.remove("over");
+    take(await dropped(event.dataTransfer));
+  });
+  addEventListener("paste", (event) => event.clipboardData?.files.length && take(chosen(event.clipboardData.files)));
+}
+
 /** Files that were chosen, pasted or taken. */
-export function chosen(files) {
+function chosen(files) {
   const intake = new Intake();
   for (const file of files) intake.add(file, file.name || "photograph.png", true);
   return intake;
 }
 
 /** The files of a folder that was chosen. */
-export function ofFolder(files) {
+function ofFolder(files) {
   const intake = new Intake();
   for (const file of files) intake.add(file, file.webkitRelativePath, false);
   return intake.inOrder();
 }
 
 /** The files of what was dropped, those in folders too. */
-export async function dropped(transfer) {
+async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.length) return chosen(transfer.files);
   const intake = new Intake();

@@ -3,15 +3,20 @@
 import { Blocks } from "./blocks.js";
 import * as camera from "./camera.js";
 import { Item } from "./card.js";
+import { Filter } from "./filter.js";
 import * as histogram from "./histogram.js";
 import * as intake from "./intake.js";
 import { csv, isGood, sorter } from "./judgement.js";
 import { keep, kept } from "./kept.js";
+import * as outdated from "./outdated.js";
+import { Progress } from "./progress.js";
+import { Removed } from "./removed.js";
 import { ask } from "./report.js";
 import * as servedView from "./served.js";
 import { figures, judge, Queue, served, windows } from "./service.js";
 import * as spot from "./spot.js";
 import { Tally } from "./tally.js";
+import { Threshold } from "./threshold.js";
 import { Viewer } from "./viewer.js";
 import * as views from "./views.js";
 
@@ -20,24 +25,25 @@ const ASKED_AT_ONCE = 250; // files about which the system is asked
 const BATCH = 60; // cards made at once, so that thousands of files do not freeze the page
 const SERVED_EVERY_MS = 15_000;
 const FOLLOW_AFTER_MS = 3_000;
-const UNDO_MS = 10_000;
-const THRESHOLD = `threshold of ${location.pathname}`; // each model of a fleet has its own page
 const ARRANGE_EVERY_MS = 1_000;
 const SLICE_MS = 5; // of a frame, for cards that nobody sees
 const POINTER = matchMedia("(hover: hover)"); // a finger leaves the last card that it touched hovered
 
 let items = [];
 const coming = new Set(); // what was taken in, and is not among the items yet
-let filter = "all";
-let facts = null;
-let moved = false; // whether the user chose the threshold; else each photograph is judged at its own model's
-let threshold = 0.5; // where the slider stands
+let cleared = 0; // how often all were taken out
+let facts = null; // what is served; null: nobody has said yet
 let unsaved = false; // whether there are judgements that no CSV file has
 let added = 0;
 let stopper = new AbortController();
-let round = null; // since the queue was empty last: when it began, how many there are
 
-const thresholdOf = (answer) => (moved ? threshold : answer.threshold);
+const threshold = new Threshold(redraw, (value) => {
+  const { good, bad } = tally.kinds;
+  say(`Threshold ${value.toFixed(3)}: ${good} good, ${bad} not good.`);
+});
+const thresholdOf = (answer) => threshold.of(answer);
+const filter = new Filter(overview);
+const progress = new Progress(say);
 const kindOf = (item) => (item.answer ? (isGood(item.answer, thresholdOf(item.answer)) ? "good" : "bad") : item.state === "failed" ? "failed" : "waiting");
 const tally = new Tally(kindOf);
 
@@ -49,7 +55,7 @@ function draw(item) {
 }
 
 function drawCard(item) {
-  item.draw(item.answer ? thresholdOf(item.answer) : threshold);
+  item.draw(item.answer ? thresholdOf(item.answer) : threshold.value);
 }
 
 // --- one photograph ---------------------------------------------------------------------------------------------------
@@ -128,16 +134,10 @@ function follow(answer) {
   }, Math.max(0, lookedAt + FOLLOW_AFTER_MS - Date.now()));
 }
 
-/** So many more are to be judged. */
-function expected(count) {
-  round ??= { began: Date.now(), done: 0, total: 0 };
-  round.total += count;
-}
-
 function changed(item) {
   draw(item);
   if (item.near) heatIfWanted(item);
-  if (round) round.done++;
+  progress.step();
   soon();
 }
 
@@ -155,8 +155,7 @@ const blocks = new Blocks((item, near) => {
   heatIfWanted(item);
 }, arrange);
 
-const visible = (item) => filter === "all" || filter === kindOf(item);
-const listed = () => items.filter(visible).sort(sorter($("sort").value, thresholdOf));
+const listed = () => items.filter((item) => filter.takes(kindOf(item))).sort(sorter($("sort").value, thresholdOf));
 
 let scheduled = false;
 /** Draws the counts with the next frame, however often it is asked, and the cards' order a little later. */
@@ -177,16 +176,20 @@ function overview() {
 
 function drawCounts() {
   const counts = tally.kinds;
-  drawFilter(counts);
-  histogram.draw(tally.bars, threshold);
-  drawProgress(counts);
-  drawOutdated();
+  const model = facts?.model;
+  const waits = [...asking].find((item) => item.note); // its card may be far from what is on the screen
+  const old = model ? [...tally.judges.values()].filter(({ answer }) => !isServed(answer)) : [];
+  filter.draw(counts, model?.classes ?? ["good", "not good"]);
+  histogram.draw(tally.bars, threshold.value);
+  progress.draw(counts, queue.busy > 0, tally.retriable > 0, waits?.note);
+  outdated.draw(old, model, threshold.moved);
   $("heat-words").hidden = !tally.heated;
   $("work").hidden = items.length === 0;
   $("drop").classList.toggle("small", items.length > 0);
   $("spot-check").disabled = counts.good + counts.bad === 0;
-  $("export").disabled = (filter === "all" ? counts.good + counts.bad + counts.failed : counts[filter]) === 0;
-  $("export").textContent = filter === "all" ? "Export CSV" : `Export CSV (${counts[filter]})`;
+  const { kind } = filter;
+  $("export").disabled = (kind === "all" ? counts.good + counts.bad + counts.failed : counts[kind]) === 0;
+  $("export").textContent = kind === "all" ? "Export CSV" : `Export CSV (${counts[kind]})`;
 }
 
 let arrangedAt = 0;
@@ -207,64 +210,6 @@ function arrange() {
   const shown = listed();
   blocks.arrange(shown);
   $("nothing").hidden = items.length === 0 || shown.length > 0;
-}
-
-function drawFilter(counts) {
-  const classes = facts?.model?.classes ?? ["good", "not good"];
-  const names = { all: "All", good: classes[0], bad: classes.length === 2 ? classes[1] : "not good", failed: "Failed" };
-  const group = $("filter");
-  if (!group.children.length) {
-    for (const kind of Object.keys(names)) {
-      const button = document.createElement("button");
-      button.setAttribute("role", "radio");
-      button.dataset.kind = kind;
-      button.append(document.createElement("span"), document.createElement("b"));
-      group.append(button);
-    }
-  }
-  for (const button of group.children) {
-    const kind = button.dataset.kind;
-    button.firstChild.textContent = names[kind];
-    button.lastChild.textContent = counts[kind];
-    button.setAttribute("aria-checked", String(kind === filter));
-    button.tabIndex = kind === filter ? 0 : -1;
-    button.hidden = kind === "failed" && !counts.failed && filter !== "failed";
-  }
-}
-
-function drawProgress(counts) {
-  const busy = queue.busy > 0;
-  $("progress").hidden = !busy && counts.failed === 0;
-  $("stop").hidden = $("bar").hidden = !busy;
-  $("retry").hidden = busy || !tally.retriable;
-  const failed = counts.failed ? `, ${counts.failed} could not be judged` : "";
-  if (busy && round) {
-    $("bar").max = round.total;
-    $("bar").value = round.done;
-    const waits = [...asking].find((item) => item.note); // its card may be far from what is on the screen
-    const left = round.done > 4 ? ((Date.now() - round.began) / round.done) * (round.total - round.done) : 0;
-    const more = waits ? `; ${waits.note}` : left > 3000 ? `, about ${Math.ceil(left / 1000)} s left` : "";
-    $("progress-text").textContent = `${round.done} of ${round.total} judged${failed}${more}`;
-  } else {
-    $("progress-text").textContent = failed.slice(2);
-  }
-  if (!busy && round) {
-    round = null;
-    say(`All judged: ${counts.good} good, ${counts.bad} not good${failed}.`);
-  }
-}
-
-const isOutdated = (item) => item.state === "judged" && !isServed(item.answer);
-/** Says how many judgements are those of a version that is not served any more. */
-function drawOutdated() {
-  const old = facts?.model ? [...tally.judges.values()].filter(({ answer }) => !isServed(answer)) : [];
-  $("outdated").hidden = old.length === 0;
-  if (!old.length) return;
-  const count = old.reduce((sum, judge) => sum + judge.count, 0);
-  const versions = [...new Set(old.map(({ answer }) => answer.model_version))].sort((a, b) => a - b);
-  const [which, own] = versions.length > 1 ? [`versions ${versions.join(" and ")}`, "their own thresholds"] : [`version ${versions[0]}`, "its own threshold"];
-  $("outdated-text").textContent = `${count} ${count > 1 ? "were" : "was"} judged by ${which}${moved ? "" : `, at ${own}`}.`;
-  $("rejudge").textContent = `Judge again with version ${facts.model.version}`;
 }
 
 let rest = null; // cards that are far from the screen, and still show an older threshold
@@ -313,7 +258,9 @@ async function known(photographs) {
 
 /** Adds what came in, but for what is here already; gives what it has made of it. */
 async function take(came) {
+  const before = cleared;
   if (came.photographs.length > ASKED_AT_ONCE) await known(came.photographs);
+  if (cleared !== before) return [];
   const here = new Set([...items, ...coming].map((item) => item.key));
   const fresh = [];
   for (const photograph of came.photographs) {
@@ -328,7 +275,7 @@ async function take(came) {
   $("left-out").textContent = words;
   if (!fresh.length) return fresh;
   say(fresh.length > 1 ? `${fresh.length} photographs are being judged.` : `${fresh[0].name} is being judged.`);
-  expected(fresh.length);
+  progress.expect(fresh.length);
   const current = stopper;
   for (const item of fresh) coming.add(item);
   for (let start = 0; start < fresh.length; start += BATCH) {
@@ -347,76 +294,8 @@ async function take(came) {
   return fresh;
 }
 
-for (const [input, read] of [["files", intake.chosen], ["folder", intake.ofFolder], ["shot", intake.chosen]]) {
-  $(input).addEventListener("change", () => {
-    take(read($(input).files));
-    $(input).value = "";
-  });
-}
-$("pick").addEventListener("click", () => $("files").click());
-$("pick-folder").addEventListener("click", () => $("folder").click());
-$("pick-folder").hidden = !("webkitdirectory" in $("folder"));
-$("camera").addEventListener("click", () => (camera.live ? camera.open((file) => take(intake.chosen([file]))) : $("shot").click()));
-
-let over = 0;
-addEventListener("dragenter", () => $("drop").classList.toggle("over", ++over > 0));
-addEventListener("dragleave", () => $("drop").classList.toggle("over", --over > 0));
-addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", async (event) => {
-  event.preventDefault();
-  over = 0;
-  $("drop").classList.remove("over");
-  take(await intake.dropped(event.dataTransfer));
-});
-addEventListener("paste", (event) => event.clipboardData?.files.length && take(intake.chosen(event.clipboardData.files)));
-
 // --- tools ------------------------------------------------------------------------------------------------------------
 
-function setThreshold(value, byUser) {
-  threshold = Math.min(1, Math.max(0, value));
-  $("threshold").value = threshold;
-  if (document.activeElement !== $("threshold-number")) $("threshold-number").value = threshold.toFixed(3);
-  const standard = facts?.model?.threshold;
-  const isStandard = standard !== undefined && Math.abs(standard - threshold) < 5e-4;
-  moved = byUser && !isStandard;
-  $("reset").hidden = standard === undefined || isStandard;
-  keep("sessionStorage", THRESHOLD, moved ? threshold : null);
-  $("threshold-text").textContent = `from a score of ${threshold.toFixed(3)} on, a part is not good`;
-  $("default-mark").hidden = standard === undefined;
-  if (standard !== undefined) {
-    $("default-mark").parentElement.style.setProperty("--default", `${100 * standard}%`);
-    $("default-mark").textContent = `default ${standard.toFixed(3)}`;
-  }
-  const now = `${threshold} ${moved}`;
-  if (redrawing || now === drawnAt) return; // what is served is looked up often: nothing moves for it
-  drawnAt = now;
-  redrawing = true;
-  requestAnimationFrame(() => {
-    redrawing = false;
-    redraw();
-  });
-}
-let redrawing = false;
-let drawnAt = "";
-
-$("threshold").addEventListener("input", () => setThreshold($("threshold").valueAsNumber, true));
-$("threshold-number").addEventListener("input", () => {
-  const value = $("threshold-number").valueAsNumber;
-  if (!Number.isNaN(value)) setThreshold(value, true);
-});
-for (const input of [$("threshold"), $("threshold-number")]) {
-  input.addEventListener("change", () => {
-    $("threshold-number").value = threshold.toFixed(3);
-    requestAnimationFrame(() => { // after the one that judges them at it
-      const { good, bad } = tally.kinds;
-      say(`Threshold ${threshold.toFixed(3)}: ${good} good, ${bad} not good.`);
-    });
-  });
-}
-$("reset").addEventListener("click", () => {
-  setThreshold(facts.model.threshold, false);
-  $("threshold").focus();
-});
 $("sort").addEventListener("change", () => {
   keep("sessionStorage", "sort", $("sort").value);
   overview();
@@ -426,24 +305,6 @@ function setSize() {
   keep("sessionStorage", "size", $("size").value);
 }
 $("size").addEventListener("input", setSize);
-
-$("filter").addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  if (button) choose(button);
-});
-$("filter").addEventListener("keydown", (event) => {
-  const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!by) return;
-  event.preventDefault();
-  const buttons = [...$("filter").children].filter((button) => !button.hidden);
-  choose(buttons[(buttons.indexOf(event.target.closest("button")) + by + buttons.length) % buttons.length]);
-});
-
-function choose(button) {
-  filter = button.dataset.kind;
-  overview();
-  button.focus();
-}
 
 function heatChanged(item) {
   draw(item);
@@ -473,7 +334,7 @@ $("export").addEventListener("click", () => {
   const time = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}-${two(now.getHours())}${two(now.getMinutes())}`;
   const link = Object.assign(document.createElement("a"), { href: url, download: `mergeline-${time}.csv` });
   link.click();
-  unsaved &&= filter !== "all"; // else there are judgements that it does not have
+  unsaved &&= filter.kind !== "all"; // else there are judgements that it does not have
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 });
 
@@ -484,79 +345,53 @@ function halt() {
 }
 $("stop").addEventListener("click", () => halt().forEach((item) => fail(item, "stopped")));
 $("retry").addEventListener("click", () => again(items.filter((item) => item.retriable)));
-$("rejudge").addEventListener("click", () => again(items.filter(isOutdated)));
+$("rejudge").addEventListener("click", () => again(items.filter((item) => item.state === "judged" && !isServed(item.answer))));
 $("clear").addEventListener("click", () => {
   const rest = [...coming];
+  cleared++;
   coming.clear();
   halt();
-  round = null;
-  filter = "all";
+  progress.forget();
+  filter.kind = "all";
   takeOut([...items, ...rest]);
   $("pick").focus();
 });
 
 // --- taking photographs out -------------------------------------------------------------------------------------------
 
-let out = null; // what was taken out, and the timer after which it is gone
+const removed = new Removed(bringBack);
 
-/** What was taken out shortly before comes back with it: who holds Delete down too long takes out many, one by one. */
 function takeOut(some) {
-  clearTimeout(out?.timer);
-  const together = [...(out?.items ?? []), ...some];
-  out = { items: together, unsaved: unsaved || out?.unsaved, timer: setTimeout(forget, UNDO_MS) };
+  removed.add(some, unsaved);
   const gone = new Set(some);
   items = items.filter((item) => !gone.has(item));
-  const unasked = queue.drain(gone); // they shall not count as some of the line
-  if (round) round.total -= unasked.length;
+  progress.withdraw(queue.drain(gone).length); // they shall not count as some of the line
   for (const item of some) tally.discount(item);
   unsaved &&= items.length > 0;
-  $("undo-text").textContent = together.length > 1 ? `${together.length} photographs were removed.` : `${some[0].name} was removed.`;
-  placeUndo();
-  $("undo").hidden = false;
   overview();
 }
 
-/** Where it can be reached: while a dialog is open, nothing outside of it can, and what is in one goes when it closes. */
-function placeUndo() {
-  (document.querySelector("dialog[open]") ?? document.body).append($("undo"));
-}
-addEventListener("close", placeUndo, true); // this event does not bubble
-
-function forget() {
-  clearTimeout(out?.timer);
-  out = null;
-  $("undo").hidden = true;
-}
-
-function undo() {
+/** Takes in again what was taken out, but for what is here already; gives it. */
+function bringBack(some, wereUnsaved) {
   const here = new Set([...items, ...coming].map((item) => item.key));
-  const last = [...out.items].reverse().filter((item) => !here.has(item.key) && here.add(item.key)); // once, as it was last
+  const last = [...some].reverse().filter((item) => !here.has(item.key) && here.add(item.key)); // once, as it was last
   const back = last.sort((a, b) => a.index - b.index);
   items = [...back, ...items].sort((a, b) => a.index - b.index);
-  unsaved ||= out.unsaved;
+  unsaved ||= wereUnsaved;
   for (const item of back) {
     tally.count(item);
     draw(item);
   }
-  forget();
   const unasked = back.filter((item) => item.state === "waiting");
-  if (unasked.length) expected(unasked.length);
+  if (unasked.length) progress.expect(unasked.length);
   queue.add(unasked);
   overview();
   viewer.draw(); // there are more to go to
-  // The button that had the focus is gone.
-  if ([document.body, $("undo-do")].includes(document.activeElement)) (document.querySelector("dialog[open] button") ?? back[0]?.part.photo)?.focus();
+  return back;
 }
-$("undo-do").addEventListener("click", undo);
-addEventListener("keydown", (event) => {
-  const isUndo = (event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z";
-  if (!isUndo || !out || event.target.matches("textarea, input:not([type=range])")) return;
-  event.preventDefault();
-  undo();
-});
 
 function again(some) {
-  expected(some.length);
+  progress.expect(some.length);
   for (const item of some) {
     Object.assign(item, { state: "waiting", error: null });
     draw(item);
@@ -620,7 +455,7 @@ async function look() {
       item.straightened = model?.straightened ?? false;
       draw(item);
     }
-    setThreshold(model && !moved ? model.threshold : threshold, moved);
+    threshold.follow(model?.threshold);
     soon();
     servedView.draw(facts, lately, drift);
     if (!$("served").hidden) {
@@ -656,8 +491,8 @@ addEventListener("beforeunload", (event) => {
 $("sort").value = kept("sessionStorage", "sort") ?? "added";
 $("size").value = kept("sessionStorage", "size") ?? 220;
 setSize();
-const chosen = kept("sessionStorage", THRESHOLD);
-setThreshold(Number(chosen ?? threshold), chosen !== null);
+threshold.begin();
+intake.begin(take);
 views.begin((name) => name === "served" && look());
 look();
 // Only for who sees it: answers to photographs tell by themselves when another model has come.

@@ -19,6 +19,8 @@ APPLICATION = (
     "{{apiVersion: argoproj.io/v1alpha1, kind: {kind}, metadata: {{name: tools}}, spec: {spec}}}\n"  # of the team's own
 )
 RESPECTFUL = "          - RespectIgnoreDifferences=true\n"
+CLUSTERS = 'kind: RayCluster\n          jqPathExpressions: [".spec.workerGroupSpecs[].replicas"]'
+SERVICES = 'kind: RayService\n          jqPathExpressions: [".spec.rayClusterConfig.workerGroupSpecs[].replicas"]'
 TOOLS = "targetRevision: 1.2.0}], destination: {namespace: tools}, syncPolicy: {}"
 
 BAD: dict[str, Refused] = {
@@ -46,14 +48,14 @@ BAD: dict[str, Refused] = {
     "a client-side apply": (ARGO_SET, "          - ServerSideApply=true\n", "", "argocd", "lacks ServerSideApply=true"),
     "worker groups from what runs": (
         ARGO_SET,
-        "          - ServerSideApply=true\n",
-        "          - ServerSideApply=true\n" + RESPECTFUL,
+        CLUSTERS,
+        SERVICES,
         "argocd",
         "RespectIgnoreDifferences=true, and `ignoreDifferences` has .spec.rayClusterConfig.workerGroupSpecs[].replicas",
     ),
     "promotions that count as synced": (
         ARGO_SET,
-        '[".spec.rayClusterConfig.workerGroupSpecs[].replicas"]',
+        '[".spec.workerGroupSpecs[].replicas"]',
         "[.spec.serveConfigV2]",
         "argocd",
         "`ignoreDifferences` leaves out .spec.serveConfigV2",
@@ -222,16 +224,13 @@ ALLOWED: dict[str, Changes] = {
     "differences that are respected, in no list": {
         ARGO_SET: [
             (
-                "          - ServerSideApply=true\n",
-                "          - ServerSideApply=true\n" + RESPECTFUL,
+                f"        - group: ray.io\n          {CLUSTERS}",
+                "        - {group: apps, kind: Deployment, jqPathExpressions: [.spec.replicas]}\n"
+                "        - {group: apps, kind: StatefulSet, jsonPointers: [/spec/replicas]}",
             ),
-            ("kind: RayService", "kind: Deployment"),
-            ("group: ray.io", "group: apps"),
-            ("kind: RayCluster", "kind: StatefulSet"),
-            ('[".spec.rayClusterConfig.workerGroupSpecs[].replicas"]', "[.spec.replicas]"),
-            ('jqPathExpressions: [".spec.workerGroupSpecs[].replicas"]', "jsonPointers: [/spec/replicas]"),
         ]
     },
+    "differences that are not respected": {ARGO_SET: [(RESPECTFUL, ""), (CLUSTERS, SERVICES)]},
     "kinds that a project refuses, in place of those that it takes": {
         ARGO_PROJECT: [
             (

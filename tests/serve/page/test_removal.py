@@ -64,6 +64,16 @@ def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: P
     expect_order(page, [f"{n}.png" for n in range(130)])
 
 
+def test_what_is_cleared_before_it_is_seen_does_not_come(page: Page, place: Place) -> None:
+    judge(page, place, "light.png")
+    page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 2000); }")
+    page.set_input_files("#files", place.called(*(f"{n}.png" for n in range(260))))  # more than are asked about at once
+    page.evaluate("document.getElementById('clear').click()")
+    expect(page.locator("#undo")).to_contain_text("light.png was removed.")
+    page.wait_for_timeout(2500)  # in which they would have come
+    expect(page.locator(".card")).to_have_count(0)
+
+
 def test_what_was_cleared_goes_on_where_it_was(page: Page, place: Place) -> None:
     asked = hold(page, "**/predict")
     page.set_input_files("#files", place.files("light.png"))
