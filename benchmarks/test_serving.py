@@ -33,7 +33,7 @@ from serve.predictor import Predictor
 CORES = usable_cores()
 """Processes of the pool, and workers of each peer."""
 TURNS, SECONDS = 9, 3
-"""Of each server in each turn. A turn differs from another by a tenth: the median of five still moved by a twentieth."""
+"""Of each server in each turn. Turns differ by a tenth: the median of five still moved by a twentieth."""
 OURS, CEILING = "mergeline", "process pool"
 
 
