@@ -43,7 +43,7 @@ _RESPECTFUL = "RespectIgnoreDifferences=true"
 _INTO_A_LIST = re.compile(r"\[|/\d+(/|$)")
 """In a path of `ignoreDifferences`, as jq or JSON Pointer writes it."""
 _MADE = ("ray.io", "RayCluster")
-"""What KubeRay makes of a RayService, and Argo CD does not apply."""
+"""What KubeRay makes of an environment's RayService, and Argo CD does not apply."""
 _MOVING = re.compile(r"(HEAD|main|master)?\Z|.*[*^~<>]")
 """Revisions that are another one tomorrow; ranges of versions among them."""
 _ALL = re.compile(r"(\w+://|git@)?[*/:]*\*[*/:]*\Z")
@@ -186,7 +186,8 @@ def _of_application(spec: Mapping[str, Any], projects: Mapping[str, Object], own
     for option in options:
         if option in _HARMFUL and (is_own or option != _REPLACING):
             yield f"`syncOptions` has {option}, which {_HARMFUL[option]}"
-    lists = (path for kind, path in _ignored(spec) if kind != _MADE and _INTO_A_LIST.search(path))
+    applied = (path for kind, path in _ignored(spec) if not (is_own and kind == _MADE))
+    lists = filter(_INTO_A_LIST.search, applied)
     if _RESPECTFUL in options and (path := next(lists, None)):
         whole = "takes the whole list from what runs, so that no change of it comes (argo-cd#17694)"
         yield f"`syncOptions` has {_RESPECTFUL}, and `ignoreDifferences` has {path}: Argo CD {whole}"

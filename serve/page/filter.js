@@ -30,6 +30,11 @@ export class Filter {
     }
   }
 
+  /** Shows all, from the next time on that it is drawn. */
+  reset() {
+    this.kind = "all";
+  }
+
   /** Whether what is of a kind is shown. */
   takes(kind) {
     return this.kind === "all" || this.kind === kind;

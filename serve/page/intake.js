@@ -35,7 +35,10 @@ class Intake {
   }
 }
 
-/** Hands on all that is chosen, dropped, pasted or taken; `take` gives what it has made of it. */
+/**
+ * Hands on all that is chosen, dropped, pasted or taken.
+ * @param {(arriving: Intake | Promise<Intake>) => Promise<Item[]>} take gives what it has made of it
+ */
 export function begin(take) {
   for (const [input, read] of [["files", chosen], ["folder", ofFolder], ["shot", chosen]]) {
     at(input).addEventListener("change", () => {
@@ -51,11 +54,11 @@ export function begin(take) {
   addEventListener("dragenter", () => at("drop").classList.toggle("over", ++over > 0));
   addEventListener("dragleave", () => at("drop").classList.toggle("over", --over > 0));
   addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", async (event) => {
+  addEventListener("drop", (event) => {
     event.preventDefault();
     over = 0;
     at("drop").classList.remove("over");
-    take(await dropped(event.dataTransfer));
+    take(dropped(event.dataTransfer));
   });
   addEventListener("paste", (event) => event.clipboardData?.files.length && take(chosen(event.clipboardData.files)));
 }

@@ -4,7 +4,7 @@ const notice = document.getElementById("outdated");
 
 /**
  * @param {{ answer: object, count: number }[]} judges who judged, and how many: those that are not served any more
- * @param {object} model the one that is served
+ * @param {object | undefined} model the one that is served; undefined: none, and then there are no such judges
  * @param {boolean} moved whether the user chose the threshold; else each judgement is at its own model's
  */
 export function draw(judges, model, moved) {

@@ -124,6 +124,7 @@ function retryLost() {
 }
 
 const isServed = (answer) => [facts?.model?.sha256, facts?.trial?.sha256].includes(answer.model_digest.slice("sha256:".length));
+const isOutdated = ({ answer }) => !isServed(answer);
 let following = null;
 /** Another version answers: the page's facts are old. While replicas change, two answer in turns; now and then is enough. */
 function follow(answer) {
@@ -178,7 +179,7 @@ function drawCounts() {
   const counts = tally.kinds;
   const model = facts?.model;
   const waits = [...asking].find((item) => item.note); // its card may be far from what is on the screen
-  const old = model ? [...tally.judges.values()].filter(({ answer }) => !isServed(answer)) : [];
+  const old = model ? [...tally.judges.values()].filter(isOutdated) : [];
   filter.draw(counts, model?.classes ?? ["good", "not good"]);
   histogram.draw(tally.bars, threshold.value);
   progress.draw(counts, queue.busy > 0, tally.retriable > 0, waits?.note);
@@ -256,11 +257,12 @@ async function known(photographs) {
   }
 }
 
-/** Adds what came in, but for what is here already; gives what it has made of it. */
-async function take(came) {
-  const before = cleared;
+/** Adds what comes in, but for what is here already; gives what it has made of it. */
+async function take(arriving) {
+  const [current, before] = [stopper, cleared];
+  const came = await arriving;
   if (came.photographs.length > ASKED_AT_ONCE) await known(came.photographs);
-  if (cleared !== before) return [];
+  if (cleared !== before) return []; // nobody has seen them yet: undo has nothing to bring back
   const here = new Set([...items, ...coming].map((item) => item.key));
   const fresh = [];
   for (const photograph of came.photographs) {
@@ -276,7 +278,6 @@ async function take(came) {
   if (!fresh.length) return fresh;
   say(fresh.length > 1 ? `${fresh.length} photographs are being judged.` : `${fresh[0].name} is being judged.`);
   progress.expect(fresh.length);
-  const current = stopper;
   for (const item of fresh) coming.add(item);
   for (let start = 0; start < fresh.length; start += BATCH) {
     const batch = fresh.slice(start, start + BATCH).filter((item) => coming.delete(item)); // but what was cleared meanwhile
@@ -345,14 +346,14 @@ function halt() {
 }
 $("stop").addEventListener("click", () => halt().forEach((item) => fail(item, "stopped")));
 $("retry").addEventListener("click", () => again(items.filter((item) => item.retriable)));
-$("rejudge").addEventListener("click", () => again(items.filter((item) => item.state === "judged" && !isServed(item.answer))));
+$("rejudge").addEventListener("click", () => again(items.filter((item) => item.state === "judged" && isOutdated(item))));
 $("clear").addEventListener("click", () => {
   const rest = [...coming];
   cleared++;
   coming.clear();
   halt();
   progress.forget();
-  filter.kind = "all";
+  filter.reset();
   takeOut([...items, ...rest]);
   $("pick").focus();
 });

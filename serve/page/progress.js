@@ -5,7 +5,7 @@ const WORTH_SAYING_MS = 3_000;
 const at = (id) => document.getElementById(id);
 const bar = at("bar");
 
-/** Counts what there is to judge, from when there was nothing on. */
+/** Counts what is to be judged and what is, from one time on that all was judged to the next. */
 export class Progress {
   #round = null; // when it began, how many there are, and how many of them are judged
 

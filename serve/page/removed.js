@@ -8,7 +8,10 @@ const undo = document.getElementById("undo-do");
 export class Removed {
   #out = null; // the items, whether some were unsaved, and the timer after which they are gone
 
-  /** @param {(items: Item[], unsaved: boolean) => Item[]} onUndo takes them in again; gives those that were not there */
+  /**
+   * @param {(items: Item[], unsaved: boolean) => Item[]} onUndo takes them in again; gives those that were not there, of
+   *   which the first one gets the focus
+   */
   constructor(onUndo) {
     this.onUndo = onUndo;
     undo.addEventListener("click", () => this.#bringBack());
@@ -21,7 +24,10 @@ export class Removed {
     });
   }
 
-  /** @param {boolean} unsaved whether there were judgements that no CSV file has */
+  /**
+   * @param {Item[]} items what is taken out now
+   * @param {boolean} unsaved whether there were judgements that no CSV file has
+   */
   add(items, unsaved) {
     clearTimeout(this.#out?.timer);
     const together = [...(this.#out?.items ?? []), ...items];

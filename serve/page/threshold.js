@@ -29,7 +29,7 @@ export class Threshold {
     for (const input of [slider, number]) {
       input.addEventListener("change", () => {
         number.value = this.value.toFixed(3);
-        requestAnimationFrame(() => onSettled(this.value));
+        requestAnimationFrame(() => onSettled(this.value)); // after the one that judges them at it
       });
     }
     at("reset").addEventListener("click", () => {
@@ -63,10 +63,10 @@ export class Threshold {
     this.#draw(isStandard);
     const now = `${this.value} ${this.moved}`;
     if (this.#drawing || now === this.#drawn) return; // what is served is looked up often: nothing moves for it
-    this.#drawn = now;
     this.#drawing = true;
     requestAnimationFrame(() => {
       this.#drawing = false;
+      this.#drawn = `${this.value} ${this.moved}`; // it may have moved on since the frame was asked for
       this.onChange();
     });
   }

@@ -309,6 +309,15 @@ def test_what_argo_cd_has_beside_environments_is_the_team_s(files: dict[str, str
     assert refusals(files | {ARGO: listed, MORE: APPLICATION.format(kind=kind, spec=spec)}) == []
 
 
+def test_a_cluster_that_the_team_applies_itself_takes_what_git_says(files: dict[str, str]) -> None:
+    ignored = "{group: ray.io, kind: RayCluster, jqPathExpressions: ['.spec.workerGroupSpecs[].replicas']}"
+    synced = "syncPolicy: {syncOptions: [ServerSideApply=true, RespectIgnoreDifferences=true]}"
+    spec = f"{{sources: [{{chart: tools, targetRevision: 1.2.0}}], {synced}, ignoreDifferences: [{ignored}]}}"
+    listed = files[ARGO].replace("  - project.yaml\n", "  - project.yaml\n  - more.yaml\n")
+    (found,) = refusals(files | {ARGO: listed, MORE: APPLICATION.format(kind="Application", spec=spec)})
+    assert "`ignoreDifferences` has .spec.workerGroupSpecs[].replicas" in found.reason
+
+
 def test_an_environment_by_an_application_alone_does_not_wait_for_staging(files: dict[str, str]) -> None:
     plain = APPLICATION.format(
         kind="Application",

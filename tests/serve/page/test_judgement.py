@@ -42,6 +42,19 @@ def test_the_slider_judges_anew_and_shows_the_default(page: Page, place: Place) 
     expect(page.locator("#threshold-number")).to_have_value("0.501")
 
 
+def test_the_slider_may_move_more_than_once_in_a_frame(page: Page, place: Place) -> None:
+    judge(page, place, "light.png", "dark.png")
+    move = """(...values) => values.flat().forEach((value) => {
+        const slider = document.getElementById("threshold");
+        slider.value = value;
+        slider.dispatchEvent(new Event("input"));
+    })"""
+    page.evaluate(move, [0, 1])
+    expect(page.locator(".card[data-verdict=good]")).to_have_count(2)
+    page.evaluate(move, [0])
+    expect(page.locator(".card[data-verdict=bad]")).to_have_count(2)
+
+
 def test_the_threshold_that_is_shown_is_the_one_that_counts(page: Page, place: Place) -> None:
     judge(page, place, "light.png")
     number, text = page.locator("#threshold-number"), page.locator("#threshold-text")

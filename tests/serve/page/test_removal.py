@@ -64,13 +64,44 @@ def test_what_is_cleared_while_it_is_added_comes_back_whole(page: Page, place: P
     expect_order(page, [f"{n}.png" for n in range(130)])
 
 
-def test_what_is_cleared_before_it_is_seen_does_not_come(page: Page, place: Place) -> None:
+def look_for_long(page: Page, place: Place) -> None:
+    """Choose so many photographs that the page asks about some of them later, in a frame that takes two seconds."""
     judge(page, place, "light.png")
     page.evaluate("() => { window.requestAnimationFrame = (then) => setTimeout(then, 2000); }")
-    page.set_input_files("#files", place.called(*(f"{n}.png" for n in range(260))))  # more than are asked about at once
+    page.set_input_files("#files", place.called(*(f"{n}.png" for n in range(260))))
+
+
+def test_what_is_cleared_before_it_is_seen_does_not_come(page: Page, place: Place) -> None:
+    look_for_long(page, place)
     page.evaluate("document.getElementById('clear').click()")
     expect(page.locator("#undo")).to_contain_text("light.png was removed.")
     page.wait_for_timeout(2500)  # in which they would have come
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_what_is_stopped_before_it_is_seen_is_not_judged(page: Page, place: Place) -> None:
+    look_for_long(page, place)
+    page.evaluate("document.getElementById('stop').click()")
+    failed = page.locator(".card[data-state=failed]")
+    expect(failed.first.locator(".said")).to_have_text("stopped", timeout=20_000)
+    expect(page.locator(JUDGED)).to_have_count(1)
+
+
+def test_what_is_cleared_while_a_folder_is_read_does_not_come(page: Page, place: Place) -> None:
+    judge(page, place, "light.png")
+    page.evaluate("""() => {
+        const made = new File(["x"], "a.png");
+        const inner = [{ name: "a.png", fullPath: "/parts/a.png", isFile: true, file: (then) => then(made) }];
+        const createReader = () => ({ readEntries: (then) => { window.goOn = () => then(inner.splice(0)); } });
+        const parts = { name: "parts", isFile: false, createReader };
+        const event = new Event("drop", { cancelable: true });
+        event.dataTransfer = { items: [{ webkitGetAsEntry: () => parts }], files: [] };
+        dispatchEvent(event);
+    }""")
+    page.evaluate("document.getElementById('clear').click()")
+    page.evaluate("goOn()")  # some are read
+    page.evaluate("goOn()")  # and there are no more
+    page.wait_for_timeout(500)  # in which they would have come
     expect(page.locator(".card")).to_have_count(0)
 
 
