@@ -44,7 +44,7 @@ def test_the_slider_judges_anew_and_shows_the_default(page: Page, place: Place) 
 
 def test_the_slider_may_move_more_than_once_in_a_frame(page: Page, place: Place) -> None:
     judge(page, place, "light.png", "dark.png")
-    move = """(...values) => values.flat().forEach((value) => {
+    move = """(values) => values.forEach((value) => {
         const slider = document.getElementById("threshold");
         slider.value = value;
         slider.dispatchEvent(new Event("input"));
